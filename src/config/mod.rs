@@ -1,0 +1,180 @@
+//! Configuration in two types: [`settings`] as written in the file, [`Config`] as validated. What
+//! reaches an actor cannot be wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::messages::feed::Shard;
+
+/// A secret: never printed, only used.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret in.
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The value, for the one who must send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where spool, warehouse and Gold live, unless said otherwise.
+    pub data_dir: PathBuf,
+    /// How long an ordered stop may take in all before the process ends anyway.
+    pub drain_within: Duration,
+    /// The web server.
+    pub http: HttpConfig,
+    /// The exchange's side.
+    pub feed: FeedConfig,
+    /// What counts as a trade.
+    pub validation: ValidationConfig,
+    /// The durable log.
+    pub spool: SpoolConfig,
+    /// The archive.
+    pub bronze: BronzeConfig,
+    /// Silver and Gold; `None` where another daemon refines.
+    pub warehouse: Option<WarehouseConfig>,
+    /// Logs, metrics, traces.
+    pub telemetry: TelemetryConfig,
+}
+
+/// The web server.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The bearer token that every request must carry; required where `listen` is not the loopback.
+    pub token: Option<Secret>,
+}
+
+/// Where trades come from.
+#[derive(Clone, Debug)]
+pub struct FeedConfig {
+    /// `wss://ws.finnhub.io` or an exchange of our own.
+    pub url: String,
+    /// One connection each: a key and its symbols.
+    pub shards: Vec<(Shard, Secret)>,
+    /// No message for this long: the connection is dead. Finnhub pings once a minute.
+    pub watchdog: Duration,
+    /// First wait before a reconnect; doubles up to `reconnect_max`, with jitter.
+    pub reconnect_min: Duration,
+    /// Longest wait before a reconnect.
+    pub reconnect_max: Duration,
+    /// A symbol without a trade for this long is reported stale.
+    pub stale_after: Duration,
+    /// Frames longer than this many bytes are quarantined.
+    pub max_frame_bytes: usize,
+}
+
+/// What counts as a trade.
+#[derive(Clone, Debug)]
+pub struct ValidationConfig {
+    /// An event time further in the past of its receipt is suspect; `None` for recorded days.
+    pub max_age: Option<Duration>,
+    /// An event time further in the future of its receipt is suspect.
+    pub max_ahead: Option<Duration>,
+}
+
+/// The durable log.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// All logs together may hold this much.
+    pub max_bytes: u64,
+    /// Kept free below `max_bytes` for gaps and ends.
+    pub reserve_bytes: u64,
+    /// A segment is closed at this size.
+    pub segment_bytes: u64,
+    /// The least time between the starts of two fsyncs.
+    pub group: Duration,
+}
+
+/// The archive.
+#[derive(Clone, Debug)]
+pub struct BronzeConfig {
+    /// Where the objects go.
+    pub store: StoreConfig,
+    /// An object is closed at this many bytes of records.
+    pub flush_bytes: usize,
+    /// An object is closed this long after its first record.
+    pub flush_after: Duration,
+    /// All open buffers together.
+    pub memory: usize,
+    /// The level of zstd for raw objects and Parquet.
+    pub zstd_level: i32,
+}
+
+/// Where the objects go.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket.
+    S3(S3Config),
+}
+
+/// A bucket of S3 or of a server that speaks it.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    /// Its name.
+    pub bucket: String,
+    /// Put before every key; empty or with a slash at the end.
+    pub prefix: String,
+    /// Another server than AWS.
+    pub endpoint: Option<String>,
+    /// The region to sign for.
+    pub region: Option<String>,
+    /// `endpoint/bucket/key` and not `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// Credentials from the config; otherwise the SDK's chain (environment, profile, role) gives them.
+    pub credentials: Option<(String, Secret)>,
+    /// One attempt of one request.
+    pub attempt_timeout: Duration,
+}
+
+/// Silver and Gold on this machine.
+#[derive(Clone, Debug)]
+pub struct WarehouseConfig {
+    /// The DuckDB file.
+    pub database: PathBuf,
+    /// Where Gold is published as Parquet.
+    pub gold_dir: PathBuf,
+    /// The dbt project.
+    pub project_dir: PathBuf,
+    /// The Python that has dbt; `None`: made on first use from the pinned requirements.
+    pub python: Option<PathBuf>,
+    /// The least time between two runs.
+    pub every: Duration,
+    /// A run that takes longer is taken for hung, and its process killed.
+    pub run_timeout: Duration,
+    /// The table of sale conditions: `cts_utp` or `lean`.
+    pub sale_conditions: String,
+}
+
+/// Logs, metrics, traces.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// A filter as `info` or `tickmint=debug,info`.
+    pub log: String,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// `http://host:4318`: where traces go; none by default.
+    pub otlp_endpoint: Option<String>,
+    /// The share of frames that are traced, 0 to 1.
+    pub sample: f64,
+}

@@ -1,0 +1,263 @@
+//! The commit chain: what is committed to Bronze is what the slots say, and nothing else.
+//!
+//! One chain per stream and partition, for ever, in generations. A slot's name is the end of the
+//! slot before it plus one, so each name is a one-shot decision: whoever creates it first decides.
+//! See design section 4; `tests/model` checks this protocol with all interleavings.
+
+use serde::{Deserialize, Serialize};
+
+use super::hour::Hour;
+use super::identity::{LogId, Micros};
+use super::intervals::Seen;
+use super::stream::Stream;
+
+/// The version of the slot's body. A writer that meets a newer one stops.
+pub const SLOT_VERSION: u32 = 1;
+
+/// Digits of a generation in a slot's name: 10^10 generations are one a second for 300 years.
+const GENERATION_DIGITS: usize = 10;
+/// Digits of an offset in a slot's name: the most that fit an `u64`.
+const OFFSET_DIGITS: usize = 19;
+
+/// A chain's name: the stream and its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainId {
+    /// The stream it archives.
+    pub stream: Stream,
+    /// The partition of it; 0 where the spool is the log.
+    pub partition: u32,
+}
+
+impl ChainId {
+    /// The folder of its slots, with the slash at the end.
+    pub fn prefix(self) -> String {
+        format!("_commit/{}/p{}/", self.stream, self.partition)
+    }
+}
+
+impl std::fmt::Display for ChainId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.stream, self.partition)
+    }
+}
+
+/// A place in a chain where a slot may stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Counts incarnations of the log, 0 being the one before the first.
+    pub generation: u64,
+    /// The offset in that incarnation of the log.
+    pub start: u64,
+}
+
+impl Position {
+    /// The key of the slot there. Inverted, so that the newest slot sorts first.
+    pub fn key(self, chain: ChainId) -> String {
+        let generation = invert(self.generation, GENERATION_DIGITS);
+        let start = invert(self.start, OFFSET_DIGITS);
+        format!("{}{generation:0gw$}-{start:0sw$}.json", chain.prefix(), gw = GENERATION_DIGITS, sw = OFFSET_DIGITS)
+    }
+
+    /// The position that a slot's key names, or `None` if the key is not of that form.
+    pub fn from_key(chain: ChainId, key: &str) -> Option<Position> {
+        let name = key.strip_prefix(&chain.prefix())?.strip_suffix(".json")?;
+        let (generation, start) = name.split_once('-')?;
+        if generation.len() != GENERATION_DIGITS || start.len() != OFFSET_DIGITS {
+            return None;
+        }
+        let position = Position {
+            generation: invert(generation.parse().ok()?, GENERATION_DIGITS),
+            start: invert(start.parse().ok()?, OFFSET_DIGITS),
+        };
+        Some(position)
+    }
+}
+
+fn invert(n: u64, digits: usize) -> u64 {
+    let top = 10u64.pow(digits as u32) - 1;
+    top - n.min(top)
+}
+
+/// What a slot hands on to the next one: everything its writer must know, so that no writer's own
+/// memory matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carry {
+    /// Per session, what has been archived. A record in here is a repeat.
+    pub seen: Seen,
+    /// The archive hour reached; `None` before the first record.
+    pub archive_hour: Option<Hour>,
+}
+
+/// An object in the store, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What a slot commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Body {
+    /// The log's records up to `end` are archived: in `data`, or there was nothing new in them.
+    Data {
+        /// The last offset covered.
+        end: u64,
+        /// The objects; `None` for a range of nothing but repeats and ticks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<DataRange>,
+    },
+    /// The log no longer holds the records up to `end`.
+    Gap {
+        /// The last offset of the hole.
+        end: u64,
+        /// What made the hole.
+        reason: String,
+    },
+    /// The generation is closed; the next one reads the log `next` from offset 0.
+    End {
+        /// The incarnation of the next generation.
+        next: LogId,
+    },
+}
+
+/// The two objects of a data slot and what is in them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRange {
+    /// Records in the raw object.
+    pub rows: u64,
+    /// One JSON line a record, zstd.
+    pub raw: ObjectRef,
+    /// The same as typed columns, Parquet.
+    pub typed: ObjectRef,
+    /// The archive hour of the objects.
+    pub hour: Hour,
+    /// Bounds of the event times (of the receipt where a stream has none), microseconds.
+    pub min_time: Micros,
+    /// See `min_time`.
+    pub max_time: Micros,
+    /// The event hours that the records touch, in order.
+    pub event_hours: Vec<Hour>,
+    /// Offsets of records that killed their writer three times: in raw, left out of typed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poison: Vec<u64>,
+}
+
+/// A slot of the chain: immutable, and the only commit point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// See [`SLOT_VERSION`].
+    pub version: u32,
+    /// The stream of the chain.
+    pub stream: Stream,
+    /// The partition of the chain.
+    pub partition: u32,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub position: Position,
+    /// The log that the generation reads; none in generation 0.
+    pub incarnation: Option<LogId>,
+    /// What it commits.
+    #[serde(flatten)]
+    pub body: Body,
+    /// What it hands on.
+    pub carry: Carry,
+    /// Who wrote it: new at each start of a writer. For diagnosis, and to know one's own.
+    pub writer: uuid::Uuid,
+    /// How often that writer has read the chain anew.
+    pub epoch: u64,
+    /// When, by the writer's clock, microseconds.
+    pub written_at: Micros,
+    /// The W3C trace context of the commit, where it was sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Where a chain stands: the one open place, and what was handed on to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// The place of the next slot.
+    pub next: Position,
+    /// The log that the open generation reads; `None` in generation 0.
+    pub incarnation: Option<LogId>,
+    /// What the slot before hands on.
+    pub carry: Carry,
+}
+
+impl Slot {
+    /// The tail that this slot leaves behind.
+    pub fn tail(&self) -> Tail {
+        let (next, incarnation) = match &self.body {
+            Body::Data { end, .. } | Body::Gap { end, .. } => {
+                (Position { start: end + 1, ..self.position }, self.incarnation)
+            }
+            Body::End { next } => (Position { generation: self.position.generation + 1, start: 0 }, Some(*next)),
+        };
+        Tail { next, incarnation, carry: self.carry.clone() }
+    }
+
+    /// The last offset that it covers; `None` for an end slot, which covers none.
+    pub fn end(&self) -> Option<u64> {
+        match self.body {
+            Body::Data { end, .. } | Body::Gap { end, .. } => Some(end),
+            Body::End { .. } => None,
+        }
+    }
+
+    /// The objects it names, if it has any.
+    pub fn data(&self) -> Option<&DataRange> {
+        match &self.body {
+            Body::Data { data, .. } => data.as_ref(),
+            Body::Gap { .. } | Body::End { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
+
+    #[test]
+    fn a_slot_reads_back_from_its_json() {
+        let slot = Slot {
+            version: SLOT_VERSION,
+            stream: Stream::Gaps,
+            partition: 0,
+            position: Position { generation: 3, start: 17 },
+            incarnation: Some(LogId::generate()),
+            body: Body::End { next: LogId::generate() },
+            carry: Carry { archive_hour: Some(Hour(495_000)), ..Carry::default() },
+            writer: uuid::Uuid::now_v7(),
+            epoch: 1,
+            written_at: 7,
+            traceparent: None,
+        };
+        let text = serde_json::to_string(&slot).unwrap();
+        assert!(text.contains(r#""kind":"end""#), "{text}");
+        assert_eq!(serde_json::from_str::<Slot>(&text).unwrap(), slot);
+    }
+
+    #[test]
+    fn a_key_of_another_form_names_no_position() {
+        for key in ["_commit/trades/p0/1-2.json", "_commit/trades/p1/x", "_commit/gaps/p0/9999999999-9999999999999999999.json"] {
+            assert_eq!(Position::from_key(CHAIN, key), None, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn newer_slots_sort_first_and_keys_read_back(g in 0u64..9_999_999_999, s in 0u64..9_999_999_999_999_999_999, h in 0u64..9_999_999_999, t in 0u64..9_999_999_999_999_999_999) {
+            let (a, b) = (Position { generation: g, start: s }, Position { generation: h, start: t });
+            prop_assert_eq!(Position::from_key(CHAIN, &a.key(CHAIN)), Some(a));
+            prop_assert_eq!(a.cmp(&b), b.key(CHAIN).cmp(&a.key(CHAIN)));
+        }
+    }
+}

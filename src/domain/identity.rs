@@ -1,0 +1,66 @@
+//! Who a record is. Identity is given on receipt and never taken from values: one real trade in
+//! five equals another in every field (design, invariant 3).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// One WebSocket connection: a UUIDv7, so sessions sort by the time they began.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(pub Uuid);
+
+/// One spool log, which is one life of the process: a UUIDv7. The *incarnation* of a generation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogId(pub Uuid);
+
+macro_rules! uuid_newtype {
+    ($name:ident) => {
+        impl $name {
+            /// A new one, later than all made before it by this process.
+            pub fn generate() -> Self {
+                $name(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                Uuid::parse_str(text).map($name)
+            }
+        }
+    };
+}
+
+uuid_newtype!(SessionId);
+uuid_newtype!(LogId);
+
+/// The identity of one delivered record: unique for ever, the same however often it is resent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Delivery {
+    /// The connection it came over.
+    pub session: SessionId,
+    /// The message's number in its session, from 1; 0 is for records made before the first one.
+    pub frame: u32,
+    /// The place in the frame, from 0.
+    pub index: u16,
+}
+
+/// Microseconds since the Unix epoch, UTC.
+pub type Micros = i64;

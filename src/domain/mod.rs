@@ -1,0 +1,11 @@
+//! What Tickmint is about, without I/O and without actors: identities, records, the commit chain's
+//! slots and names, frames and trades. Everything here is pure and tested by properties.
+
+pub mod chain;
+pub mod entry;
+pub mod hour;
+pub mod identity;
+pub mod intervals;
+pub mod object;
+pub mod stream;
+pub mod verdict;

@@ -1,0 +1,3 @@
+//! The outside world: files, sockets, object stores. No actors here.
+
+pub mod store;

@@ -1,0 +1,85 @@
+//! From the socket to the fsync.
+
+use std::sync::Arc;
+
+use actix::Message;
+
+use crate::domain::identity::{Micros, SessionId};
+use crate::domain::verdict::{JudgedFrame, RawFrame};
+
+/// One WebSocket's worth of symbols: a key of the feed and a part of its symbols.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name in gaps, metrics and the tree: stable over restarts.
+    pub name: String,
+    /// Its symbols, sorted.
+    pub symbols: Arc<[String]>,
+}
+
+/// Why frames are not durable. The sender keeps them and sends them again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The spool has reached `spool.max_bytes`: stop reading and end the session.
+    #[error("the spool is full: {used} of {max} bytes; Bronze does not take what it holds")]
+    Full {
+        /// Bytes on disk.
+        used: u64,
+        /// `spool.max_bytes`.
+        max: u64,
+    },
+    /// The disk refused; try again after a while.
+    #[error("the spool cannot be written: {0}")]
+    Disk(String),
+    /// The session was not opened, or has ended.
+    #[error("session {0} is not open")]
+    NotOpen(SessionId),
+    /// The actor that was asked has gone down with the request; it is being restarted.
+    #[error("{0} is being restarted")]
+    Down(&'static str),
+}
+
+/// Frames of one session in the order of their numbers, to be judged and made durable.
+/// Answered when they are on disk; sent again after any other answer, with the same numbers.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), AppendError>")]
+pub struct Judge {
+    /// The connection.
+    pub session: SessionId,
+    /// Never empty.
+    pub frames: Arc<[RawFrame]>,
+}
+
+/// Judged frames of one session. A frame that is there already is answered as done.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), AppendError>")]
+pub struct Append {
+    /// The connection.
+    pub session: SessionId,
+    /// Never empty, numbers rising.
+    pub frames: Vec<JudgedFrame>,
+}
+
+/// A connection is up. Before its first frame, the spool writes the gap since the session before
+/// and, if that one never ended, its end.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), AppendError>")]
+pub struct OpenSession {
+    /// The new connection.
+    pub session: SessionId,
+    /// What it serves.
+    pub shard: Shard,
+}
+
+/// A connection has ended.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), AppendError>")]
+pub struct EndSession {
+    /// The connection.
+    pub session: SessionId,
+    /// The last frame read from it, pings included.
+    pub frames: u32,
+    /// When that was.
+    pub last_received_at: Option<Micros>,
+    /// `disconnected`, `stalled`, `shutdown`, `refused`...
+    pub reason: String,
+}
