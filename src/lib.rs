@@ -3,5 +3,9 @@
 pub mod domain;
 pub mod messages;
 pub mod config;
+pub mod bronze;
 pub mod io;
+pub mod supervisor;
+pub mod warehouse;
+pub mod actors;
 pub mod spool;

@@ -8,4 +8,5 @@ pub mod identity;
 pub mod intervals;
 pub mod object;
 pub mod stream;
+pub mod trade;
 pub mod verdict;

@@ -73,4 +73,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where others (DuckDB, a person) find the object: a path or an `s3://` address.
     fn address(&self, key: &str) -> String;
+
+    /// What a process that reads those addresses needs in its environment; secrets among it.
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }

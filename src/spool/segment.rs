@@ -4,16 +4,19 @@
 //! each entry, little-endian. After a crash the file may end in the middle of an entry, or hold
 //! anything behind the last fsync: reading stops at the first entry that is not whole.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::state::LogState;
 use crate::domain::entry::{Entry, PRELUDE};
-use crate::domain::identity::LogId;
+use crate::domain::identity::{LogId, SessionId};
+use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
 
 const MAGIC: &[u8; 8] = b"TICKLOG1";
@@ -99,6 +102,49 @@ pub fn next_frame(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((crc, body))
 }
 
+/// The sequence numbers that a segment holds, by session and stream: from, and up to (not included).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(BTreeMap<SessionId, PerStream<(u64, u64)>>);
+
+impl Ranges {
+    /// Notes the records of an entry.
+    pub fn note(&mut self, entry: &Entry) {
+        let (session, first) = match entry {
+            Entry::Frame { session, seq, .. } => (*session, *seq),
+            Entry::Control { delivery, seq, .. } => (delivery.session, [0, *seq, 0]),
+            Entry::Opened(_) | Entry::Tick { .. } => return,
+        };
+        let mut one = PerStream::default();
+        for ((range, first), count) in one.iter_mut().zip(first).zip(entry.counts()) {
+            *range = (first, first + u64::from(count));
+        }
+        self.add(session, one);
+    }
+
+    /// Adds what comes later in the log.
+    pub fn extend(&mut self, later: Ranges) {
+        for (session, ranges) in later.0 {
+            self.add(session, ranges);
+        }
+    }
+
+    fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
+        let ranges = self.0.entry(session).or_default();
+        for (range, (from, to)) in ranges.iter_mut().zip(later) {
+            if from < to {
+                *range = (if range.0 == range.1 { from } else { range.0 }, to);
+            }
+        }
+    }
+
+    /// Whether the chains have archived all of it.
+    pub fn are_covered(&self, seen: &PerStream<Arc<Seen>>) -> bool {
+        self.0.iter().all(|(session, ranges)| {
+            ranges.iter().zip(seen).all(|(&(from, to), seen)| from == to || seen.covers(*session, from, to - 1))
+        })
+    }
+}
+
 /// What a segment holds that can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentView {
@@ -112,6 +158,8 @@ pub struct SegmentView {
     pub body_at: u64,
     /// Up to where it is valid and durable.
     pub len: u64,
+    /// What must be in Bronze before it may be deleted.
+    pub ranges: Ranges,
 }
 
 /// Reads a segment's header. `Ok(None)` if the file ends before the header does or the header is
@@ -146,7 +194,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
 pub fn scan(log_dir: &Path, number: u32) -> io::Result<Option<(SegmentView, LogState, Header)>> {
     let mut file = File::open(path(log_dir, number))?;
     let Some((header, body_at)) = read_header(&mut file)? else { return Ok(None) };
-    let mut state = header.state.clone();
+    let (mut state, mut ranges) = (header.state.clone(), Ranges::default());
     let mut rest = Vec::new();
     file.read_to_end(&mut rest)?;
     let rest = Bytes::from(rest);
@@ -158,8 +206,9 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Option<(SegmentView, LogS
         let length = body.len();
         let Ok(entry) = Entry::decode(rest.slice(at + ENTRY_HEADER..at + ENTRY_HEADER + length)) else { break };
         state.apply(&entry);
+        ranges.note(&entry);
         at += ENTRY_HEADER + length;
     }
-    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len: body_at + at as u64 };
+    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len: body_at + at as u64, ranges };
     Ok(Some((view, state, header)))
 }

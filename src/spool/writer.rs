@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::reader::LogView;
-use super::segment::{self, DrainedBy, Header, SegmentView, frame_entry};
+use super::segment::{self, DrainedBy, Header, Ranges, SegmentView, frame_entry};
 use super::state::LogState;
 use crate::domain::entry::Entry;
 use crate::domain::identity::LogId;
@@ -30,6 +30,8 @@ pub struct LogWriter {
     state: LogState,
     /// Without it.
     durable: LogState,
+    /// Of what is staged.
+    ranges: Ranges,
     staged: Vec<u8>,
     /// A rollback did not succeed: it comes before anything else.
     dirty: bool,
@@ -56,7 +58,7 @@ impl LogWriter {
         let (file, current) = new_segment(&dir, id, 0, &inherited)?;
         let durable = inherited.clone();
         let closed = Arc::default();
-        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state: inherited, durable, staged: Vec::new(), dirty: false })
+        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state: inherited, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
     }
 
     /// Goes on with the log of this life after its actor was restarted: reads what is there, makes
@@ -68,7 +70,7 @@ impl LogWriter {
         let (file, current) = new_segment(&dir, id, number, &state)?;
         let durable = state.clone();
         let closed = Arc::new(closed);
-        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state, durable, staged: Vec::new(), dirty: false })
+        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
     }
 
     /// The log's id.
@@ -95,6 +97,7 @@ impl LogWriter {
     pub fn stage(&mut self, entry: &Entry) {
         frame_entry(entry, &mut self.staged);
         self.state.apply(entry);
+        self.ranges.note(entry);
     }
 
     /// Whether anything is staged.
@@ -109,6 +112,7 @@ impl LogWriter {
         if done.is_err() {
             self.staged.clear();
             self.state = self.durable.clone();
+            self.ranges = Ranges::default();
             self.dirty = self.file.set_len(self.current.len).is_err();
         }
         done
@@ -128,6 +132,7 @@ impl LogWriter {
         fail::fail_point!("spool.after-fsync");
         self.current.len += self.staged.len() as u64;
         self.current.end = self.state.next;
+        self.current.ranges.extend(std::mem::take(&mut self.ranges));
         self.durable.clone_from(&self.state);
         self.staged.clear();
         Ok(())
@@ -172,7 +177,7 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
     file.sync_all()?;
     sync_dir(dir)?;
     let body_at = header.len() as u64;
-    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at }))
+    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at, ranges: Ranges::default() }))
 }
 
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its

@@ -1,0 +1,5 @@
+//! The actors: one file each, thin over the modules that do the work.
+
+pub mod partition_writer;
+pub mod refiner;
+pub mod spool;
