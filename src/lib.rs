@@ -3,6 +3,7 @@
 pub mod domain;
 pub mod messages;
 pub mod config;
+pub mod audit;
 pub mod bronze;
 pub mod io;
 pub mod supervisor;
