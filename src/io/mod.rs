@@ -1,3 +1,4 @@
 //! The outside world: files, sockets, object stores. No actors here.
 
+pub mod folder;
 pub mod store;

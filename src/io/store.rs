@@ -1,7 +1,21 @@
 //! An object store as the commit chain needs it: create if absent, put, get, list.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+use super::folder::FolderStore;
+use crate::config::StoreConfig;
+
+/// The store that the config names. Nothing is asked of it yet, so a store that is down for now does
+/// not keep anybody from starting.
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config {
+        StoreConfig::Folder(root) => Arc::new(FolderStore::open(root)?),
+        StoreConfig::S3(_) => unimplemented!("the next commit"),
+    })
+}
 
 /// What a store answers, or that it does not.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -78,4 +92,38 @@ pub trait Store: Send + Sync + 'static {
     fn environment(&self) -> Vec<(String, String)> {
         Vec::new()
     }
+}
+
+/// Refuses a key that would lead out of the store, or that one of the stores could not hold.
+pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), StoreError> {
+    let is_right = key.len() <= LONGEST_KEY && key.split('/').all(is_segment);
+    is_right.then_some(()).ok_or_else(|| StoreError::Refused {
+        operation,
+        key: key.to_owned(),
+        reason: format!(
+            "not a key: up to {LONGEST_KEY} printable ASCII characters without blanks and backslashes, in \
+             segments between slashes that are not empty and do not begin with a dot"
+        ),
+    })
+}
+
+/// Refuses a prefix that is neither empty nor a key and a slash.
+pub(crate) fn check_prefix(operation: &'static str, prefix: &str) -> Result<(), StoreError> {
+    match prefix.strip_suffix('/') {
+        Some(key) => check_key(operation, key),
+        None if prefix.is_empty() => Ok(()),
+        None => Err(StoreError::Refused {
+            operation,
+            key: prefix.to_owned(),
+            reason: "a prefix ends with a slash".into(),
+        }),
+    }
+}
+
+/// A file name may have 255 bytes, a path 4096, a key in S3 1024.
+const LONGEST_KEY: usize = 900;
+
+fn is_segment(segment: &str) -> bool {
+    let is_printable = segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    is_printable && !segment.is_empty() && !segment.starts_with('.') && segment.len() <= 255
 }
