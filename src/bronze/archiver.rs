@@ -394,3 +394,166 @@ fn record_bytes(record: &Record) -> usize {
 fn now() -> Micros {
     jiff::Timestamp::now().as_microsecond()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::audit;
+    use crate::domain::chain::ChainId;
+    use crate::domain::identity::SessionId;
+    use crate::domain::stream::Stream;
+    use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
+    use crate::io::folder::FolderStore;
+    use crate::messages::feed::{Append, OpenSession, Shard};
+    use crate::spool::commit::{Request, Room, commit};
+    use crate::spool::logs;
+    use crate::spool::reader::LogView;
+    use crate::spool::writer::LogWriter;
+
+    const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
+    const TRADE: &str = r#"{"c":["1"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5}"#;
+
+    /// One life of the process: a log, and what can be read of all logs in the folder.
+    struct Life {
+        log: LogWriter,
+        durable: watch::Sender<LogView>,
+        logs: Logs,
+    }
+
+    impl Life {
+        fn begin(spool: &Path) -> Life {
+            let id = LogId::generate();
+            let found = logs::find(spool).unwrap();
+            let log = LogWriter::create(spool, id, found.last.inherit(), 2000).unwrap();
+            let (durable, view) = watch::channel(log.view());
+            Life { log, durable, logs: Logs::new(spool.to_path_buf(), found.dead, id, view) }
+        }
+
+        fn open(&mut self) -> SessionId {
+            let session = SessionId::generate();
+            let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+            self.commit(Request::Open(OpenSession { session, shard }));
+            session
+        }
+
+        /// Frames of two trades each, received at hour `hour`.
+        fn append(&mut self, session: SessionId, numbers: std::ops::RangeInclusive<u32>, hour: i64) {
+            let frames = numbers.map(|number| {
+                let payload = Bytes::from(format!("{TRADE},{TRADE}"));
+                let length = TRADE.len() as u32;
+                let element = |start| Judged { range: start..start + length, verdict: Verdict::Trade(Flags::default()) };
+                let frame = RawFrame { number, received_at: Hour(hour).begins() + i64::from(number), payload, binary: false };
+                JudgedFrame { frame, elements: vec![element(0), element(length + 1)], traceparent: None }
+            });
+            self.commit(Request::Append(Append { session, frames: frames.collect() }));
+        }
+
+        fn commit(&mut self, request: Request) {
+            assert_eq!(commit(&mut self.log, &[request], ROOM, 0), [Ok(())]);
+            self.durable.send_replace(self.log.view());
+        }
+
+        fn archiver(&self, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
+            let id = ChainId { stream: Stream::Trades, partition: 0 };
+            Archiver::new(Parts {
+                chain: Chain::new(id, store.clone()),
+                store: store.clone(),
+                logs: self.logs.clone(),
+                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(3600), zstd_level: 1 },
+                budget: Budget::new(1 << 20),
+                poison: Poison::load(spool.join("poison.json")),
+            })
+        }
+    }
+
+    async fn drain(archiver: &mut Archiver) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        loop {
+            match archiver.step(true).await.unwrap() {
+                Step::Idle { due: None } => return slots,
+                Step::Decided(slot) => slots.push(*slot),
+                Step::Progress | Step::Idle { .. } => {}
+            }
+        }
+    }
+
+    fn store(dir: &Path) -> Arc<dyn Store> {
+        Arc::new(FolderStore::open(dir.join("bronze")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn all_lives_are_archived_once_in_the_order_of_their_logs() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut first = Life::begin(&spool);
+        let session = first.open();
+        first.append(session, 1..=40, 10);
+        drain(&mut first.archiver(&store, &spool)).await;
+        first.append(session, 41..=50, 10); // durable, and the process dies before it is archived
+        let mut second = Life::begin(&spool);
+        let session = second.open();
+        second.append(session, 1..=5, 11);
+        let slots = drain(&mut second.archiver(&store, &spool)).await;
+        assert!(slots.iter().any(|slot| matches!(slot.body, Body::End { .. })), "the old generation is closed");
+        let found = audit::bronze::read(&store, Some(&spool)).await.unwrap();
+        assert_eq!((found.archived[0], found.waiting[0], found.duplicated), (110, 0, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn two_writers_that_know_nothing_of_each_other_archive_everything_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        life.append(session, 1..=200, 10);
+        let (mut one, mut two) = (life.archiver(&store, &spool), life.archiver(&store, &spool));
+        tokio::join!(drain(&mut one), drain(&mut two));
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived[0], found.duplicated), (400, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_clone_of_the_folder_closes_and_reopens_and_nothing_is_archived_twice() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        let other = temp.path().join("clone");
+        std::fs::create_dir_all(&spool).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        let (mut life, mut foreign) = (Life::begin(&spool), Life::begin(&other));
+        let (a, b) = (life.open(), foreign.open());
+        for round in 0..3 {
+            life.append(a, round * 10 + 1..=round * 10 + 10, 10);
+            foreign.append(b, round * 10 + 1..=round * 10 + 10, 10);
+            drain(&mut life.archiver(&store, &spool)).await;
+            drain(&mut foreign.archiver(&store, &other)).await;
+        }
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived[0], found.duplicated), (120, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn an_object_holds_one_hour_and_hours_never_go_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        for (numbers, hour) in [(1..=3, 10), (4..=6, 12), (7..=9, 11)] {
+            life.append(session, numbers, hour);
+        }
+        life.commit(Request::Tick(Hour(13)));
+        let slots = drain(&mut life.archiver(&store, &spool)).await;
+        let hours: Vec<_> = slots.iter().filter_map(|slot| Some((slot.data()?.hour.0, slot.data()?.rows))).collect();
+        assert_eq!(hours, [(10, 6), (12, 12)], "the clock went back: it stays in the hour reached");
+        assert_eq!(slots.last().unwrap().carry.archive_hour, Some(Hour(13)), "the tick moved an idle partition on");
+    }
+}
