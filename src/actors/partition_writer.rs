@@ -4,7 +4,7 @@
 //! covered. After a restart it begins at the chain again; nothing it remembered matters. A store
 //! that does not answer is waited for, with back-off, and said in its notes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::fut::{LocalBoxActorFuture, wrap_future};
@@ -40,8 +40,8 @@ pub struct Parts {
     pub vitals: Arc<Vitals>,
     /// The log it drains.
     pub logs: Logs,
-    /// Told what is archived.
-    pub spool: Recipient<Covered>,
+    /// Told what is archived. Set once the spool, which starts later, has an address.
+    pub covered: Arc<OnceLock<Recipient<Covered>>>,
     /// Makes an archiver that has not looked at anything yet.
     pub archiver: Arc<dyn Fn() -> Archiver + Send + Sync>,
 }
@@ -166,7 +166,9 @@ async fn tell(parts: &Parts, slot: &Slot) {
     }
     let covered = Covered { stream: slot.stream, seen: Arc::new(slot.carry.seen.clone()) };
     // A spool that is down learns it with the next slot.
-    if let Err(error) = parts.spool.send(covered).await {
+    if let Some(spool) = parts.covered.get()
+        && let Err(error) = spool.send(covered).await
+    {
         tracing::debug!(%error, "the spool was not told of a slot");
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! * [`bronze`]: walks the chains and reads every raw object they name.
 //! * [`ledger`]: what an exchange says it sent.
+//! * [`silver`]: what the warehouse holds.
 //! * [`report`]: holds the one against the other.
 
 pub mod bronze;
 pub mod ledger;
 pub mod report;
+pub mod silver;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::bronze::Found;
 use super::ledger::Connection;
+use super::silver::SilverCount;
 use crate::domain::identity::SessionId;
 use crate::domain::stream::Stream;
 
@@ -43,6 +44,20 @@ impl Report {
     /// Whether nothing is lost and nothing doubled.
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.duplicated == 0
+    }
+
+    /// Adds what Silver holds. Silver may be behind Bronze while the daemon runs, never ahead of it.
+    pub fn hold_against_silver(&mut self, silver: &SilverCount) {
+        let trades = silver.streams.get(Stream::Trades.name()).copied().unwrap_or_default();
+        self.silver = Some(trades.rows);
+        if trades.rows > trades.distinct {
+            self.duplicated += trades.rows - trades.distinct;
+            self.finding(|| format!("Silver has {} trades and {} identities", trades.rows, trades.distinct));
+        }
+        if trades.rows > self.archived {
+            self.duplicated += trades.rows - self.archived;
+            self.finding(|| "Silver has more trades than Bronze".to_string());
+        }
     }
 
     fn lose(&mut self, records: u64, what: impl FnOnce() -> String) {

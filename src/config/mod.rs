@@ -1,6 +1,12 @@
 //! Configuration in two types: [`settings`] as written in the file, [`Config`] as validated. What
 //! reaches an actor cannot be wrong.
 
+pub mod settings;
+mod units;
+mod validate;
+
+pub use validate::ConfigError;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod entry;
+pub mod frame;
 pub mod hour;
 pub mod identity;
 pub mod intervals;

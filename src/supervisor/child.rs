@@ -1,169 +1,279 @@
-//! Runs one supervised actor on an arbiter.
+//! Runs one actor: catches its panics, keeps its address and its queue, obeys its supervisor.
+//!
+//! In: [`Command`]s. Out: a [`ChildExited`] for each incarnation that ended by itself.
+//! The runner is a task on the actor's arbiter that polls the actor's context inside
+//! `catch_unwind`. [`ContextFut::restart`] then begins the next incarnation of the *same* actor: its
+//! timers, streams and pending futures are dropped, its queue stays. The message that was being
+//! handled is gone; its sender sees `MailboxError::Closed` and sends it again.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use actix::dev::channel::AddressReceiver;
 use actix::dev::ContextFut;
-use actix::fut::{wrap_future, LocalBoxActorFuture};
+use actix::dev::channel::AddressReceiver;
+use actix::fut::{self, LocalBoxActorFuture};
 use actix::prelude::*;
-use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{interval, sleep, timeout, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
-use crate::supervisor::vitals::{State, Vitals};
+use super::exit::Exit;
+use super::registry::{Member, Why};
+use super::vitals::{State, Vitals};
 
-/// How often an actor shows that its loop turns.
+/// How often an actor shows that its loop turns; oftener if it is given less than 2 s.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// An actor that may be supervised. [`Supervised::restarting`] must leave it as new.
+/// An actor that can be supervised.
+///
+/// `Supervised::restarting` must leave it as new; `started` runs again after it. What may fail
+/// belongs there: an actor that panics while it is *built* cannot be restarted.
 pub trait Child: Supervised + Actor<Context = Context<Self>> {
-    /// Finishes what was accepted: flush, commit, close. Called once, after the queued messages.
-    fn drain(&mut self, _ctx: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
-        wrap_future(async {}).boxed_local()
+    /// Finishes what was accepted: flush, commit, close. Called once, when the queue is empty.
+    fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
+        Box::pin(fut::ready(()))
     }
 }
 
-/// Why an incarnation ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Stopped,
-    Failed(String),
-    /// A failure that no restart cures.
-    Fatal(String),
-    Panicked(String),
-    Stalled,
-    /// Dropped together with its arbiter, or never built.
-    Vanished,
+/// What a runner is told.
+pub(super) enum Command {
+    /// Begin anew after a while. Means nothing to an incarnation later than `of`.
+    Restart { of: u32, after: Duration },
+    /// Drain and end. The answer is what went wrong.
+    Stop { within: Duration, done: oneshot::Sender<Option<Why>> },
 }
 
-impl Exit {
-    pub fn is_failure(&self) -> bool {
-        *self != Exit::Stopped
-    }
-
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Exit::Fatal(_) | Exit::Vanished)
-    }
-}
-
-pub(crate) enum Command {
-    Restart { after: Duration },
-    Stop { within: Duration, done: oneshot::Sender<()> },
-}
-
+/// An incarnation ended without having been told to.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct ChildExited {
-    pub slot: usize,
-    pub generation: u32,
-    pub exit: Exit,
+pub(super) struct ChildExited {
+    pub(super) member: Arc<Member>,
+    pub(super) incarnation: u32,
+    pub(super) exit: Exit,
 }
 
-/// Reports to the supervisor, also when the arbiter takes the whole task away.
-pub(crate) struct Reporter {
-    pub slot: usize,
-    pub vitals: Arc<Vitals>,
-    pub supervisor: Recipient<ChildExited>,
-    pub armed: bool,
-}
-
-impl Reporter {
-    fn report(&self, exit: Exit) {
-        self.vitals.record_failure(&format!("{exit:?}"));
-        self.supervisor.do_send(ChildExited { slot: self.slot, generation: self.vitals.generation(), exit });
-    }
-}
-
-impl Drop for Reporter {
-    fn drop(&mut self) {
-        self.vitals.set_state(State::Stopped);
-        if self.armed {
-            self.report(Exit::Vanished);
-        }
-    }
+/// The order to end, and who waits for it.
+struct Stop {
+    within: Duration,
+    done: oneshot::Sender<Option<Why>>,
+    /// Whether there is a living incarnation that can drain.
+    alive: bool,
 }
 
 /// What ended a stretch of running.
 enum Turn {
     Exit(Exit),
-    Command(Option<Command>),
+    Told(Option<Command>),
 }
 
-pub(crate) async fn run<A: Child>(
-    mailbox: AddressReceiver<A>,
-    build: impl FnOnce(&mut Context<A>) -> A,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    mut reporter: Reporter,
-) {
-    let mut ctx = Context::with_receiver(mailbox);
-    let actor = build(&mut ctx);
-    let mut fut = ctx.into_future(actor);
-    let vitals = reporter.vitals.clone();
+/// The runner of one actor, before and while it runs.
+pub(super) struct Runner {
+    member: Arc<Member>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    report: Box<dyn Fn(ChildExited) + Send>,
+    /// Whether its end would be news to the supervisor.
+    armed: bool,
+}
 
-    loop {
-        vitals.born();
-        let mut command = match turn(&mut fut, &mut commands, &vitals).await {
-            Turn::Command(command) => command,
-            Turn::Exit(exit) => {
-                vitals.set_state(State::Down);
-                reporter.report(exit);
-                // The mailbox stays open and nothing is polled until the supervisor decides.
-                match commands.recv().await {
-                    Some(Command::Stop { done, .. }) => {
-                        reporter.armed = false;
-                        drop(fut);
-                        let _ = done.send(());
-                        return;
-                    }
-                    command => command,
-                }
+impl Runner {
+    pub(super) fn new(
+        member: Arc<Member>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        report: Box<dyn Fn(ChildExited) + Send>,
+    ) -> Runner {
+        Runner { member, commands, report, armed: true }
+    }
+
+    /// Runs the actor until it is told to stop.
+    pub(super) async fn run<A: Child>(
+        mut self,
+        mailbox: AddressReceiver<A>,
+        build: impl FnOnce(&mut Context<A>, Arc<Vitals>) -> A,
+    ) {
+        let vitals = self.member.vitals.clone();
+        let mut ctx = Context::with_receiver(mailbox);
+        vitals.begins();
+        let actor = match catch(|| build(&mut ctx, vitals.clone())) {
+            Ok(actor) => actor,
+            Err(panic) => {
+                self.goes_down(Exit::Unbuilt { path: self.member.path().into(), panic });
+                self.armed = false;
+                return;
             }
         };
-        // Restart, possibly cut short by a stop during the back-off.
-        if let Some(Command::Restart { after }) = command {
-            vitals.set_state(State::Down);
-            command = tokio::select! {
-                _ = sleep(after) => None,
-                command = commands.recv() => command,
+        let mut life = Life { fut: ctx.into_future(actor), vitals, beat: beat(&self.member) };
+        // Keeps the mailbox open when no one else has the address.
+        let _address = life.fut.address();
+
+        let stop = self.until_stopped(&mut life).await;
+        self.armed = false;
+        if let Some(Stop { within, done, alive }) = stop {
+            let missed = if alive { life.drain(within).await } else { None };
+            life.end();
+            drop(self); // So that it has stopped when it says so.
+            done.send(missed).ok();
+        }
+    }
+
+    /// Lives through incarnations. `None` when nobody is left who could give an order.
+    async fn until_stopped<A: Child>(&mut self, life: &mut Life<A>) -> Option<Stop> {
+        loop {
+            let mut order = match life.turn(&mut self.commands).await {
+                Turn::Exit(exit) => {
+                    life.abandon();
+                    self.goes_down(exit);
+                    None
+                }
+                Turn::Told(Some(Command::Stop { within, done })) => return Some(Stop { within, done, alive: true }),
+                Turn::Told(Some(restart)) => {
+                    life.vitals.set_state(State::Down);
+                    Some(restart)
+                }
+                Turn::Told(None) => return None,
             };
-            if command.is_none() && catch_unwind(AssertUnwindSafe(|| fut.restart())).is_ok_and(|up| up) {
-                continue;
+            // Down: nothing of the actor is polled, and its queue waits.
+            loop {
+                let command = match order.take() {
+                    Some(command) => command,
+                    None => life.next(&mut self.commands).await?,
+                };
+                let after = match command {
+                    Command::Stop { within, done } => return Some(Stop { within, done, alive: false }),
+                    Command::Restart { after, .. } => after,
+                };
+                tokio::select! {
+                    biased;
+                    command = life.next(&mut self.commands) => {
+                        order = Some(command?);
+                        continue;
+                    }
+                    () = sleep(after) => {}
+                }
+                life.vitals.begins();
+                match catch(|| life.fut.restart()) {
+                    Ok(_) => break, // `false` would mean a closed mailbox, but `run` holds an address.
+                    Err(panic) => {
+                        life.abandon();
+                        self.goes_down(Exit::Panicked(panic));
+                    }
+                }
             }
         }
-        if let Some(Command::Stop { within, done }) = command {
-            reporter.armed = false;
-            vitals.set_state(State::Draining);
-            let _ = timeout(within, drain(&mut fut, &vitals)).await;
-            drop(fut);
-            let _ = done.send(());
-        }
-        return; // With the reporter still armed unless told to stop.
+    }
+
+    fn goes_down(&self, exit: Exit) {
+        let vitals = &self.member.vitals;
+        vitals.set_state(State::Down);
+        vitals.record_failure(&exit);
+        (self.report)(ChildExited { member: self.member.clone(), incarnation: vitals.incarnation(), exit });
     }
 }
 
-/// Runs until the actor ends or the supervisor speaks.
-async fn turn<A: Child>(
-    fut: &mut ContextFut<A, Context<A>>,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
-    vitals: &Arc<Vitals>,
-) -> Turn {
-    let mut beat = interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            command = commands.recv() => return Turn::Command(command),
-            _ = beat.tick() => {
-                // Runs only when the actor's own loop turns: not while a `ctx.wait` hangs.
-                let vitals = vitals.clone();
-                fut.ctx().spawn(wrap_future(async {}).map(move |_, _, _| vitals.beat()));
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if self.armed {
+            self.goes_down(Exit::Vanished { path: self.member.path().into() });
+        }
+        self.member.vitals.set_state(State::Stopped);
+    }
+}
+
+/// The actor and what keeps watch over it.
+struct Life<A: Child> {
+    fut: ContextFut<A, Context<A>>,
+    vitals: Arc<Vitals>,
+    beat: Interval,
+}
+
+impl<A: Child> Life<A> {
+    /// Runs until the actor ends or the supervisor speaks.
+    async fn turn(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Turn {
+        let Life { fut, vitals, beat } = self;
+        let on_its_way = Rc::new(Cell::new(false));
+        beat.reset_immediately();
+        loop {
+            tokio::select! {
+                biased;
+                command = next_command(commands, vitals) => return Turn::Told(command),
+                _ = beat.tick() => {
+                    vitals.thread_turns();
+                    // Runs only when the actor's own loop turns: not while a `ctx.wait` hangs.
+                    if !on_its_way.replace(true) {
+                        let (vitals, on_its_way) = (vitals.clone(), on_its_way.clone());
+                        fut.ctx().spawn(fut::ready(()).map(move |(), _, _| {
+                            on_its_way.set(false);
+                            vitals.turns();
+                        }));
+                    }
+                }
+                exit = poll_catching(fut, vitals) => return Turn::Exit(exit),
             }
-            exit = poll_catching(fut, vitals) => return Turn::Exit(exit),
+        }
+    }
+
+    /// Waits for a command while the actor is down.
+    async fn next(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Option<Command> {
+        loop {
+            tokio::select! {
+                biased;
+                command = next_command(commands, &self.vitals) => return command,
+                _ = self.beat.tick() => self.vitals.thread_turns(),
+            }
+        }
+    }
+
+    /// Lets the actor work off its queue, drain and stop.
+    async fn drain(&mut self, within: Duration) -> Option<Why> {
+        let Life { fut, vitals, beat } = self;
+        vitals.set_state(State::Draining);
+        // Futures of the context are polled when the queue is empty and no `ctx.wait` is pending.
+        let queue_is_empty = fut::ready(());
+        fut.ctx().spawn(queue_is_empty.then(|(), actor: &mut A, ctx| actor.drain(ctx)).map(|(), _, ctx| ctx.stop()));
+        let drained = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = beat.tick() => vitals.thread_turns(),
+                    exit = poll_catching(fut, vitals) => return exit,
+                }
+            }
+        };
+        match timeout(within, drained).await {
+            Ok(Exit::Stopped) => None,
+            Ok(exit) => {
+                vitals.record_failure(&exit);
+                Some(Why::Failed(exit))
+            }
+            Err(_) => Some(Why::Late(within)),
+        }
+    }
+
+    /// Makes sure that nothing more is run of this incarnation, not even `stopping` and `stopped`.
+    fn abandon(&mut self) {
+        self.fut.ctx().terminate();
+    }
+
+    /// Drops the actor; a panic of its destructor must not keep anyone from hearing of its end.
+    fn end(mut self) {
+        self.abandon();
+        if let Err(panic) = catch(|| drop(self.fut)) {
+            tracing::warn!(actor = self.vitals.path(), panic, "panicked while being dropped");
+        }
+    }
+}
+
+/// The next command for this incarnation. A restart of an earlier one has been overtaken.
+async fn next_command(commands: &mut mpsc::UnboundedReceiver<Command>, vitals: &Vitals) -> Option<Command> {
+    loop {
+        match commands.recv().await {
+            Some(Command::Restart { of, .. }) if of < vitals.incarnation() => {}
+            command => return command,
         }
     }
 }
@@ -172,24 +282,33 @@ async fn turn<A: Child>(
 async fn poll_catching<A: Child>(fut: &mut ContextFut<A, Context<A>>, vitals: &Vitals) -> Exit {
     poll_fn(|cx| {
         vitals.poll_begins();
-        let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *fut).poll(cx)));
+        let polled = catch(|| Pin::new(&mut *fut).poll(cx));
         vitals.poll_ends();
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(vitals.take_failure().unwrap_or(Exit::Stopped)),
-            Err(panic) => Poll::Ready(Exit::Panicked(message(&*panic))),
+            Ok(Poll::Ready(())) => Poll::Ready(vitals.take_reason().unwrap_or(Exit::Stopped)),
+            Err(panic) => {
+                let fatal = vitals.take_reason().filter(Exit::is_final);
+                Poll::Ready(fatal.unwrap_or(Exit::Panicked(panic)))
+            }
         }
     })
     .await
 }
 
-/// Lets the actor work off its queue, drain and stop.
-async fn drain<A: Child>(fut: &mut ContextFut<A, Context<A>>, vitals: &Vitals) {
-    fut.ctx().spawn(wrap_future(async {}).then(|_, actor: &mut A, ctx| actor.drain(ctx)).map(|_, _, ctx| ctx.stop()));
-    let _ = poll_catching(fut, vitals).map(drop).await;
+fn beat(member: &Member) -> Interval {
+    let mut beat = interval(BEAT.min(member.spec.stall_after / 4).max(Duration::from_millis(1)));
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".into())
+/// What `f` shares may be half-changed after a panic. Actors share atomics, channels and constants
+/// only, and `Supervised::restarting` renews the rest.
+fn catch<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| text(&*panic))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "without a message".into())
 }

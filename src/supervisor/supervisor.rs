@@ -1,115 +1,182 @@
 //! Decides what a failure means for the children of one supervisor.
+//!
+//! In: [`ChildExited`] from its children, and a look at their vitals each `check_every`.
+//! Out: an order to the child's runner, or its own end, which its parent treats as any failure.
+//! After a restart of its own it begins anew with all its children: their counts are cleared.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::dev::channel::channel;
 use actix::prelude::*;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{error, info, warn};
 
-use crate::supervisor::child::{self, Child, ChildExited, Command, Exit, Reporter};
-use crate::supervisor::policy::{ChildSpec, Flags, Restart, RestartWindow, Strategy};
-use crate::supervisor::registry::Registry;
-use crate::supervisor::vitals::{State, Vitals};
+use super::child::{Child, ChildExited, Command};
+use super::exit::Exit;
+use super::policy::{Policy, Restart, RestartWindow};
+use super::registry::{Member, Registry};
+use super::vitals::{State, Vitals, lock};
+
+/// The children of one supervisor, shared with the handle that adds them: so a child is known
+/// before its first line runs, and no exit comes from a stranger.
+pub(super) type Children = Arc<Mutex<Vec<Slot>>>;
 
 /// What a supervisor keeps of one child.
-struct Slot {
-    index: usize,
-    spec: ChildSpec,
-    vitals: Arc<Vitals>,
-    commands: mpsc::UnboundedSender<Command>,
-    /// Failures since it last ran longer than the intensity period.
+pub(super) struct Slot {
+    member: Arc<Member>,
+    window: RestartWindow,
+    /// Restarts since it last was well for longer than the intensity's period.
     attempts: u32,
-    last_restart: Instant,
-    /// The newest generation that was told to restart; its exit is old news.
+    /// The newest incarnation that was told to restart; its exit is old news.
     superseded: u32,
-    ended: bool,
-    /// An address, so that the mailbox outlives every other sender.
-    _mailbox: Box<dyn std::any::Any + Send>,
+    /// The back-off it was then given, and when that is over.
+    backoff: Duration,
+    up_at: Instant,
+}
+
+/// What is to be done about an exit.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Restart(Duration),
+    /// It has ended, and that is how it should be.
+    Remove,
+    /// The supervisor fails with it.
+    Escalate(Exit),
 }
 
 impl Slot {
-    fn restart(&mut self, after: Duration) {
-        self.last_restart = Instant::now();
-        self.superseded = self.vitals.generation();
-        let _ = self.commands.send(Command::Restart { after });
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Adopt(Slot);
-
-pub struct Supervisor {
-    flags: Flags,
-    vitals: Arc<Vitals>,
-    /// In start order.
-    children: Vec<Slot>,
-    window: RestartWindow,
-    random: u64,
-}
-
-impl Supervisor {
-    fn new(flags: Flags, vitals: Arc<Vitals>) -> Self {
-        Supervisor { flags, vitals, children: Vec::new(), window: RestartWindow::default(), random: 42 }
+    pub(super) fn new(member: Arc<Member>) -> Slot {
+        let (window, backoff, up_at) = (RestartWindow::default(), Duration::ZERO, Instant::now());
+        Slot { member, window, attempts: 0, superseded: 0, backoff, up_at }
     }
 
-    fn on_exit(&mut self, at: usize, exit: &Exit, ctx: &mut Context<Self>) {
-        let wanted = match self.children[at].spec.restart {
+    /// `spread` is uniform in `0..1`.
+    fn answer(&mut self, exit: &Exit, policy: &Policy, now: Instant, spread: f64) -> Answer {
+        let wanted = match self.member.spec.restart {
             Restart::Permanent => true,
             Restart::Transient => exit.is_failure(),
             Restart::Temporary => false,
         };
-        if !wanted {
-            let child = &mut self.children[at];
-            child.ended = true;
-            let _ = child.commands.send(Command::Stop { within: Duration::ZERO, done: oneshot::channel().0 });
+        if !wanted && !exit.concerns_the_process() {
+            return Answer::Remove;
+        }
+        if exit.is_final() {
+            return Answer::Escalate(exit.clone());
+        }
+        if !self.window.admit(now, policy.intensity) {
+            return Answer::Escalate(Exit::CrashLoop {
+                path: self.member.path().into(),
+                restarts: policy.intensity.max_restarts,
+                period: policy.intensity.period,
+                last: Box::new(exit.clone()),
+            });
+        }
+        if now.saturating_duration_since(self.up_at) > policy.intensity.period {
+            self.attempts = 0;
+        }
+        let after = policy.backoff.delay(self.attempts, spread);
+        self.attempts += 1;
+        Answer::Restart(after)
+    }
+
+    fn restart(&mut self, of: u32, after: Duration) {
+        self.superseded = of;
+        self.backoff = after;
+        self.up_at = Instant::now() + after;
+        self.member.tell(Command::Restart { of, after });
+    }
+
+    /// What the vitals tell and the child itself cannot. `asleep` is how long the supervisor itself
+    /// was not served: if the whole process stood still, the child's silence means nothing.
+    fn diagnose(&self, asleep: Duration) -> Option<Exit> {
+        let Member { vitals, spec, .. } = &*self.member;
+        let overdue = |time: Duration| time.saturating_sub(asleep) >= spec.stall_after;
+        let state = vitals.state();
+        let thread_silence = vitals.thread_silence();
+        if !matches!(state, State::Stopped | State::Blocked) && overdue(thread_silence) {
+            return Some(Exit::Blocked { path: self.member.path().into(), time: thread_silence });
+        }
+        let told = self.superseded >= vitals.incarnation();
+        let expected = if told { self.backoff } else { Duration::ZERO };
+        match state {
+            _ if self.member.is_stopping() => None,
+            State::Starting | State::Running if !told && overdue(vitals.silence()) => {
+                Some(Exit::Stalled(vitals.silence()))
+            }
+            State::Down if overdue(vitals.state_time().saturating_sub(expected)) => {
+                Some(Exit::Forgotten(vitals.state_time()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Watches over children that are added from outside.
+pub(super) struct Supervisor {
+    vitals: Arc<Vitals>,
+    policy: Policy,
+    children: Children,
+    registry: Registry,
+    last_check: Instant,
+}
+
+impl Supervisor {
+    pub(super) fn new(vitals: Arc<Vitals>, policy: Policy, children: Children, registry: Registry) -> Supervisor {
+        Supervisor { vitals, policy, children, registry, last_check: Instant::now() }
+    }
+
+    fn on_exit(&mut self, member: &Arc<Member>, incarnation: u32, exit: &Exit, ctx: &mut Context<Self>) {
+        let mut children = lock(&self.children);
+        let Some(slot) = children.iter_mut().find(|slot| Arc::ptr_eq(&slot.member, member)) else { return };
+        if member.is_stopping() && !exit.concerns_the_process() {
             return;
         }
-        if exit.is_fatal() {
-            self.vitals.fail_fatally(format!("{}: {exit:?}", self.children[at].spec.id));
-            return ctx.stop();
-        }
-        if !self.window.admit(Instant::now(), self.flags.intensity) {
-            // Fails as a whole: the parent sees a failed child and applies its own policy.
-            self.vitals.fail(format!("{} restarted too often: {exit:?}", self.children[at].spec.id));
-            return ctx.stop();
-        }
-        let child = &mut self.children[at];
-        if child.last_restart.elapsed() > self.flags.intensity.period {
-            child.attempts = 0;
-        }
-        self.random = self.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let delay = self.flags.backoff.delay(child.attempts, (self.random >> 40) as f64 / (1u64 << 24) as f64);
-        child.attempts += 1;
-        let affected = match self.flags.strategy {
-            Strategy::OneForOne => at..at + 1,
-            Strategy::RestForOne => at..self.children.len(),
-            Strategy::OneForAll => 0..self.children.len(),
-        };
-        for sibling in &mut self.children[affected] {
-            if !sibling.ended {
-                sibling.restart(delay);
+        let path = member.path();
+        match slot.answer(exit, &self.policy, Instant::now(), rand::random()) {
+            Answer::Restart(after) => {
+                warn!(actor = path, %exit, restarts = member.vitals.restarts(), ?after, "restarting");
+                slot.restart(incarnation, after);
+            }
+            Answer::Remove => {
+                if exit.is_failure() {
+                    warn!(actor = path, %exit, "ended, and is not restarted");
+                } else {
+                    info!(actor = path, "ended");
+                }
+                let (registry, path) = (self.registry.clone(), path.to_string());
+                actix_rt::spawn(async move { registry.stop(path).await });
+            }
+            Answer::Escalate(exit) => {
+                error!(actor = path, %exit, "its supervisor gives up");
+                self.vitals.fail_with(exit);
+                ctx.stop();
             }
         }
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
-        for at in 0..self.children.len() {
-            let Slot { vitals, spec, ended, superseded, .. } = &self.children[at];
-            let up = matches!(vitals.state(), State::Starting | State::Running);
-            if *ended || !up || vitals.silence() < spec.stall_after {
-                continue;
+        let asleep = self.last_check.elapsed().saturating_sub(self.policy.check_every);
+        self.last_check = Instant::now();
+        let mut findings = Vec::new();
+        {
+            let mut children = lock(&self.children);
+            children.retain(|slot| !(slot.member.is_stopping() && slot.member.vitals.state() == State::Stopped));
+            for slot in children.iter() {
+                if let Some(exit) = slot.diagnose(asleep) {
+                    findings.push((slot.member.clone(), slot.member.vitals.incarnation(), exit));
+                }
             }
-            let told_to_restart = *superseded == vitals.generation();
-            if vitals.poll_time() >= spec.stall_after || told_to_restart && vitals.silence() >= 2 * spec.stall_after {
-                vitals.set_state(State::Blocked);
-                self.on_exit(at, &Exit::Fatal("its thread is blocked".into()), ctx);
-            } else if !told_to_restart {
-                vitals.record_failure("Stalled");
-                self.on_exit(at, &Exit::Stalled, ctx);
+        }
+        // Of those on a blocked thread the one that blocks it is named.
+        findings.sort_by_key(|(member, ..)| std::cmp::Reverse(member.vitals.poll_time()));
+        for (member, incarnation, exit) in findings {
+            member.vitals.record_failure(&exit);
+            if matches!(exit, Exit::Blocked { .. }) {
+                member.vitals.set_state(State::Blocked);
+            }
+            self.on_exit(&member, incarnation, &exit, ctx);
+            if ctx.state() != ActorState::Running {
+                return;
             }
         }
     }
@@ -118,147 +185,115 @@ impl Supervisor {
 impl Actor for Supervisor {
     type Context = Context<Self>;
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(self.flags.check_every, Self::check);
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.last_check = Instant::now();
+        ctx.run_interval(self.policy.check_every, Self::check);
     }
 }
 
 impl Supervised for Supervisor {
-    fn restarting(&mut self, _: &mut Self::Context) {
-        self.window.clear();
-        for child in self.children.iter_mut().filter(|child| !child.ended) {
-            child.restart(Duration::ZERO);
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        for slot in lock(&self.children).iter_mut().filter(|slot| !slot.member.is_stopping()) {
+            let of = slot.member.vitals.incarnation();
+            *slot = Slot::new(slot.member.clone());
+            slot.restart(of, Duration::ZERO);
         }
     }
 }
 
 impl Child for Supervisor {}
 
-impl Handler<Adopt> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, Adopt(slot): Adopt, _: &mut Self::Context) {
-        self.children.push(slot);
-    }
-}
-
 impl Handler<ChildExited> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, ChildExited { slot, generation, exit }: ChildExited, ctx: &mut Self::Context) {
-        let found = self.children.iter().position(|child| child.index == slot);
-        if let Some(at) = found.filter(|at| exit.is_fatal() || generation > self.children[*at].superseded) {
-            self.on_exit(at, &exit, ctx);
+    fn handle(&mut self, ChildExited { member, incarnation, exit }: ChildExited, ctx: &mut Context<Self>) {
+        let superseded = |slot: &Slot| Arc::ptr_eq(&slot.member, &member) && incarnation <= slot.superseded;
+        let is_old_news = lock(&self.children).iter().any(superseded);
+        if !is_old_news || exit.is_final() {
+            self.on_exit(&member, incarnation, &exit, ctx);
         }
     }
 }
 
-/// Starts children under one supervisor. Cheap to clone, usable from any thread.
-#[derive(Clone)]
-pub struct SupervisorRef {
-    addr: Addr<Supervisor>,
-    path: String,
-    registry: Registry,
-    next: Arc<AtomicUsize>,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::policy::ChildSpec;
+    use super::*;
 
-impl SupervisorRef {
-    /// Starts an actor on `arbiter`; the address stays valid over restarts.
-    pub fn spawn<A: Child>(
-        &self,
-        spec: ChildSpec,
-        arbiter: &ArbiterHandle,
-        build: impl FnOnce(&mut Context<A>, Arc<Vitals>) -> A + Send + 'static,
-    ) -> Addr<A> {
-        let path = format!("{}/{}", self.path, spec.id);
-        let index = self.next.fetch_add(1, Relaxed);
-        let (addr, slot, launch) = prepare(path, spec, index, self.addr.clone().recipient(), &self.registry, build);
-        // Adopted before it runs, so that no exit comes from an unknown child.
-        self.addr.do_send(Adopt(slot));
-        arbiter.spawn_fn(launch);
-        addr
+    const fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
     }
 
-    /// Starts a supervisor below this one.
-    pub fn supervisor(&self, spec: ChildSpec, flags: Flags, arbiter: &ArbiterHandle) -> SupervisorRef {
-        let path = format!("{}/{}", self.path, spec.id);
-        let addr = self.spawn(spec, arbiter, move |_, vitals| Supervisor::new(flags, vitals));
-        SupervisorRef { addr, path, registry: self.registry.clone(), next: Arc::default() }
-    }
-}
-
-fn prepare<A: Child>(
-    path: String,
-    spec: ChildSpec,
-    index: usize,
-    supervisor: Recipient<ChildExited>,
-    registry: &Registry,
-    build: impl FnOnce(&mut Context<A>, Arc<Vitals>) -> A + Send + 'static,
-) -> (Addr<A>, Slot, impl FnOnce() + Send + 'static) {
-    let (sender, receiver) = channel(spec.mailbox);
-    let (commands, inbox) = mpsc::unbounded_channel();
-    let addr = Addr::new(sender);
-    let vitals = Vitals::new(registry.epoch);
-    registry.add(path, vitals.clone(), commands.clone(), spec.shutdown);
-    let reporter = Reporter { slot: index, vitals: vitals.clone(), supervisor, armed: true };
-    let for_actor = vitals.clone();
-    let launch = move || {
-        actix_rt::spawn(child::run(receiver, move |ctx| build(ctx, for_actor), inbox, reporter));
-    };
-    let slot = Slot {
-        index,
-        spec,
-        vitals,
-        commands,
-        attempts: 0,
-        last_restart: Instant::now(),
-        superseded: 0,
-        ended: false,
-        _mailbox: Box::new(addr.clone()),
-    };
-    (addr, slot, launch)
-}
-
-/// The top of the tree. When it fails, the process should drain, exit and be started anew.
-pub struct Root {
-    pub top: SupervisorRef,
-    pub registry: Registry,
-    failed: oneshot::Receiver<Exit>,
-    _slot: Slot,
-}
-
-impl Root {
-    pub fn start(flags: Flags) -> Root {
-        let registry = Registry::default();
-        let (tell, failed) = oneshot::channel();
-        let spec = ChildSpec { restart: Restart::Temporary, ..ChildSpec::permanent("root") };
-        let build = move |_: &mut Context<Supervisor>, vitals| Supervisor::new(flags, vitals);
-        let roof = Roof(Some(tell)).start().recipient();
-        let (addr, _slot, launch) = prepare("root".into(), spec, 0, roof, &registry, build);
-        System::current().arbiter().spawn_fn(launch);
-        let top = SupervisorRef { addr, path: "root".into(), registry: registry.clone(), next: Arc::default() };
-        Root { top, registry, failed, _slot }
+    fn slot(spec: ChildSpec) -> Slot {
+        Slot::new(Member::new("a".into(), spec).0)
     }
 
-    /// Resolves when the tree gave up.
-    pub async fn failed(&mut self) -> Exit {
-        (&mut self.failed).await.unwrap_or(Exit::Vanished)
+    #[tokio::test(start_paused = true)]
+    async fn the_restart_type_decides_and_what_concerns_the_process_goes_up() {
+        let now = Instant::now();
+        let failed = Exit::Failed("no".into());
+        let fatal = Exit::Fatal { path: "a".into(), reason: "no".into() };
+        let vanished = Exit::Vanished { path: "a".into() };
+        let answer = |spec, exit: &Exit| slot(spec).answer(exit, &Policy::default(), now, 1.0);
+        let restart = Answer::Restart(Duration::from_millis(100));
+
+        assert_eq!(answer(ChildSpec::permanent("a"), &Exit::Stopped), restart);
+        assert_eq!(answer(ChildSpec::permanent("a"), &failed), restart);
+        assert_eq!(answer(ChildSpec::transient("a"), &Exit::Stopped), Answer::Remove);
+        assert_eq!(answer(ChildSpec::transient("a"), &failed), restart);
+        assert_eq!(answer(ChildSpec::temporary("a"), &failed), Answer::Remove);
+        assert_eq!(answer(ChildSpec::temporary("a"), &vanished), Answer::Remove);
+        assert_eq!(answer(ChildSpec::permanent("a"), &vanished), Answer::Escalate(vanished.clone()));
+        assert_eq!(answer(ChildSpec::temporary("a"), &fatal), Answer::Escalate(fatal.clone()));
     }
-}
 
-/// Turns the exit of the top supervisor into the result of [`Root::failed`].
-struct Roof(Option<oneshot::Sender<Exit>>);
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_was_forgotten_is_restarted() {
+        let mut slot = slot(ChildSpec::permanent("a"));
+        let vitals = slot.member.vitals.clone();
+        vitals.begins();
+        vitals.set_state(State::Down);
+        tokio::time::advance(seconds(29)).await;
+        vitals.thread_turns();
+        assert_eq!(slot.diagnose(Duration::ZERO), None);
+        tokio::time::advance(seconds(1)).await;
+        assert_eq!(slot.diagnose(Duration::ZERO), Some(Exit::Forgotten(seconds(30))));
 
-impl Actor for Roof {
-    type Context = Context<Self>;
-}
+        slot.restart(1, seconds(40));
+        assert_eq!(slot.diagnose(Duration::ZERO), None, "it is in back-off");
+        tokio::time::advance(seconds(40)).await;
+        vitals.thread_turns();
+        assert_eq!(slot.diagnose(Duration::ZERO), Some(Exit::Forgotten(seconds(70))), "it did not obey");
+    }
 
-impl Handler<ChildExited> for Roof {
-    type Result = ();
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stood_still_blames_no_child() {
+        let slot = slot(ChildSpec::permanent("a"));
+        slot.member.vitals.begins();
+        slot.member.vitals.set_state(State::Running);
+        tokio::time::advance(seconds(3600)).await;
+        assert_eq!(slot.diagnose(seconds(3599)), None);
+        assert!(matches!(slot.diagnose(Duration::ZERO), Some(Exit::Blocked { .. })));
+        slot.member.vitals.thread_turns();
+        assert_eq!(slot.diagnose(seconds(3599)), None);
+        assert!(matches!(slot.diagnose(Duration::ZERO), Some(Exit::Stalled(_))));
+    }
 
-    fn handle(&mut self, exited: ChildExited, _: &mut Self::Context) {
-        if let Some(tell) = self.0.take() {
-            let _ = tell.send(exited.exit);
-        }
+    #[tokio::test(start_paused = true)]
+    async fn backoff_starts_again_after_a_quiet_period() {
+        let policy = Policy::default();
+        let mut slot = slot(ChildSpec::permanent("a"));
+        let mut fail = || {
+            let Answer::Restart(after) = slot.answer(&Exit::Stopped, &policy, Instant::now(), 1.0) else {
+                panic!("restarts are left")
+            };
+            slot.restart(1, after);
+            after.as_millis()
+        };
+        assert_eq!([fail(), fail(), fail()], [100, 200, 400]);
+        tokio::time::advance(seconds(30)).await;
+        assert_eq!(fail(), 800, "it has been up for 29.6 s only");
+        tokio::time::advance(seconds(31)).await;
+        assert_eq!(fail(), 100);
     }
 }
