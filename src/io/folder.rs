@@ -25,10 +25,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tracing::{debug, warn};
 
-use super::store::{Created, Store, StoreError, check_key, check_prefix};
+use super::store::{CHAINS, Created, Store, StoreError, check_key, check_prefix};
 
-/// Where chains stand. Slots are decisions, so reading one makes it durable first.
-const CHAINS: &str = "_commit/";
 const TEMPORARY: &str = ".tmp";
 const HINTS: &str = ".hints";
 

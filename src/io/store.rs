@@ -6,14 +6,19 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::folder::FolderStore;
+use super::s3::S3Store;
 use crate::config::StoreConfig;
+
+/// Where chains stand. A slot is a decision: it must outlive what was decided on its strength, and
+/// nobody may delete it.
+pub(crate) const CHAINS: &str = "_commit/";
 
 /// The store that the config names. Nothing is asked of it yet, so a store that is down for now does
 /// not keep anybody from starting.
 pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match config {
         StoreConfig::Folder(root) => Arc::new(FolderStore::open(root)?),
-        StoreConfig::S3(_) => unimplemented!("the next commit"),
+        StoreConfig::S3(config) => Arc::new(S3Store::new(config.clone())?),
     })
 }
 
@@ -112,11 +117,9 @@ pub(crate) fn check_prefix(operation: &'static str, prefix: &str) -> Result<(), 
     match prefix.strip_suffix('/') {
         Some(key) => check_key(operation, key),
         None if prefix.is_empty() => Ok(()),
-        None => Err(StoreError::Refused {
-            operation,
-            key: prefix.to_owned(),
-            reason: "a prefix ends with a slash".into(),
-        }),
+        None => {
+            Err(StoreError::Refused { operation, key: prefix.to_owned(), reason: "a prefix ends with a slash".into() })
+        }
     }
 }
 
