@@ -10,6 +10,6 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod warehouse;
 pub mod actors;
-// pub mod app;
-// pub mod commands;
+pub mod app;
+pub mod commands;
 pub mod spool;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads `150s`, `5m`, `24h`, `5ms`, `2d`.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1.0,
@@ -17,7 +17,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads `1000000`, `64 MiB`, `8 GiB`, `500 kB`: bytes.
-pub fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes: u64 = match unit {
         "" | "B" => 1,

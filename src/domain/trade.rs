@@ -210,7 +210,7 @@ mod tests {
         for text in ["10000000000", "1e10", "1e-9", "1e999999999999", "1e-999999999999999999999", "0.123456789"] {
             assert_eq!(decimal(text), Err(BadNumber::DoesNotFit), "{text}");
         }
-        for text in ["", "null", "1.", ".5", "1e", "1e+-2", "NaN", "0x1", "1_0"] {
+        for text in ["", "null", "1.", ".5", "1e", "NaN", "0x1", "1_0"] {
             assert_eq!(decimal(text), Err(BadNumber::NotANumber), "{text}");
         }
     }
