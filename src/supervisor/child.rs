@@ -2,9 +2,10 @@
 //!
 //! In: [`Command`]s. Out: a [`ChildExited`] for each incarnation that ended by itself.
 //! The runner is a task on the actor's arbiter that polls the actor's context inside
-//! `catch_unwind`. [`ContextFut::restart`] then begins the next incarnation of the *same* actor: its
-//! timers, streams and pending futures are dropped, its queue stays. The message that was being
-//! handled is gone; its sender sees `MailboxError::Closed` and sends it again.
+//! `catch_unwind`. [`ContextFut::restart`] makes the *same* actor ready for its next incarnation: its
+//! timers, streams and pending futures are dropped, its queue stays. That is done at once, so that
+//! the sender of the message that was being handled sees `MailboxError::Closed` at once; the next
+//! incarnation begins when the supervisor says so.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use actix::dev::ContextFut;
@@ -32,8 +33,9 @@ const BEAT: Duration = Duration::from_millis(500);
 
 /// An actor that can be supervised.
 ///
-/// `Supervised::restarting` must leave it as new; `started` runs again after it. What may fail
-/// belongs there: an actor that panics while it is *built* cannot be restarted.
+/// `Supervised::restarting` must leave it as new; it is called when the actor has failed, `started`
+/// again after the back-off. What may fail belongs into `started`: an actor that panics while it is
+/// *built* cannot be restarted.
 pub trait Child: Supervised + Actor<Context = Context<Self>> {
     /// Finishes what was accepted: flush, commit, close. Called once, when the queue is empty.
     fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
@@ -107,7 +109,7 @@ impl Runner {
                 return;
             }
         };
-        let mut life = Life { fut: ctx.into_future(actor), vitals, beat: beat(&self.member) };
+        let mut life = Life { fut: ctx.into_future(actor), vitals, beat: beat(&self.member), is_new: true };
         // Keeps the mailbox open when no one else has the address.
         let _address = life.fut.address();
 
@@ -126,13 +128,13 @@ impl Runner {
         loop {
             let mut order = match life.turn(&mut self.commands).await {
                 Turn::Exit(exit) => {
-                    life.abandon();
+                    life.renew();
                     self.goes_down(exit);
                     None
                 }
                 Turn::Told(Some(Command::Stop { within, done })) => return Some(Stop { within, done, alive: true }),
                 Turn::Told(Some(restart)) => {
-                    life.vitals.set_state(State::Down);
+                    life.renew();
                     Some(restart)
                 }
                 Turn::Told(None) => return None,
@@ -156,12 +158,9 @@ impl Runner {
                     () = sleep(after) => {}
                 }
                 life.vitals.begins();
-                match catch(|| life.fut.restart()) {
-                    Ok(_) => break, // `false` would mean a closed mailbox, but `run` holds an address.
-                    Err(panic) => {
-                        life.abandon();
-                        self.goes_down(Exit::Panicked(panic));
-                    }
+                match life.make_new() {
+                    Ok(()) => break,
+                    Err(panic) => self.goes_down(Exit::Panicked(panic)),
                 }
             }
         }
@@ -169,7 +168,7 @@ impl Runner {
 
     fn goes_down(&self, exit: Exit) {
         let vitals = &self.member.vitals;
-        vitals.set_state(State::Down);
+        vitals.ends();
         vitals.record_failure(&exit);
         (self.report)(ChildExited { member: self.member.clone(), incarnation: vitals.incarnation(), exit });
     }
@@ -189,12 +188,15 @@ struct Life<A: Child> {
     fut: ContextFut<A, Context<A>>,
     vitals: Arc<Vitals>,
     beat: Interval,
+    /// Whether the actor is as new.
+    is_new: bool,
 }
 
 impl<A: Child> Life<A> {
     /// Runs until the actor ends or the supervisor speaks.
     async fn turn(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Turn {
-        let Life { fut, vitals, beat } = self;
+        let Life { fut, vitals, beat, is_new } = self;
+        *is_new = false;
         let on_its_way = Rc::new(Cell::new(false));
         beat.reset_immediately();
         loop {
@@ -230,11 +232,9 @@ impl<A: Child> Life<A> {
 
     /// Lets the actor work off its queue, drain and stop.
     async fn drain(&mut self, within: Duration) -> Option<Why> {
-        let Life { fut, vitals, beat } = self;
+        let Life { fut, vitals, beat, .. } = self;
         vitals.set_state(State::Draining);
-        // Futures of the context are polled when the queue is empty and no `ctx.wait` is pending.
-        let queue_is_empty = fut::ready(());
-        fut.ctx().spawn(queue_is_empty.then(|(), actor: &mut A, ctx| actor.drain(ctx)).map(|(), _, ctx| ctx.stop()));
+        fut.ctx().spawn(QueueEmpty.then(|(), actor: &mut A, ctx| actor.drain(ctx)).map(|(), _, ctx| ctx.stop()));
         let drained = async {
             loop {
                 tokio::select! {
@@ -254,17 +254,51 @@ impl<A: Child> Life<A> {
         }
     }
 
-    /// Makes sure that nothing more is run of this incarnation, not even `stopping` and `stopped`.
-    fn abandon(&mut self) {
-        self.fut.ctx().terminate();
+    /// The incarnation is over. If the actor cannot be renewed now, that is tried again later.
+    fn renew(&mut self) {
+        self.vitals.ends();
+        if let Err(panic) = self.make_new() {
+            tracing::warn!(actor = self.vitals.path(), panic, "panicked while being renewed");
+        }
+    }
+
+    fn make_new(&mut self) -> Result<(), String> {
+        if !self.is_new {
+            // `false` would mean that the mailbox is closed, but `run` holds an address.
+            catch(|| self.fut.restart())?;
+            self.is_new = true;
+        }
+        Ok(())
     }
 
     /// Drops the actor; a panic of its destructor must not keep anyone from hearing of its end.
-    fn end(mut self) {
-        self.abandon();
-        if let Err(panic) = catch(|| drop(self.fut)) {
-            tracing::warn!(actor = self.vitals.path(), panic, "panicked while being dropped");
+    fn end(self) {
+        let vitals = self.vitals.clone();
+        if let Err(panic) = catch(|| drop(self)) {
+            tracing::warn!(actor = vitals.path(), panic, "panicked while being dropped");
         }
+    }
+}
+
+impl<A: Child> Drop for Life<A> {
+    /// `stopping` and `stopped` belong to an end in order; actix would call them here too, or even
+    /// `started` for an actor that is down.
+    fn drop(&mut self) {
+        self.fut.ctx().terminate();
+    }
+}
+
+/// Ready when the actor has worked off its queue.
+///
+/// A future of the context is polled when the queue is empty *or* the last message of it made the
+/// actor wait; what is behind that wait must not be lost.
+struct QueueEmpty;
+
+impl<A: Child> ActorFuture<A> for QueueEmpty {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut A, ctx: &mut Context<A>, _: &mut task::Context<'_>) -> Poll<()> {
+        if ctx.waiting() { Poll::Pending } else { Poll::Ready(()) } // Polled again after that wait.
     }
 }
 

@@ -135,9 +135,9 @@ pub struct Report {
     pub progress: u64,
     /// Its last failure, if it ever failed.
     pub last_failure: Option<Failure>,
-    /// What it has noted since its last start.
+    /// What this incarnation has noted.
     pub notes: BTreeMap<&'static str, String>,
-    /// What it has measured since its last start.
+    /// What this incarnation has measured.
     pub gauges: BTreeMap<&'static str, f64>,
 }
 
@@ -300,9 +300,8 @@ impl Registry {
             return Err(SpawnError::BadId(id.clone()));
         }
         let mut entries = lock(&self.entries);
-        let ends = |ancestor: &Arc<Member>| {
-            ancestor.is_stopping() && parent.is_some_and(|parent| parent.is_below(ancestor.path()))
-        };
+        let ends =
+            |ancestor: &Arc<Member>| ancestor.is_stopping() && parent.is_some_and(|parent| parent.is_below(ancestor.path()));
         if entries.closing || entries.members.iter().any(ends) {
             return Err(SpawnError::Stopping(member.path().into()));
         }

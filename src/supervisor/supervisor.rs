@@ -100,12 +100,8 @@ impl Slot {
         let expected = if told { self.backoff } else { Duration::ZERO };
         match state {
             _ if self.member.is_stopping() => None,
-            State::Starting | State::Running if !told && overdue(vitals.silence()) => {
-                Some(Exit::Stalled(vitals.silence()))
-            }
-            State::Down if overdue(vitals.state_time().saturating_sub(expected)) => {
-                Some(Exit::Forgotten(vitals.state_time()))
-            }
+            State::Starting | State::Running if !told && overdue(vitals.silence()) => Some(Exit::Stalled(vitals.silence())),
+            State::Down if overdue(vitals.state_time().saturating_sub(expected)) => Some(Exit::Forgotten(vitals.state_time())),
             _ => None,
         }
     }
@@ -118,11 +114,12 @@ pub(super) struct Supervisor {
     children: Children,
     registry: Registry,
     last_check: Instant,
+    has_failed: bool,
 }
 
 impl Supervisor {
     pub(super) fn new(vitals: Arc<Vitals>, policy: Policy, children: Children, registry: Registry) -> Supervisor {
-        Supervisor { vitals, policy, children, registry, last_check: Instant::now() }
+        Supervisor { vitals, policy, children, registry, last_check: Instant::now(), has_failed: false }
     }
 
     fn on_exit(&mut self, member: &Arc<Member>, incarnation: u32, exit: &Exit, ctx: &mut Context<Self>) {
@@ -152,6 +149,22 @@ impl Supervisor {
                 ctx.stop();
             }
         }
+    }
+
+    fn begin_anew(&mut self) {
+        for slot in lock(&self.children).iter_mut().filter(|slot| !slot.member.is_stopping()) {
+            *slot = Slot::new(slot.member.clone());
+            slot.restart(slot.member.vitals.incarnation(), Duration::ZERO);
+        }
+    }
+
+    /// Not by `run_interval`, which makes up for missed rounds: after a standstill of the process
+    /// the children must have time for a sign of life.
+    fn check_later(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.policy.check_every, |supervisor, ctx| {
+            supervisor.check(ctx);
+            supervisor.check_later(ctx);
+        });
     }
 
     fn check(&mut self, ctx: &mut Context<Self>) {
@@ -186,18 +199,17 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        if self.has_failed {
+            self.begin_anew();
+        }
         self.last_check = Instant::now();
-        ctx.run_interval(self.policy.check_every, Self::check);
+        self.check_later(ctx);
     }
 }
 
 impl Supervised for Supervisor {
     fn restarting(&mut self, _: &mut Context<Self>) {
-        for slot in lock(&self.children).iter_mut().filter(|slot| !slot.member.is_stopping()) {
-            let of = slot.member.vitals.incarnation();
-            *slot = Slot::new(slot.member.clone());
-            slot.restart(of, Duration::ZERO);
-        }
+        self.has_failed = true;
     }
 }
 

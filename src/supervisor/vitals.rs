@@ -32,8 +32,7 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [State; 6] =
-        [State::Starting, State::Running, State::Down, State::Draining, State::Stopped, State::Blocked];
+    const ALL: [State; 6] = [State::Starting, State::Running, State::Down, State::Draining, State::Stopped, State::Blocked];
 }
 
 /// The last failure of an actor.
@@ -94,7 +93,7 @@ impl Vitals {
         self.last_turn.store(self.now(), Relaxed);
     }
 
-    /// Shows a text in `/health` until the actor is restarted.
+    /// Shows a text in `/health` until the actor fails.
     pub fn note(&self, name: &'static str, text: impl Into<String>) {
         lock(&self.notes).insert(name, text.into());
     }
@@ -104,7 +103,7 @@ impl Vitals {
         lock(&self.notes).remove(name);
     }
 
-    /// Shows a number in `/health` until the actor is restarted.
+    /// Shows a number in `/health` until the actor fails.
     pub fn gauge(&self, name: &'static str, value: f64) {
         lock(&self.gauges).insert(name, value);
     }
@@ -160,12 +159,12 @@ impl Vitals {
         lock(&self.last_failure).clone()
     }
 
-    /// What it has noted since its last start.
+    /// What this incarnation has noted.
     pub fn notes(&self) -> BTreeMap<&'static str, String> {
         lock(&self.notes).clone()
     }
 
-    /// What it has measured since its last start.
+    /// What this incarnation has measured.
     pub fn gauges(&self) -> BTreeMap<&'static str, f64> {
         lock(&self.gauges).clone()
     }
@@ -197,12 +196,17 @@ impl Vitals {
 
     /// A new incarnation, before any code of the actor runs: so a panic in it belongs to it.
     pub(super) fn begins(&self) {
-        lock(&self.reason).take();
-        lock(&self.notes).clear();
-        lock(&self.gauges).clear();
         self.incarnation.fetch_add(1, Relaxed);
         self.last_turn.store(self.now(), Relaxed);
         self.set_state(State::Starting);
+    }
+
+    /// The incarnation is over, and with it what it said of itself.
+    pub(super) fn ends(&self) {
+        lock(&self.reason).take();
+        lock(&self.notes).clear();
+        lock(&self.gauges).clear();
+        self.set_state(State::Down);
     }
 
     /// The actor's loop turned.
@@ -299,6 +303,7 @@ mod tests {
         vitals.record_failure(&Exit::Panicked("boom".into()));
         assert_eq!((vitals.notes()["lag"].as_str(), vitals.gauges()["lag_records"]), ("12 s", 7.0));
 
+        vitals.ends();
         vitals.begins();
         assert_eq!((vitals.notes().len(), vitals.gauges().len(), vitals.take_reason()), (0, 0, None));
         assert_eq!(vitals.restarts(), 1);

@@ -73,8 +73,8 @@ async fn a_hang_is_no_excuse_for_a_crash_loop() {
     let root = root();
     let spec = ChildSpec { stall_after: seconds(5), ..ChildSpec::permanent("worker") };
     let worker = root.top.scripted(spec, Script { start_takes: seconds(10), ..Script::default() });
-    let text = "gave up: worker restarted too often (3 in 60 s), last: hung for 5 s";
-    assert_eq!(root.failed().await.to_string(), text);
+    let text = root.failed().await.to_string();
+    assert!(text.starts_with("gave up: worker restarted too often (3 in 60 s), last: hung for 5"), "{text}");
     drop(worker);
 }
 
@@ -127,7 +127,9 @@ async fn a_child_that_never_starts_because_its_thread_is_blocked_is_noticed() {
     let (policy, spec) = quick();
     let root = Root::start(policy);
     let (arbiter, (unblock, until)) = (Arbiter::new(), mpsc::channel::<()>());
-    arbiter.spawn_fn(move || drop(until.recv()));
+    arbiter.spawn_fn(move || {
+        until.recv().ok();
+    });
     let worker = root.top.scripted_on(&arbiter.handle(), spec("worker"), Script::default());
     let outcome = tokio::time::timeout(seconds(10), root.failed()).await.expect("the block is noticed");
     assert!(matches!(outcome, Outcome::Blocked(_)), "{outcome}");

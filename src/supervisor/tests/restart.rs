@@ -93,24 +93,51 @@ async fn a_frozen_process_is_not_a_hang() {
 
 #[actix::test]
 async fn a_panic_in_a_hook_is_a_failure_like_any_other() {
-    for (hook, restarts) in [(Hook::Started, 1), (Hook::Restarting, 2), (Hook::Stopping, 1), (Hook::Stopped, 1)] {
-        let root = root();
+    tokio::time::pause();
+    for hook in [Hook::Started, Hook::Stopping, Hook::Stopped] {
+        let root = Root::start(policy());
         let worker = root.top.scripted(ChildSpec::permanent("worker"), Script::panic_in(hook, 1));
         if hook != Hook::Started {
             worker.send(Deed::Fail).await.ok();
         }
         assert_eq!(worker.send(Deed::Count).await, Ok(1), "{hook:?}");
         let text = format!("panicked: in {hook:?}");
-        assert_eq!((root.restarts("worker"), root.last_failure("worker")), (restarts, text));
+        assert_eq!((root.restarts("worker"), root.last_failure("worker")), (1, text));
     }
 }
 
 #[actix::test]
+async fn an_actor_that_can_not_be_renewed_at_once_gets_another_chance() {
+    tokio::time::pause();
+    for (panics, restarts) in [(1, 1), (2, 2)] {
+        let root = Root::start(policy());
+        let worker = root.top.scripted(ChildSpec::permanent("worker"), Script::panic_in(Hook::Restarting, panics));
+        assert_eq!(worker.send(Deed::Panic).await, Err(MailboxError::Closed));
+        assert_eq!(worker.send(Deed::Count).await, Ok(1));
+        assert_eq!(root.restarts("worker"), restarts);
+    }
+}
+
+#[actix::test]
+async fn whoever_waits_for_an_answer_of_a_failed_actor_hears_of_it_at_once() {
+    tokio::time::pause();
+    let backoff = Backoff { base: seconds(600), max: seconds(600) };
+    let root = Root::start(Policy { backoff, ..policy() });
+    let (failing, hanging) = (root.top.worker("failing"), root.top.worker("hanging"));
+    let begun = Instant::now();
+    assert_eq!(failing.send(Deed::Fail).await, Err(MailboxError::Closed));
+    assert!(begun.elapsed() < seconds(1));
+    assert_eq!(hanging.send(Deed::Hang).await, Err(MailboxError::Closed));
+    assert!(begun.elapsed() < seconds(32));
+}
+
+#[actix::test]
 async fn an_actor_that_can_not_start_makes_the_root_give_up() {
+    tokio::time::pause();
     for hook in [Hook::Started, Hook::Restarting] {
-        let root = root();
+        let root = Root::start(policy());
         let worker = root.top.scripted(ChildSpec::permanent("worker"), Script::panic_in(hook, usize::MAX));
-        worker.send(Deed::Panic).await.ok();
+        let _behind = worker.send(Deed::Panic);
         let text = format!("gave up: worker restarted too often (3 in 60 s), last: panicked: in {hook:?}");
         assert_eq!(root.failed().await.to_string(), text);
         assert_eq!(root.shutdown().await, []);

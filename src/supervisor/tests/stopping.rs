@@ -12,7 +12,7 @@ async fn the_last_started_is_stopped_first_and_each_works_off_its_queue() {
     let script = slow_drain(millis(20));
     let mut queued = Vec::new();
     for id in ["sink", "middle", "source"] {
-        let worker = root.top.scripted(ChildSpec::permanent(id), script.clone());
+        let worker = root.top.scripted(ChildSpec { mailbox: 1000, ..ChildSpec::permanent(id) }, script.clone());
         queued.extend((0..1000).map(|_| worker.send(Deed::Count)));
     }
     assert_eq!(root.shutdown().await, []);
@@ -52,8 +52,9 @@ async fn who_misses_the_deadline_is_named_and_the_others_are_not_kept_waiting() 
 
 #[actix::test]
 async fn a_panic_while_draining_is_named_and_not_restarted() {
+    tokio::time::pause();
     for (hook, text) in [(Some(Hook::Drain), "in Drain"), (Some(Hook::Stopped), "in Stopped"), (None, "boom")] {
-        let root = root();
+        let root = Root::start(policy());
         let script = hook.map_or_else(Script::default, |hook| Script::panic_in(hook, 1));
         let worker = root.top.scripted(ChildSpec::permanent("worker"), script);
         let _queued = hook.is_none().then(|| worker.send(Deed::Panic));
@@ -74,7 +75,7 @@ async fn a_child_in_backoff_is_stopped_at_once() {
     sleep(seconds(1)).await;
     let begun = Instant::now();
     assert_eq!(root.top.stop("worker").await, []);
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(begun.elapsed() < seconds(1));
     assert_eq!(behind.await, Err(MailboxError::Closed), "its sender learns that nobody will answer");
 }
 
@@ -91,7 +92,8 @@ async fn a_tree_that_gave_up_can_still_be_stopped_in_order() {
     root.failed().await;
     let begun = Instant::now();
     assert_eq!(root.shutdown().await, []);
-    assert_eq!((begun.elapsed(), script.lines()), (Duration::ZERO, vec!["group/source drained after 0".into()]));
+    assert!(begun.elapsed() < seconds(1));
+    assert_eq!(script.lines(), ["group/source drained after 0"], "the others were down");
     assert!(!sink.connected() && !source.connected() && !broken.connected());
 }
 
