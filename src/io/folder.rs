@@ -10,10 +10,11 @@
 //!
 //! - `.tmp/{process}/`: what is being written. Its owner holds a lock on it (`flock`), so others can
 //!   tell that it is alive, even from another container where its number would mean nothing.
-//! - `.hints/`: for each chain the smallest key so far. A chain's folder grows for years and must not
-//!   be listed at each start; a hint that is old costs some reads, one that is missing one listing.
+//! - `.hints/`: for each chain the smallest key, or one that was it not long ago. A chain's folder grows
+//!   for years and must not be listed at each start; from an old key there are some slots to read, and
+//!   where there is no hint there is one listing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ use super::store::{CHAINS, Created, Store, StoreError, check_key, check_prefix};
 
 const TEMPORARY: &str = ".tmp";
 const HINTS: &str = ".hints";
+
+/// A hint is this old at most, in slots of one process. It costs as much as half a slot (ext4, 2026-09),
+/// because to rename a file over another makes the next sync write its content too.
+const HINT_EVERY: u32 = 64;
 
 /// So many folders are remembered as being durable: more than the hours of a month. Those above are
 /// synced again, no more.
@@ -46,6 +51,8 @@ struct Inner {
     temporary: Mutex<Option<Arc<Temporary>>>,
     /// Folders that survive a power failure, as do all above them.
     durable: Mutex<HashSet<PathBuf>>,
+    /// Slots created in each chain since this process began.
+    created: Mutex<HashMap<String, u32>>,
     #[cfg(test)]
     listings: AtomicU64,
 }
@@ -65,6 +72,7 @@ impl FolderStore {
             root,
             temporary: Mutex::default(),
             durable: Mutex::default(),
+            created: Mutex::default(),
             #[cfg(test)]
             listings: AtomicU64::default(),
         };
@@ -103,7 +111,7 @@ impl Store for FolderStore {
     fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<Created, StoreError>> {
         self.run("create", key, check_key("create", key), move |inner, key| {
             let created = inner.write("create", key, &body)?;
-            if key.starts_with(CHAINS) {
+            if key.starts_with(CHAINS) && inner.is_hint_due(key) {
                 inner.hint(key);
             }
             Ok(created)
@@ -181,6 +189,7 @@ impl Inner {
             }
         };
         self.make_folder_of(&path).map_err(at)?;
+        fail::fail_point!("folder.before-link");
         let mut linked = std::fs::hard_link(&file.0, &path);
         if linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             // Somebody removed the folder that we remember, or the temporary file.
@@ -193,6 +202,7 @@ impl Inner {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Created::AlreadyThere,
             Err(error) => return Err(not_linked(operation, key, &path, error)),
         };
+        fail::fail_point!("folder.after-link");
         sync(parent(&path)).map_err(at)?;
         Ok(created)
     }
@@ -306,10 +316,19 @@ impl Inner {
         is_right.then_some(hint)
     }
 
+    /// At the first slot that this process creates in a chain, and then now and again.
+    fn is_hint_due(&self, key: &str) -> bool {
+        let mut created = locked(&self.created);
+        let count = created.entry(folder_of(key).to_owned()).or_default();
+        let is_due = count.is_multiple_of(HINT_EVERY);
+        *count = count.wrapping_add(1);
+        is_due
+    }
+
     /// Remembers the key if it is the smallest of its folder. Two at once may leave the greater one,
     /// and a power failure an older one or none: they cost time, nothing else.
     fn hint(&self, key: &str) {
-        let folder = &key[..=key.rfind('/').expect("a key below `_commit/` has a slash")];
+        let folder = folder_of(key);
         if self.hinted(folder).is_some_and(|hint| hint.as_str() <= key) {
             return;
         }
@@ -414,6 +433,11 @@ fn remove_abandoned(all: &Path) -> io::Result<()> {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// With the slash at its end.
+fn folder_of(key: &str) -> &str {
+    key.rfind('/').map_or("", |slash| &key[..=slash])
 }
 
 fn parent(path: &Path) -> &Path {
@@ -600,7 +624,7 @@ mod tests {
         for n in 1..20_000 {
             std::fs::write(rig.root().join(slot(n)), "").unwrap(); // unsynced: this is not about them
         }
-        rig.store.create(&slot(20_000), body("20000")).await.unwrap();
+        rig.another().create(&slot(20_000), body("20000")).await.unwrap();
         let before = rig.listings();
         assert_eq!(rig.store.first("_commit/trades/p0/").await.unwrap(), Some(slot(20_000)));
         assert_eq!(rig.listings(), before);
@@ -614,12 +638,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hint_lags_by_a_few_slots_and_no_more() {
+        let rig = Rig::new();
+        let prefix = "_commit/trades/p0/";
+        let slot = |n: u32| format!("{prefix}{:010}.json", 99_999 - n);
+        for n in 0..3 * HINT_EVERY {
+            rig.store.create(&slot(n), Bytes::new()).await.unwrap();
+            assert_eq!(rig.store.first(prefix).await.unwrap(), Some(slot(n - n % HINT_EVERY)));
+        }
+        assert_eq!(rig.listings(), 0);
+        // The next process begins with a hint, so many short lives do not add up.
+        rig.another().create(&slot(3 * HINT_EVERY), Bytes::new()).await.unwrap();
+        rig.another().create(&slot(3 * HINT_EVERY + 1), Bytes::new()).await.unwrap();
+        assert_eq!(rig.store.first(prefix).await.unwrap(), Some(slot(3 * HINT_EVERY + 1)));
+    }
+
+    #[tokio::test]
     async fn a_hint_that_is_broken_or_names_nothing_is_not_believed() {
         let rig = Rig::new();
         let prefix = "_commit/trades/p0/";
         assert_eq!(rig.store.first(prefix).await.unwrap(), None);
         for key in ["_commit/trades/p0/7", "_commit/trades/p0/5", "_commit/trades/p0/6", "_commit/gaps/p0/1"] {
-            rig.store.create(key, Bytes::new()).await.unwrap();
+            rig.another().create(key, Bytes::new()).await.unwrap();
         }
         let hint = rig.store.inner.hint_path(prefix);
         assert_eq!(std::fs::read_to_string(&hint).unwrap(), "_commit/trades/p0/5");

@@ -15,7 +15,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Credentials, Region};
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
@@ -157,7 +157,7 @@ impl S3Store {
             Err(error) => Err(StoreError::Retry {
                 operation: "get",
                 key: key.to_owned(),
-                reason: format!("the answer broke off: {}", DisplayErrorContext(error)),
+                reason: format!("the answer broke off: {}", with_causes(&error)),
             }),
         }
     }
@@ -177,7 +177,7 @@ impl S3Store {
             was_deleted: header("x-amz-delete-marker") == Some("true"),
             error: match (error.code(), error.message()) {
                 (Some(code), Some(message)) => format!("{code}: {message}"),
-                _ => DisplayErrorContext(error).to_string(),
+                _ => with_causes(&error),
             },
         }
     }
@@ -286,6 +286,13 @@ async fn connect(config: &S3Config) -> Client {
     Client::from_conf(config)
 }
 
+/// The error and what caused it, in one line. Not the SDK's way, which shows all headers.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ") // some are lists
+}
+
 /// A server that has stored an object names its ETag. A 200 without it is something else's.
 fn acted(operation: &'static str, key: &str, has_etag: bool) -> Result<(), StoreError> {
     has_etag.then_some(()).ok_or_else(|| StoreError::Retry {
@@ -340,10 +347,11 @@ impl Failure {
                 "{server} does not know conditional writes (If-None-Match), without which two writers cannot be told apart"
             )),
             (Some(400 | 401 | 405 | 411 | 413 | 414 | 416), _) => Some(format!("{server} will not have the request")),
-            (None, _) if self.error.contains("no providers in chain provided credentials") => {
+            // The SDK's error type cannot be asked. A machine's role may be out for a while: that is a retry.
+            (None, _) if ["not enabled", "not properly"].iter().any(|text| self.error.contains(&format!("provider was {text}"))) => {
                 Some("no credentials: set them in the config, in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role".into())
             }
-            (None, _) if self.error.contains("Missing Region") || self.error.contains("region must be set") => {
+            (None, _) if self.error.contains("region must be set") => {
                 Some("no region: set `region` in the config or AWS_REGION".into())
             }
             // 404 of a proxy, 408, 409, 429, 5xx, an error in a 200; no answer at all.
@@ -351,9 +359,10 @@ impl Failure {
         };
         let said = match self.status {
             Some(status) => format!("{status} {}", self.error),
+            None if advice.is_some() => self.error,
             None => format!("{server} gave no answer: {}", self.error),
         };
-        let Failure { operation, key, .. } = self;
+        let (operation, key) = (self.operation, self.key);
         match advice {
             Some(advice) => StoreError::Refused { operation, key, reason: format!("{advice} ({said})") },
             None => StoreError::Retry { operation, key, reason: said },
@@ -392,7 +401,10 @@ mod tests {
     #[test]
     fn an_answer_says_who_must_act() {
         for (status, code, retry, text) in [
-            (0, "", true, "http://127.0.0.1:9 gave no answer"),
+            (0, "connection refused", true, "http://127.0.0.1:9 gave no answer"),
+            (0, "an error occurred while loading credentials", true, "loading credentials"),
+            (0, "the credential provider was not enabled", false, "AWS_ACCESS_KEY_ID"),
+            (0, "A region must be set when sending requests to S3.", false, "set `region`"),
             (200, "InternalError", true, "200 InternalError"),
             (400, "RequestTimeout", true, "RequestTimeout"),
             (400, "BadDigest", true, "BadDigest"),

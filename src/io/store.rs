@@ -63,9 +63,13 @@ pub enum Created {
     AlreadyThere,
 }
 
-/// A store of immutable objects. Keys are `/`-separated, relative, ASCII.
+/// A store of immutable objects. Keys are `/`-separated, relative, printable ASCII, and no segment begins
+/// with a dot.
 ///
-/// `create` must be atomic: of many at once, one gets [`Created::New`]. [`probe`] checks that.
+/// - `create` is atomic: of many at once, one gets [`Created::New`]. [`probe`](super::probe) checks that.
+/// - What was answered survives a power failure, as far as the store's disks do: an object that was
+///   created or put, one that was found to be there already, and a slot that was read.
+/// - A request is tried once. Whoever drops its future does not undo it: it may still be done, late.
 pub trait Store: Send + Sync + 'static {
     /// Creates the object if no other stands under its key.
     fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<Created, StoreError>>;
