@@ -2,5 +2,7 @@
 
 #[path = "model/mod.rs"]
 mod model;
+#[path = "stores/mod.rs"]
+mod stores;
 #[path = "support/mod.rs"]
 mod support;
