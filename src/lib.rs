@@ -4,3 +4,4 @@ pub mod domain;
 pub mod messages;
 pub mod config;
 pub mod io;
+pub mod telemetry;

@@ -59,7 +59,7 @@ fn the_example_is_a_config() {
     assert_eq!(config.feed.shards.len(), 1);
     assert_eq!(config.feed.shards[0].1.reveal(), "key-a");
     assert_eq!(config.spool.dir, PathBuf::from("data/spool"));
-    assert!(matches!(config.bronze.store, StoreConfig::Folder(dir) if dir == PathBuf::from("data/lake")));
+    assert!(matches!(config.bronze.store, StoreConfig::Folder(dir) if dir == *"data/lake"));
     assert_eq!(config.feed.watchdog, Duration::from_secs(150));
     assert_eq!(config.http.token, None);
 }
