@@ -1,17 +1,24 @@
-//! Configuration in two types: [`settings`] as written in the file, [`Config`] as validated. What
+//! Configuration in two types: [`Settings`] as written in the file, [`Config`] as validated. What
 //! reaches an actor cannot be wrong.
+//!
+//! Secrets come from files or the environment, never from the config itself, and are never printed.
 
+mod error;
+mod file;
 pub mod settings;
 mod units;
 mod validate;
 
-pub use validate::ConfigError;
-
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::messages::feed::Shard;
+use file::Lines;
+use validate::{Check, Env};
+
+pub use error::{ConfigError, Problem};
+pub use settings::Settings;
 
 /// A secret: never printed, only used.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +63,54 @@ pub struct Config {
     pub warehouse: Option<WarehouseConfig>,
     /// Logs, metrics, traces.
     pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// Reads, checks and completes the config of a daemon.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::read(path, true)
+    }
+
+    /// As [`Config::load`], for a command that only looks at data: `verify`, `chain show`. The keys
+    /// of the feed need not be there, and are empty.
+    pub fn load_without_keys(path: &Path) -> Result<Config, ConfigError> {
+        Config::read(path, false)
+    }
+
+    /// Checks and completes settings that come from no file.
+    pub fn from_settings(settings: &Settings) -> Result<Config, ConfigError> {
+        check(settings, &Lines::new(), &environment, true, Vec::new())
+    }
+
+    fn read(path: &Path, needs_keys: bool) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        parse(&text, &environment, needs_keys).map_err(|error| error.in_file(path))
+    }
+}
+
+/// From a file's text to a config.
+fn parse(text: &str, env: Env<'_>, needs_keys: bool) -> Result<Config, ConfigError> {
+    let parsed = file::parse(text);
+    match parsed.settings {
+        Some(settings) => check(&settings, &parsed.lines, env, needs_keys, parsed.problems),
+        None => Err(ConfigError::new(parsed.problems)),
+    }
+}
+
+fn check(
+    settings: &Settings,
+    lines: &Lines,
+    env: Env<'_>,
+    needs_keys: bool,
+    problems: Vec<Problem>,
+) -> Result<Config, ConfigError> {
+    let mut check = Check { lines, env, needs_keys, problems };
+    let config = check.config(settings);
+    if check.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(check.problems)) }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// The web server.
@@ -184,3 +239,6 @@ pub struct TelemetryConfig {
     /// The share of frames that are traced, 0 to 1.
     pub sample: f64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,374 +1,472 @@
-//! Settings to [`Config`]. All that is wrong is said at once; each error names the option, the
-//! value and the cure.
+//! From [`Settings`] to [`Config`]: reads quantities, fetches secrets, and checks what belongs
+//! together. Goes through all of it, so that everything that is wrong is told at once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{Key, Settings};
-use super::units;
+use super::error::Problem;
+use super::file::Lines;
+use super::settings::{KeySettings, Quantity, S3Settings, Settings};
 use super::{
     BronzeConfig, Config, FeedConfig, HttpConfig, S3Config, Secret, SpoolConfig, StoreConfig, TelemetryConfig, ValidationConfig,
-    WarehouseConfig,
+    WarehouseConfig, units,
 };
 use crate::messages::feed::Shard;
 
-/// About so many symbols does the feed allow a key (51 were accepted, the 52nd refused).
-const SYMBOLS_A_KEY: usize = 50;
+/// The tables of sale conditions that there are.
+const SALE_CONDITIONS: [&str; 2] = ["cts_utp", "lean"];
 
-/// The config is wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("the config {0} cannot be read: {1}")]
-    File(String, std::io::Error),
-    /// It is not TOML, or has an option that does not exist.
-    #[error("the config {0}: {1}")]
-    Syntax(String, String),
-    /// Options that are wrong, one text each.
-    #[error("{}", .0.join("\n"))]
-    Options(Vec<String>),
+/// Where secrets come from, besides files.
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Checks everything.
+pub(super) struct Check<'a> {
+    /// Where the options stand in the file.
+    pub(super) lines: &'a Lines,
+    /// The environment.
+    pub(super) env: Env<'a>,
+    /// Whether the feed's keys are needed, or the config is only read to look at data.
+    pub(super) needs_keys: bool,
+    /// What is wrong so far.
+    pub(super) problems: Vec<Problem>,
 }
 
-impl Config {
-    /// Reads a config. Relative paths in it are relative to where the process runs.
-    pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File(name.clone(), error))?;
-        let settings = toml::from_str(&text).map_err(|error| ConfigError::Syntax(name, error.to_string()))?;
-        Config::from_settings(&settings)
+/// What stands for a value that is wrong. It never gets out: there is a problem beside it.
+const WRONG: u64 = 0;
+
+impl Check<'_> {
+    /// The config, to be used only if there are no problems.
+    pub(super) fn config(&mut self, settings: &Settings) -> Config {
+        let data_dir = settings.data_dir.clone();
+        if data_dir.as_os_str().is_empty() {
+            self.wrong("data_dir", "", "must be a folder: write such as `/var/lib/tickmint`");
+        }
+        Config {
+            drain_within: self.duration("drain_within", &settings.drain_within, LONG),
+            http: self.http(settings),
+            feed: self.feed(settings),
+            validation: ValidationConfig {
+                max_age: self.optional("validation.max_age", &settings.validation.max_age),
+                max_ahead: self.optional("validation.max_ahead", &settings.validation.max_ahead),
+            },
+            spool: self.spool(settings, &data_dir),
+            bronze: self.bronze(settings, &data_dir),
+            warehouse: self.warehouse(settings, &data_dir),
+            telemetry: self.telemetry(settings),
+            data_dir,
+        }
     }
 
-    /// Validates settings.
-    pub fn from_settings(settings: &Settings) -> Result<Config, ConfigError> {
-        let mut faults = Faults(Vec::new());
-        let config = validate(settings, &mut faults);
-        if faults.0.is_empty() { Ok(config) } else { Err(ConfigError::Options(faults.0)) }
+    fn http(&mut self, settings: &Settings) -> HttpConfig {
+        let http = &settings.http;
+        let token = self.secret("http", "token", http.token_file.as_deref(), http.token_env.as_deref());
+        let listen = http.listen.parse::<SocketAddr>().unwrap_or_else(|_| {
+            self.wrong(
+                "http.listen",
+                &http.listen,
+                "must be an address and a port: write such as `127.0.0.1:8080` or `0.0.0.0:8080`",
+            );
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        });
+        let given = http.token_file.is_some() || http.token_env.is_some();
+        if !listen.ip().is_loopback() && !given {
+            self.wrong(
+                "http.listen",
+                &http.listen,
+                "can be reached from other machines, so requests must carry a token: \
+                 set `http.token_file` or `http.token_env`, or listen on `127.0.0.1`",
+            );
+        }
+        HttpConfig { listen, token }
+    }
+
+    fn feed(&mut self, settings: &Settings) -> FeedConfig {
+        let feed = &settings.feed;
+        let host = feed.url.strip_prefix("wss://").or_else(|| feed.url.strip_prefix("ws://"));
+        if feed.url.contains("token=") {
+            // Not `wrong`, which would show it.
+            let cure = "the key belongs into `[[feed.keys]]`, as `key_file` or `key_env`";
+            self.problem("feed.url", format!("`feed.url` carries a token: {cure}"));
+        } else if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            self.wrong(
+                "feed.url",
+                &feed.url,
+                "must be a WebSocket's address: write such as `wss://ws.finnhub.io` or `ws://127.0.0.1:9000`",
+            );
+        }
+        let config = FeedConfig {
+            url: feed.url.clone(),
+            shards: self.shards(&feed.keys, feed.symbols_per_key),
+            watchdog: self.duration("feed.watchdog", &feed.watchdog, LONG),
+            reconnect_min: self.duration("feed.reconnect_min", &feed.reconnect_min, LONG),
+            reconnect_max: self.duration("feed.reconnect_max", &feed.reconnect_max, LONG),
+            stale_after: self.duration("feed.stale_after", &feed.stale_after, LONG),
+            max_frame_bytes: self.bytes("feed.max_frame_bytes", &feed.max_frame_bytes, 1024..=256 << 20),
+        };
+        if config.reconnect_min > config.reconnect_max {
+            self.compare("feed.reconnect_min", &feed.reconnect_min, "at most", "feed.reconnect_max", &feed.reconnect_max);
+        }
+        config
+    }
+
+    fn shards(&mut self, keys: &[KeySettings], limit: usize) -> Vec<(Shard, Secret)> {
+        let told = self.problems.iter().any(|problem| problem.text.starts_with("`feed.keys` "));
+        if keys.is_empty() && self.needs_keys && !told {
+            self.problem(
+                "feed.keys",
+                "`feed.keys` is empty: add a `[[feed.keys]]` with `key_env` or `key_file`, and `symbols`".into(),
+            );
+        }
+        let mut owners = BTreeMap::new();
+        let mut shards: Vec<(Shard, Secret)> = Vec::new();
+        for (n, key) in keys.iter().enumerate() {
+            let (path, place) = (format!("feed.keys[{n}]"), format!("`[[feed.keys]]` no. {}", n + 1));
+            let symbols = self.symbols(key, n, limit, &mut owners, &path, &place);
+            let secret = if self.needs_keys { self.key(key, &path, &place) } else { Secret::new("") };
+            if let Some(other) = shards.iter().position(|(_, other)| !other.reveal().is_empty() && *other == secret) {
+                let text = format!(
+                    "the key of {place} is that of no. {}: the server closes both connections of a key that is used twice, \
+                     so give each a key of its own",
+                    other + 1
+                );
+                self.problem(&path, text);
+            }
+            shards.push((Shard { name: format!("shard-{}", n + 1), symbols }, secret));
+        }
+        shards
+    }
+
+    fn key(&mut self, key: &KeySettings, path: &str, place: &str) -> Secret {
+        let found = self.secret(path, "key", key.key_file.as_deref(), key.key_env.as_deref());
+        if key.key_file.is_none() && key.key_env.is_none() {
+            self.problem(path, format!("{place} has no key: set `key_file` or `key_env`"));
+        }
+        found.unwrap_or_else(|| Secret::new(""))
+    }
+
+    fn symbols(
+        &mut self,
+        key: &KeySettings,
+        n: usize,
+        limit: usize,
+        owners: &mut BTreeMap<String, usize>,
+        path: &str,
+        place: &str,
+    ) -> Arc<[String]> {
+        let path = format!("{path}.symbols");
+        let mut symbols = key.symbols.clone();
+        symbols.sort();
+        if symbols.is_empty() {
+            self.problem(&path, format!("`symbols` of {place} is empty: name what it shall stream, such as `[\"AAPL\"]`"));
+        }
+        if symbols.len() > limit {
+            let text = format!(
+                "`symbols` of {place} has {} symbols, must be at most `feed.symbols_per_key` ({limit}): \
+                 move some to another `[[feed.keys]]` with a key of its own, or raise the limit if the plan allows more",
+                symbols.len()
+            );
+            self.problem(&path, text);
+        }
+        for symbol in &symbols {
+            if symbol.is_empty() || symbol.len() > 64 || symbol.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                let text = format!(
+                    "`symbols` of {place} has `{symbol}`, which no exchange lists: write it as Finnhub does, such as `BINANCE:BTCUSDT`"
+                );
+                self.problem(&path, text);
+            }
+            match owners.insert(symbol.clone(), n) {
+                Some(other) if other == n => {
+                    self.problem(&path, format!("`symbols` of {place} has `{symbol}` twice: remove one"));
+                }
+                Some(other) => {
+                    let text = format!(
+                        "`symbols` of {place} has `{symbol}`, as has no. {}: each of its trades would come twice, so remove one",
+                        other + 1
+                    );
+                    self.problem(&path, text);
+                }
+                None => {}
+            }
+        }
+        symbols.into()
+    }
+
+    fn spool(&mut self, settings: &Settings, data_dir: &Path) -> SpoolConfig {
+        let spool = &settings.spool;
+        let config = SpoolConfig {
+            dir: data_dir.join(&spool.dir),
+            max_bytes: self.size("spool.max_bytes", &spool.max_bytes, MIB..=u64::MAX),
+            reserve_bytes: self.size("spool.reserve_bytes", &spool.reserve_bytes, 4096..=u64::MAX),
+            segment_bytes: self.size("spool.segment_bytes", &spool.segment_bytes, 4096..=1 << 40),
+            group: self.duration("spool.group", &spool.group, Duration::ZERO..=Duration::from_secs(1)),
+        };
+        if config.reserve_bytes >= config.max_bytes {
+            self.compare("spool.reserve_bytes", &spool.reserve_bytes, "below", "spool.max_bytes", &spool.max_bytes);
+        }
+        if config.segment_bytes > config.max_bytes / 2 {
+            self.compare("spool.segment_bytes", &spool.segment_bytes, "at most half of", "spool.max_bytes", &spool.max_bytes);
+        }
+        config
+    }
+
+    fn bronze(&mut self, settings: &Settings, data_dir: &Path) -> BronzeConfig {
+        let bronze = &settings.bronze;
+        let config = BronzeConfig {
+            store: self.store(settings, data_dir),
+            flush_bytes: self.bytes("bronze.flush_bytes", &bronze.flush_bytes, 1..=GIB),
+            flush_after: self.duration("bronze.flush_after", &bronze.flush_after, SHORT..=Duration::from_secs(3600)),
+            memory: self.bytes("bronze.memory", &bronze.memory, MIB..=1 << 40),
+            zstd_level: bronze.zstd_level,
+        };
+        if config.flush_bytes > config.memory {
+            self.compare("bronze.flush_bytes", &bronze.flush_bytes, "at most", "bronze.memory", &bronze.memory);
+        }
+        if !(1..=19).contains(&bronze.zstd_level) {
+            self.wrong(
+                "bronze.zstd_level",
+                &bronze.zstd_level.to_string(),
+                "must be from 1 (fast) to 19 (small): 3 is a good middle",
+            );
+        }
+        config
+    }
+
+    fn store(&mut self, settings: &Settings, data_dir: &Path) -> StoreConfig {
+        let store = &settings.bronze.store;
+        if let Some(place) = store.strip_prefix("s3://") {
+            return StoreConfig::S3(self.s3(store, place, settings.bronze.s3.as_ref()));
+        }
+        if store.is_empty() || store.contains("://") {
+            self.wrong(
+                "bronze.store",
+                store,
+                "must be a folder or a bucket: write such as `lake`, `/srv/lake` or `s3://bucket/prefix`",
+            );
+        } else if settings.bronze.s3.is_some() {
+            self.problem(
+                "bronze.s3",
+                format!("`[bronze.s3]` is set, but `bronze.store` is the folder `{store}`: write `s3://bucket/prefix` there, or remove the section"),
+            );
+        }
+        StoreConfig::Folder(data_dir.join(store))
+    }
+
+    fn s3(&mut self, store: &str, place: &str, s3: Option<&S3Settings>) -> S3Config {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+        if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(valid) {
+            self.wrong(
+                "bronze.store",
+                store,
+                "names no bucket: write `s3://bucket/prefix`, the bucket in 3 to 63 lower-case letters, digits, `-` and `.`",
+            );
+        }
+        let defaults = S3Settings::default();
+        let s3 = s3.unwrap_or(&defaults);
+        if let Some(endpoint) = &s3.endpoint {
+            self.web_address("bronze.s3.endpoint", endpoint, "http://127.0.0.1:9000");
+        }
+        let id = self.secret("bronze.s3", "access_key", s3.access_key_file.as_deref(), s3.access_key_env.as_deref());
+        let secret = self.secret("bronze.s3", "secret_key", s3.secret_key_file.as_deref(), s3.secret_key_env.as_deref());
+        let given = |file: &Option<PathBuf>, env: &Option<String>| file.is_some() || env.is_some();
+        let (has_id, has_secret) =
+            (given(&s3.access_key_file, &s3.access_key_env), given(&s3.secret_key_file, &s3.secret_key_env));
+        if has_id != has_secret {
+            let (there, absent) = if has_id { ("access_key", "secret_key") } else { ("secret_key", "access_key") };
+            self.problem(
+                "bronze.s3",
+                format!("`bronze.s3` has the `{there}` but not the `{absent}`: set `{absent}_file` or `{absent}_env` too, or neither, and the environment or the machine's role gives both"),
+            );
+        }
+        S3Config {
+            bucket: bucket.into(),
+            prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
+            endpoint: s3.endpoint.clone(),
+            region: s3.region.clone(),
+            path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
+            credentials: id.zip(secret).map(|(id, secret)| (id.reveal().into(), secret)),
+            attempt_timeout: self.duration("bronze.s3.attempt_timeout", &s3.attempt_timeout, LONG),
+        }
+    }
+
+    fn warehouse(&mut self, settings: &Settings, data_dir: &Path) -> Option<WarehouseConfig> {
+        let warehouse = &settings.warehouse;
+        if !SALE_CONDITIONS.contains(&warehouse.sale_conditions.as_str()) {
+            let cure = format!("must be one of `{}`", SALE_CONDITIONS.join("`, `"));
+            self.wrong("warehouse.sale_conditions", &warehouse.sale_conditions, &cure);
+        }
+        let config = WarehouseConfig {
+            database: data_dir.join(&warehouse.database),
+            gold_dir: data_dir.join(&warehouse.gold_dir),
+            project_dir: warehouse.project_dir.clone(),
+            python: warehouse.python.clone(),
+            every: self.duration("warehouse.every", &warehouse.every, LONG),
+            run_timeout: self.duration("warehouse.run_timeout", &warehouse.run_timeout, LONG),
+            sale_conditions: warehouse.sale_conditions.clone(),
+        };
+        warehouse.enabled.then_some(config)
+    }
+
+    fn telemetry(&mut self, settings: &Settings) -> TelemetryConfig {
+        let telemetry = &settings.telemetry;
+        if let Err(error) = telemetry.log.parse::<tracing_subscriber::filter::EnvFilter>() {
+            self.wrong(
+                "telemetry.log",
+                &telemetry.log,
+                &format!("is no filter ({error}): write such as `info` or `tickmint=debug,info`"),
+            );
+        }
+        if let Some(endpoint) = &telemetry.otlp_endpoint {
+            self.web_address("telemetry.otlp_endpoint", endpoint, "http://127.0.0.1:4318");
+        }
+        if !(0.0..=1.0).contains(&telemetry.sample) {
+            self.wrong(
+                "telemetry.sample",
+                &telemetry.sample.to_string(),
+                "must be a share from 0 to 1: 0.01 traces one frame in a hundred",
+            );
+        }
+        TelemetryConfig {
+            log: telemetry.log.clone(),
+            json: telemetry.json,
+            otlp_endpoint: telemetry.otlp_endpoint.clone(),
+            sample: telemetry.sample,
+        }
     }
 }
 
-struct Faults(Vec<String>);
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 
-impl Faults {
-    fn add(&mut self, option: &str, value: &str, cure: &str) {
-        self.0.push(format!("`{option}` is `{value}`, {cure}"));
+/// What a duration must at least be where zero means nothing sensible.
+const SHORT: Duration = Duration::from_millis(1);
+/// Any duration that is not a slip of the pen.
+const LONG: RangeInclusive<Duration> = SHORT..=Duration::from_secs(366 * 86_400);
+
+/// The tools of the above.
+impl Check<'_> {
+    fn problem(&mut self, path: &str, text: String) {
+        let line = self.lines.get(path).copied();
+        self.problems.push(Problem { line, text });
     }
 
-    fn duration(&mut self, option: &str, value: Option<&String>, default: &str) -> Duration {
-        let text = value.map_or(default, String::as_str);
-        units::duration(text).unwrap_or_else(|| {
-            self.add(option, text, "which is no duration: write it as `5ms`, `150s`, `5m` or `24h`");
-            Duration::ZERO
-        })
+    /// `why` goes on after "which", or is what the option must be.
+    fn wrong(&mut self, option: &str, value: &str, why: &str) {
+        let which = if why.starts_with("must") { "" } else { "which " };
+        self.problem(option, format!("`{option}` is `{value}`, {which}{why}"));
     }
 
-    fn size(&mut self, option: &str, value: Option<&String>, default: &str) -> u64 {
-        let text = value.map_or(default, String::as_str);
-        units::size(text).unwrap_or_else(|| {
-            self.add(option, text, "which is no size: write it as `64 MiB` or `8 GiB`");
-            0
-        })
+    /// One option does not go with another. Silent if one of them is wrong in itself.
+    fn compare(&mut self, option: &str, value: &Quantity, must_be: &str, other: &str, limit: &Quantity) {
+        let told = |option: &str, problem: &Problem| problem.text.starts_with(&format!("`{option}` "));
+        if !self.problems.iter().any(|problem| told(option, problem) || told(other, problem)) {
+            self.wrong(option, &value.0, &format!("must be {must_be} `{other}` ({limit}): lower it or raise the other"));
+        }
     }
 
-    /// A secret from a file or a variable; `None` where neither is named.
-    fn secret(&mut self, option: &str, file: Option<&String>, variable: Option<&String>) -> Option<Secret> {
-        let value = match (file, variable) {
-            (Some(file), None) => std::fs::read_to_string(file)
-                .map_err(|error| self.add(&format!("{option}_file"), file, &format!("which cannot be read ({error}): write the secret into it"))),
-            (None, Some(variable)) => std::env::var(variable)
-                .map_err(|_| self.add(&format!("{option}_env"), variable, "which is not set: export it before the start")),
-            (None, None) => return None,
+    fn duration(&mut self, option: &str, text: &Quantity, range: RangeInclusive<Duration>) -> Duration {
+        match units::duration(&text.0) {
+            Ok(span) if range.contains(&span) => return span,
+            Ok(_) => {
+                let (least, most) = (range.start().as_millis(), range.end().as_secs());
+                self.wrong(option, &text.0, &format!("must be from {least}ms to {most}s"));
+            }
+            Err(why) => self.wrong(option, &text.0, &why),
+        }
+        Duration::from_nanos(WRONG)
+    }
+
+    fn optional(&mut self, option: &str, text: &Quantity) -> Option<Duration> {
+        if text.0 == "none" { None } else { Some(self.duration(option, text, LONG)) }
+    }
+
+    fn size(&mut self, option: &str, text: &Quantity, range: RangeInclusive<u64>) -> u64 {
+        match units::size(&text.0) {
+            Ok(size) if range.contains(&size) => return size,
+            Ok(size) if size < *range.start() => self.wrong(option, &text.0, &format!("must be at least {} B", range.start())),
+            Ok(_) => self.wrong(option, &text.0, &format!("must be at most {} B", range.end())),
+            Err(why) => self.wrong(option, &text.0, &why),
+        }
+        WRONG
+    }
+
+    fn bytes(&mut self, option: &str, text: &Quantity, range: RangeInclusive<u64>) -> usize {
+        usize::try_from(self.size(option, text, range)).unwrap_or(usize::MAX)
+    }
+
+    fn web_address(&mut self, option: &str, address: &str, example: &str) {
+        let host = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            self.wrong(option, address, &format!("must be a web address: write such as `{example}`"));
+        }
+    }
+
+    /// A secret out of a file or the environment; `None` also where that failed.
+    fn secret(&mut self, section: &str, name: &str, file: Option<&Path>, env: Option<&str>) -> Option<Secret> {
+        let shown = |kind: &str| match section.split_once('[') {
+            Some((list, n)) => {
+                let n: usize = n.trim_end_matches(']').parse().unwrap_or_default();
+                format!("`{name}_{kind}` of `[[{list}]]` no. {}", n + 1)
+            }
+            None => format!("`{section}.{name}_{kind}`"),
+        };
+        let path = |kind: &str| format!("{section}.{name}_{kind}");
+        match (file, env) {
+            (None, None) => None,
             (Some(_), Some(_)) => {
-                self.0.push(format!("`{option}_file` and `{option}_env` are both set: keep one of them"));
-                return None;
+                self.problem(&path("file"), format!("{} is set, and `{name}_env` too: remove one", shown("file")));
+                None
             }
+            (Some(file), None) => match std::fs::read_to_string(file) {
+                Ok(text) => self.secret_text(&path("file"), &format!("{} is `{}`, which", shown("file"), file.display()), &text),
+                Err(error) => {
+                    let text = format!(
+                        "{} is `{}`, which cannot be read ({error}): write the secret there, and nothing else",
+                        shown("file"),
+                        file.display()
+                    );
+                    self.problem(&path("file"), text);
+                    None
+                }
+            },
+            (None, Some(variable)) => {
+                let named = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+                if variable.is_empty() || !variable.chars().all(named) {
+                    let text = format!(
+                        "{} must name an environment variable, in upper-case letters, digits and `_`; what stands there is not shown, as it may be the secret itself",
+                        shown("env")
+                    );
+                    self.problem(&path("env"), text);
+                    return None;
+                }
+                let Some(text) = (self.env)(variable) else {
+                    let text = format!(
+                        "{} is `{variable}`, which is not set: set it in the environment, or use `{name}_file`",
+                        shown("env")
+                    );
+                    self.problem(&path("env"), text);
+                    return None;
+                };
+                self.secret_text(&path("env"), &format!("{} is `{variable}`, which", shown("env")), &text)
+            }
+        }
+    }
+
+    fn secret_text(&mut self, path: &str, whose: &str, text: &str) -> Option<Secret> {
+        let text = text.trim();
+        let wrong = if text.is_empty() {
+            "is empty: put the secret there"
+        } else if text.chars().any(|c| !c.is_ascii_graphic()) {
+            "holds more than a secret: put one word of ASCII there"
+        } else {
+            return Some(Secret::new(text));
         };
-        let value = value.ok()?.trim().to_string();
-        if value.is_empty() {
-            self.0.push(format!("the secret that `{option}_file` or `{option}_env` names is empty"));
-            return None;
-        }
-        Some(Secret::new(value))
-    }
-}
-
-fn validate(settings: &Settings, faults: &mut Faults) -> Config {
-    let data_dir = PathBuf::from(settings.data_dir.as_deref().unwrap_or("data"));
-    Config {
-        drain_within: faults.duration("drain_within", settings.drain_within.as_ref(), "60s"),
-        http: http(settings, faults),
-        feed: feed(settings, faults),
-        validation: validation(settings, faults),
-        spool: spool(settings, &data_dir, faults),
-        bronze: bronze(settings, &data_dir, faults),
-        warehouse: warehouse(settings, &data_dir, faults),
-        telemetry: telemetry(settings, faults),
-        data_dir,
-    }
-}
-
-fn http(settings: &Settings, faults: &mut Faults) -> HttpConfig {
-    let text = settings.http.listen.as_deref().unwrap_or("127.0.0.1:8080");
-    let listen = text.parse().unwrap_or_else(|_| {
-        faults.add("http.listen", text, "which is no address: write it as `127.0.0.1:8080`");
-        SocketAddr::from(([127, 0, 0, 1], 0))
-    });
-    let token = faults.secret("http.token", settings.http.token_file.as_ref(), settings.http.token_env.as_ref());
-    if !listen.ip().is_loopback() && token.is_none() {
-        faults.add("http.listen", text, "which others can reach: set `http.token_file` or `http.token_env`, or listen on 127.0.0.1");
-    }
-    HttpConfig { listen, token }
-}
-
-fn feed(settings: &Settings, faults: &mut Faults) -> FeedConfig {
-    let feed = &settings.feed;
-    let url = feed.url.clone().unwrap_or_else(|| "wss://ws.finnhub.io".to_string());
-    if !url.starts_with("ws://") && !url.starts_with("wss://") {
-        faults.add("feed.url", &url, "which must begin with `wss://` (or `ws://` for an exchange of your own)");
-    }
-    if feed.keys.is_empty() {
-        faults.0.push("`feed.keys` is missing: add a [[feed.keys]] with `key_file` or `key_env` and `symbols`".to_string());
-    }
-    let shards = feed.keys.iter().enumerate().filter_map(|(n, key)| shard(n, key, faults)).collect::<Vec<_>>();
-    let mut owners = BTreeMap::new();
-    for (shard, _) in &shards {
-        for symbol in shard.symbols.iter() {
-            if let Some(before) = owners.insert(symbol.clone(), shard.name.clone()) {
-                faults.add("feed.keys.symbols", symbol, &format!("which is in {before} and in {}: each trade would be counted twice; keep one", shard.name));
-            }
-        }
-    }
-    let reconnect_min = faults.duration("feed.reconnect_min", feed.reconnect_min.as_ref(), "1s");
-    let reconnect_max = faults.duration("feed.reconnect_max", feed.reconnect_max.as_ref(), "60s");
-    if reconnect_min.is_zero() || reconnect_min > reconnect_max {
-        let value = feed.reconnect_min.as_deref().unwrap_or("1s");
-        faults.add("feed.reconnect_min", value, "must be above 0 and not above `feed.reconnect_max`");
-    }
-    FeedConfig {
-        url,
-        shards,
-        watchdog: faults.duration("feed.watchdog", feed.watchdog.as_ref(), "150s"),
-        reconnect_min,
-        reconnect_max,
-        stale_after: faults.duration("feed.stale_after", feed.stale_after.as_ref(), "5m"),
-        max_frame_bytes: faults.size("feed.max_frame_bytes", feed.max_frame_bytes.as_ref(), "1 MiB") as usize,
-    }
-}
-
-fn shard(n: usize, key: &Key, faults: &mut Faults) -> Option<(Shard, Secret)> {
-    let option = format!("feed.keys[{n}]");
-    if key.key.is_some() {
-        faults.0.push(format!("`{option}.key` holds the key itself: put it into a file and name that in `key_file`, or use `key_env`"));
-        return None;
-    }
-    let before = faults.0.len();
-    let secret = faults.secret(&format!("{option}.key"), key.key_file.as_ref(), key.key_env.as_ref());
-    if secret.is_none() && faults.0.len() == before {
-        faults.0.push(format!("`{option}` has no key: set `key_file` or `key_env`"));
-    }
-    let mut symbols = key.symbols.clone();
-    symbols.sort_unstable();
-    symbols.dedup();
-    if symbols.is_empty() || symbols.iter().any(String::is_empty) {
-        faults.0.push(format!("`{option}.symbols` is empty or has an empty name: list what to subscribe to, as \"AAPL\""));
-    }
-    if symbols.len() > SYMBOLS_A_KEY {
-        faults.add(&format!("{option}.symbols"), &format!("{} symbols", symbols.len()), &format!("a key takes {SYMBOLS_A_KEY}: spread them over several [[feed.keys]]"));
-    }
-    let shard = Shard { name: format!("shard-{}", n + 1), symbols: Arc::from(symbols) };
-    Some((shard, secret?))
-}
-
-fn validation(settings: &Settings, faults: &mut Faults) -> ValidationConfig {
-    let mut bound = |option: &str, value: Option<&String>, default| match value.map(String::as_str) {
-        Some("none") => None,
-        _ => Some(faults.duration(option, value, default)),
-    };
-    ValidationConfig {
-        max_age: bound("validation.max_age", settings.validation.max_age.as_ref(), "24h"),
-        max_ahead: bound("validation.max_ahead", settings.validation.max_ahead.as_ref(), "5m"),
-    }
-}
-
-fn spool(settings: &Settings, data_dir: &Path, faults: &mut Faults) -> SpoolConfig {
-    let spool = &settings.spool;
-    let config = SpoolConfig {
-        dir: spool.dir.as_ref().map_or_else(|| data_dir.join("spool"), PathBuf::from),
-        max_bytes: faults.size("spool.max_bytes", spool.max_bytes.as_ref(), "8 GiB"),
-        reserve_bytes: faults.size("spool.reserve_bytes", spool.reserve_bytes.as_ref(), "64 MiB"),
-        segment_bytes: faults.size("spool.segment_bytes", spool.segment_bytes.as_ref(), "64 MiB"),
-        group: faults.duration("spool.group", spool.group.as_ref(), "5ms"),
-    };
-    if config.reserve_bytes >= config.max_bytes {
-        let value = spool.reserve_bytes.as_deref().unwrap_or("64 MiB");
-        faults.add("spool.reserve_bytes", value, "must be below `spool.max_bytes`: lower it or raise the other");
-    }
-    if config.group > Duration::from_secs(1) {
-        let value = spool.group.as_deref().unwrap_or_default();
-        faults.add("spool.group", value, "at most 1s: nothing is acknowledged for so long");
-    }
-    config
-}
-
-fn bronze(settings: &Settings, data_dir: &Path, faults: &mut Faults) -> BronzeConfig {
-    let bronze = &settings.bronze;
-    let zstd_level = bronze.zstd_level.unwrap_or(1);
-    if !(1..=19).contains(&zstd_level) {
-        faults.add("bronze.zstd_level", &zstd_level.to_string(), "must be from 1 (fast) to 19 (small)");
-    }
-    let config = BronzeConfig {
-        store: store(settings, data_dir, faults),
-        flush_bytes: faults.size("bronze.flush_bytes", bronze.flush_bytes.as_ref(), "16 MiB") as usize,
-        flush_after: faults.duration("bronze.flush_after", bronze.flush_after.as_ref(), "60s"),
-        memory: faults.size("bronze.memory", bronze.memory.as_ref(), "64 MiB") as usize,
-        zstd_level,
-    };
-    if config.flush_bytes > config.memory {
-        let value = bronze.flush_bytes.as_deref().unwrap_or("16 MiB");
-        faults.add("bronze.flush_bytes", value, "must not be above `bronze.memory`: lower it or raise the other");
-    }
-    config
-}
-
-fn store(settings: &Settings, data_dir: &Path, faults: &mut Faults) -> StoreConfig {
-    let (bronze, s3) = (&settings.bronze, &settings.bronze.s3);
-    let Some(address) = bronze.store.as_deref().and_then(|store| store.strip_prefix("s3://")) else {
-        return StoreConfig::Folder(bronze.store.as_ref().map_or_else(|| data_dir.join("bronze"), PathBuf::from));
-    };
-    let (bucket, prefix) = address.split_once('/').unwrap_or((address, ""));
-    if bucket.is_empty() {
-        faults.add("bronze.store", "s3://", "which names no bucket: write it as `s3://bucket/prefix`");
-    }
-    let prefix = prefix.trim_matches('/');
-    let credentials = match (&s3.access_key_env, &s3.secret_key_env) {
-        (None, None) => None,
-        (access, secret) => {
-            let access = faults.secret("bronze.s3.access_key", None, access.as_ref());
-            let secret = faults.secret("bronze.s3.secret_key", None, secret.as_ref());
-            if access.is_none() || secret.is_none() {
-                faults.0.push("`bronze.s3` needs both `access_key_env` and `secret_key_env`, or neither".to_string());
-            }
-            access.zip(secret).map(|(access, secret)| (access.reveal().to_string(), secret))
-        }
-    };
-    StoreConfig::S3(S3Config {
-        bucket: bucket.to_string(),
-        prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-        endpoint: s3.endpoint.clone(),
-        region: s3.region.clone(),
-        path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
-        credentials,
-        attempt_timeout: faults.duration("bronze.s3.attempt_timeout", s3.attempt_timeout.as_ref(), "20s"),
-    })
-}
-
-fn warehouse(settings: &Settings, data_dir: &Path, faults: &mut Faults) -> Option<WarehouseConfig> {
-    let warehouse = &settings.warehouse;
-    let sale_conditions = warehouse.sale_conditions.clone().unwrap_or_else(|| "cts_utp".to_string());
-    if !matches!(sale_conditions.as_str(), "cts_utp" | "lean") {
-        faults.add("warehouse.sale_conditions", &sale_conditions, "must be `cts_utp` or `lean`");
-    }
-    let path = |value: &Option<String>, default: PathBuf| value.as_ref().map_or(default, PathBuf::from);
-    // The process runs in the project's folder, so no path may depend on where this one runs.
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let config = WarehouseConfig {
-        database: absolute(path(&warehouse.database, data_dir.join("warehouse.duckdb"))),
-        gold_dir: absolute(path(&warehouse.gold_dir, data_dir.join("gold"))),
-        project_dir: absolute(path(&warehouse.project_dir, project_dir())),
-        python: warehouse.python.as_ref().map(PathBuf::from),
-        every: faults.duration("warehouse.every", warehouse.every.as_ref(), "10s"),
-        run_timeout: faults.duration("warehouse.run_timeout", warehouse.run_timeout.as_ref(), "5m"),
-        sale_conditions,
-    };
-    warehouse.enabled.unwrap_or(true).then_some(config)
-}
-
-/// `dbt` where the process runs, or in the source tree that it was built from.
-fn project_dir() -> PathBuf {
-    let here = PathBuf::from("dbt");
-    if here.join("requirements.txt").exists() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt") }
-}
-
-fn telemetry(settings: &Settings, faults: &mut Faults) -> TelemetryConfig {
-    let telemetry = &settings.telemetry;
-    let format = telemetry.format.as_deref().unwrap_or("text");
-    if !matches!(format, "text" | "json") {
-        faults.add("telemetry.format", format, "must be `text` or `json`");
-    }
-    let log = telemetry.log.clone().unwrap_or_else(|| "info".to_string());
-    if log.parse::<tracing_subscriber::EnvFilter>().is_err() {
-        faults.add("telemetry.log", &log, "which is no filter: write it as `info` or `tickmint=debug,info`");
-    }
-    let sample = telemetry.sample.unwrap_or(0.01);
-    if !(0.0..=1.0).contains(&sample) {
-        faults.add("telemetry.sample", &sample.to_string(), "must be from 0 to 1");
-    }
-    TelemetryConfig { log, json: format == "json", otlp_endpoint: telemetry.otlp_endpoint.clone(), sample }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn faults(text: &str) -> String {
-        let settings: Settings = toml::from_str(text).unwrap();
-        Config::from_settings(&settings).unwrap_err().to_string()
-    }
-
-    const KEYS: &str = "[[feed.keys]]\nkey_env = \"PATH\"\nsymbols = [\"AAPL\"]\n";
-
-    #[test]
-    fn the_example_is_a_config_once_it_has_a_key() {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/example.toml")).unwrap();
-        let settings: Settings = toml::from_str(&text.replace("FINNHUB_KEY", "PATH")).unwrap();
-        let config = Config::from_settings(&settings).unwrap();
-        let defaults = Config::from_settings(&toml::from_str(KEYS).unwrap()).unwrap();
-        let without_symbols = |mut config: Config| {
-            config.feed.shards.clear();
-            format!("{config:#?}")
-        };
-        assert_eq!(without_symbols(config), without_symbols(defaults), "the example shows other values than the defaults");
-    }
-
-    #[test]
-    fn an_error_names_the_option_the_value_and_the_cure() {
-        for (text, expected) in [
-            ("[spool]\ngroup = \"5 parsecs\"", "`spool.group` is `5 parsecs`, which is no duration: write it as `5ms`"),
-            ("[spool]\nmax_bytes = \"1 GiB\"\nreserve_bytes = \"2 GiB\"", "`spool.reserve_bytes` is `2 GiB`, must be below `spool.max_bytes`"),
-            ("[http]\nlisten = \"0.0.0.0:8080\"", "`http.listen` is `0.0.0.0:8080`, which others can reach: set `http.token_file`"),
-            ("[feed]\nurl = \"https://x\"", "`feed.url` is `https://x`, which must begin with `wss://`"),
-            ("[warehouse]\nsale_conditions = \"nyse\"", "`warehouse.sale_conditions` is `nyse`, must be `cts_utp` or `lean`"),
-            ("[bronze]\nstore = \"s3://\"", "which names no bucket"),
-            ("[telemetry]\nsample = 2.0", "`telemetry.sample` is `2`, must be from 0 to 1"),
-        ] {
-            let found = faults(&format!("{text}\n{KEYS}"));
-            assert!(found.contains(expected), "{found}");
-        }
-    }
-
-    #[test]
-    fn keys_come_from_files_and_variables_only_and_all_faults_are_said_at_once() {
-        let found = faults("[[feed.keys]]\nkey = \"abc123\"\n[[feed.keys]]\nkey_env = \"TICKMINT_NO_SUCH\"\nsymbols = [\"A\"]\n[[feed.keys]]\nsymbols=[]");
-        assert!(found.contains("`feed.keys[0].key` holds the key itself"), "{found}");
-        assert!(!found.contains("abc123"), "{found}");
-        assert!(found.contains("`feed.keys[1].key_env` is `TICKMINT_NO_SUCH`, which is not set"), "{found}");
-        assert!(found.contains("`feed.keys[2]` has no key"), "{found}");
-    }
-
-    #[test]
-    fn a_symbol_twice_or_too_many_of_them() {
-        let two = faults(&format!("{KEYS}{KEYS}"));
-        assert!(two.contains("`feed.keys.symbols` is `AAPL`, which is in shard-1 and in shard-2"), "{two}");
-        let many: Vec<_> = (0..51).map(|n| format!("\"S{n}\"")).collect();
-        let many = faults(&format!("[[feed.keys]]\nkey_env=\"PATH\"\nsymbols=[{}]", many.join(",")));
-        assert!(many.contains("51 symbols"), "{many}");
-    }
-
-    #[test]
-    fn an_unknown_option_is_refused_with_its_line() {
-        let error = toml::from_str::<Settings>("[spool]\nmax_byte = \"1 GiB\"").unwrap_err().to_string();
-        assert!(error.contains("max_byte") && error.contains("line 2") && error.contains("max_bytes"), "{error}");
+        self.problem(path, format!("{whose} {wrong}"));
+        None
     }
 }
