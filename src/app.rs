@@ -31,6 +31,7 @@ use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
+use crate::telemetry::Metrics;
 use crate::warehouse::rounds::Rounds;
 
 /// How long one actor may take to drain. The writers have the most to do.
@@ -51,7 +52,7 @@ pub struct App {
 
 /// Starts everything. An error here is one that a restart does not cure: a wrong config, a folder
 /// that cannot be written, a store that is not safe.
-pub async fn start(config: &Config) -> Result<App> {
+pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     let lock = FolderLock::take(&config.spool.dir)?;
     let store = store::open(&config.bronze.store)?;
     let (logs, log, durable) = open_spool(config)?;
@@ -63,10 +64,10 @@ pub async fn start(config: &Config) -> Result<App> {
 
     if let Some(warehouse) = config.warehouse.clone() {
         let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
-        let (every, store) = (warehouse.every, store.clone());
+        let (every, store, metrics) = (warehouse.every, store.clone(), metrics.clone());
         let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone()));
         root.top.spawn(child("refiner", config.drain_within), &bronze.handle(), move |_, vitals| {
-            refiner::Refiner::new(refiner::Parts { vitals, every, rounds })
+            refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
         })?;
     }
 
@@ -75,20 +76,20 @@ pub async fn start(config: &Config) -> Result<App> {
     let budget = Budget::new(config.bronze.memory);
     for stream in Stream::ALL {
         let archiver = archiver_of(stream, config, &store, &logs, &budget);
-        let (logs, covered) = (logs.clone(), covered.clone());
+        let (logs, covered, metrics) = (logs.clone(), covered.clone(), metrics.clone());
         writers.spawn(child(stream.name(), DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
-            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, logs, covered, archiver })
+            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, logs, covered, archiver })
         })?;
     }
 
-    let parts = (config.spool.clone(), logs.clone());
+    let parts = (config.spool.clone(), logs.clone(), metrics.clone());
     let spool = root.top.spawn(child("spool", DRAIN_WITHIN), &io.handle(), move |_, vitals| {
-        let (config, logs) = parts;
-        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable })
+        let (config, logs, metrics) = parts;
+        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable, metrics })
     })?;
     drop(covered.set(spool.clone().recipient()));
 
-    start_feed(config, &root, &feed, &spool)?;
+    start_feed(config, &root, &feed, &spool, &metrics)?;
     Ok(App { root, store, _lock: lock })
 }
 
@@ -164,8 +165,7 @@ impl FolderLock {
 }
 
 /// One supervisor a shard: its validator, then its session.
-fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>) -> Result<()> {
-    let counters = Arc::new(validator::Counters::default());
+fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>, metrics: &Arc<Metrics>) -> Result<()> {
     let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(5))?;
     for (shard, key) in &config.feed.shards {
         let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5))?;
@@ -178,17 +178,20 @@ fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spoo
             max_ahead: micros(config.validation.max_ahead),
             max_frame_bytes: config.feed.max_frame_bytes,
         };
-        let (counters, append) = (counters.clone(), spool.clone().recipient());
+        let (counted, append) = (metrics.clone(), spool.clone().recipient());
         let validator = supervisor.spawn(child("validator", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
-            validator::Validator::new(validator::Parts { vitals, rules, counters, spool: append })
+            validator::Validator::new(validator::Parts { vitals, rules, metrics: counted, spool: append })
         })?;
         let (shard, key, feed, spool) = (shard.clone(), key.clone(), config.feed.clone(), spool.clone());
+        let (metrics, shard_metrics) = (metrics.clone(), metrics.shard(&shard.name));
         supervisor.spawn(child("session", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
             feed_session::FeedSession::new(feed_session::Parts {
                 vitals,
                 config: feed,
                 shard,
                 key,
+                metrics,
+                shard_metrics,
                 watch,
                 validator: validator.recipient(),
                 open: spool.clone().recipient(),

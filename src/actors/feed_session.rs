@@ -26,6 +26,8 @@ use crate::io::finnhub::{self, ConnectError, Socket};
 use crate::messages::feed::{AppendError, EndSession, Judge, OpenSession, Shard};
 use crate::spool::commit::SPOOL_FULL;
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ShardMetrics;
 
 /// A batch holds at most so many frames: at ten trades each, what the spool writes in one go.
 const BATCH_FRAMES: usize = 2048;
@@ -69,6 +71,10 @@ pub struct Parts {
     pub shard: Shard,
     /// The key that it uses.
     pub key: Secret,
+    /// Counts and alarms, and its own part of them.
+    pub metrics: Arc<Metrics>,
+    /// See `metrics`.
+    pub shard_metrics: Arc<ShardMetrics>,
     /// When each of its symbols last traded.
     pub watch: Arc<Watchlist>,
     /// Judges its frames and has them made durable.
@@ -177,6 +183,7 @@ async fn once(parts: &Parts, stop: &watch::Receiver<bool>, attempt: &mut u32) ->
                 _ => tracing::error!(shard = shard.name, %error, ?wait, "no connection to the feed"),
             }
             vitals.note("feed", error.to_string());
+            parts.metrics.unreachable(&parts.shard_metrics, &error);
             return wait;
         }
     };
@@ -191,11 +198,13 @@ async fn once(parts: &Parts, stop: &watch::Receiver<bool>, attempt: &mut u32) ->
         }
     }
     vitals.clear_note("feed");
+    parts.metrics.connected(&parts.shard_metrics);
     vitals.note("connection", format!("session {session}"));
     tracing::info!(shard = shard.name, %session, symbols = shard.symbols.len(), "connected");
     let mut reading = Reading { parts, session, frames: 0, last_received_at: None, batch: Vec::new(), batch_bytes: 0 };
     let end = reading.until_the_end(&mut socket, stop.clone()).await;
     let (frames, last_received_at) = (reading.frames, reading.last_received_at);
+    parts.metrics.disconnected(&parts.shard_metrics, end.reason());
     tracing::info!(shard = shard.name, %session, frames, ?end, "the session has ended");
     close(parts, EndSession { session, frames, last_received_at, reason: end.reason().to_string() }).await;
     drop(timeout(Duration::from_secs(1), socket.close(None)).await);
@@ -295,6 +304,7 @@ impl Reading<'_> {
         self.frames += 1;
         self.last_received_at = Some(received_at);
         self.batch_bytes += payload.len();
+        self.parts.shard_metrics.received(1, payload.len() as u64, received_at);
         self.batch.push(RawFrame { number: self.frames, received_at, payload, binary });
     }
 
@@ -336,6 +346,7 @@ impl Reading<'_> {
     fn note_stale(&self) {
         let then = jiff::Timestamp::now().as_microsecond() - self.parts.config.stale_after.as_micros() as Micros;
         let silent = self.parts.watch.silent_since(then);
+        self.parts.shard_metrics.stale(silent.len());
         match silent.len() {
             0 => self.parts.vitals.clear_note("silent_symbols"),
             _ => self.parts.vitals.note("silent_symbols", silent.join(" ")),

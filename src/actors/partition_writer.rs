@@ -18,6 +18,8 @@ use crate::domain::chain::Slot;
 use crate::messages::bronze::Covered;
 use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
+use crate::domain::stream::Stream;
 
 /// No step takes this long: each request to the store has its own, shorter time-out.
 const STEP_WITHIN: Duration = Duration::from_secs(180);
@@ -38,6 +40,10 @@ pub struct PartitionWriter {
 pub struct Parts {
     /// What it shows to the outside.
     pub vitals: Arc<Vitals>,
+    /// Counts and alarms.
+    pub metrics: Arc<Metrics>,
+    /// What it archives.
+    pub stream: Stream,
     /// The log it drains.
     pub logs: Logs,
     /// Told what is archived. Set once the spool, which starts later, has an address.
@@ -136,6 +142,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                 let wait = back_off(attempt);
                 attempt += 1;
                 tracing::warn!(%error, attempt, ?wait, "the store does not take it; what is durable waits in the spool");
+                parts.metrics.archive_failed(parts.stream, &error);
                 parts.vitals.note("store", error);
                 sleep(wait).await;
             }
@@ -147,8 +154,9 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
 async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Step, Trouble> {
     let done = timeout(STEP_WITHIN, archiver.step(flush)).await;
     let done = done.map_err(|_| Trouble::Lasting(format!("a step took longer than {STEP_WITHIN:?}")))?;
-    if let Some(lag) = archiver.lag() {
-        parts.vitals.gauge("lag_records", lag as f64);
+    if let Some((records, oldest)) = archiver.lag() {
+        parts.vitals.gauge("lag_records", records as f64);
+        parts.metrics.archive_lag(parts.stream, records, oldest);
     }
     match done {
         Ok(Step::Decided(slot)) => {
@@ -164,6 +172,7 @@ async fn tell(parts: &Parts, slot: &Slot) {
     if let Some(data) = slot.data() {
         parts.vitals.advance(data.rows);
     }
+    parts.metrics.slot_decided(slot);
     let covered = Covered { stream: slot.stream, seen: Arc::new(slot.carry.seen.clone()) };
     // A spool that is down learns it with the next slot.
     if let Some(spool) = parts.covered.get()

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
 use crate::warehouse::process::RefineError;
 use crate::warehouse::rounds::{Round, RoundError, Rounds};
 
@@ -29,6 +30,8 @@ pub struct Refiner {
 pub struct Parts {
     /// What it shows to the outside.
     pub vitals: Arc<Vitals>,
+    /// Counts and alarms.
+    pub metrics: Arc<Metrics>,
     /// The least time between two rounds.
     pub every: Duration,
     /// Makes rounds that have not started anything yet.
@@ -110,13 +113,18 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
         Ok(Round::Refined { done, .. }) => {
             vitals.clear_note("failing");
             vitals.note("phase", "waiting");
-            vitals.gauge("run", done.run as f64);
-            vitals.gauge("run_seconds", done.seconds);
+            parts.metrics.refined(done.run, done.seconds, done.rows.clone());
             vitals.advance(1);
             tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
         }
-        Ok(Round::Nothing) => vitals.note("phase", "waiting"),
-        Err(error) => vitals.note("failing", error.to_string()),
+        Ok(Round::Nothing) => {
+            vitals.note("phase", "waiting");
+            parts.metrics.warehouse_up_to_date();
+        }
+        Err(error) => {
+            parts.metrics.refine_failed(error);
+            vitals.note("failing", error.to_string());
+        }
     }
     done
 }

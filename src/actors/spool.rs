@@ -25,6 +25,7 @@ use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
 
 /// How often the clock is looked at for the turn of the hour.
 const TICK_CHECK: Duration = Duration::from_secs(1);
@@ -45,6 +46,7 @@ pub struct Spool {
     logs: Logs,
     log: SharedLog,
     durable: Arc<watch::Sender<LogView>>,
+    metrics: Arc<Metrics>,
     pending: Vec<(Request, Answer)>,
     /// A commit is under way, or one is due at a known time.
     busy: bool,
@@ -65,18 +67,21 @@ pub struct SpoolParts {
     pub log: LogWriter,
     /// Where it tells what is durable.
     pub durable: watch::Sender<LogView>,
+    /// Counts and alarms.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Spool {
     /// A spool on an open log.
     pub fn new(parts: SpoolParts) -> Spool {
-        let SpoolParts { config, vitals, logs, log, durable } = parts;
+        let SpoolParts { config, vitals, logs, log, durable, metrics } = parts;
         Spool {
             config,
             vitals,
             logs,
             log: Arc::new(Mutex::new(Some(log))),
             durable: Arc::new(durable),
+            metrics,
             pending: Vec::new(),
             busy: false,
             last_commit: Instant::now(),
@@ -112,6 +117,8 @@ impl Spool {
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
+        let metrics = self.metrics.clone();
+        metrics.spool_used(room.used, room.max);
         let work = move || {
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = match shared.take() {
@@ -120,7 +127,9 @@ impl Spool {
             };
             match taken {
                 Ok(mut log) => {
+                    let (began, before) = (Instant::now(), log.state().next);
                     let results = commit(&mut log, &requests, room, now());
+                    measure(&metrics, &requests, &results, began.elapsed(), before, log.state().next);
                     durable.send_replace(log.view());
                     *shared = Some(log);
                     results
@@ -148,6 +157,7 @@ impl Spool {
             // A sender that has gone down sends again.
             drop(answer.send(result));
         }
+        self.metrics.spool_disk(refused.as_ref().map(|reason| reason as &dyn std::fmt::Display));
         match refused {
             None => {
                 self.vitals.clear_note("disk");
@@ -250,6 +260,17 @@ impl Handler<Covered> for Spool {
     fn handle(&mut self, Covered { stream, seen }: Covered, ctx: &mut Self::Context) {
         self.seen[stream.index()] = seen;
         self.delete_covered(ctx);
+    }
+}
+
+/// Tells the metrics of a commit: its time, its records, and how long each frame waited.
+fn measure(metrics: &Metrics, requests: &[Request], results: &[Result<(), AppendError>], took: Duration, from: PerStream<u64>, to: PerStream<u64>) {
+    metrics.appended(took, std::array::from_fn(|stream| to[stream] - from[stream]));
+    let done = requests.iter().zip(results).filter(|(_, result)| result.is_ok());
+    for (request, _) in done {
+        if let Request::Append(append) = request {
+            metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
+        }
     }
 }
 

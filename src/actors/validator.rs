@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use actix::fut::wrap_future;
 use actix::prelude::*;
@@ -14,30 +13,16 @@ use bytes::Bytes;
 
 use crate::domain::frame::{Kind, Rules, judge};
 use crate::domain::identity::SessionId;
-use crate::domain::verdict::{Flags, JudgedFrame, Reason, Verdict};
+use crate::domain::verdict::JudgedFrame;
 use crate::messages::feed::{Append, AppendError, Judge};
 use crate::supervisor::{Child, Vitals};
-
-/// What has been judged since the process started. A batch that is sent again counts again.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Messages, pings included.
-    pub frames: AtomicU64,
-    /// Trades.
-    pub trades: AtomicU64,
-    /// Trades with a suspect time.
-    pub time_suspect: AtomicU64,
-    /// Trades in repeated frames.
-    pub repeats: AtomicU64,
-    /// By the reason's number.
-    pub quarantined: [AtomicU64; Reason::ALL.len()],
-}
+use crate::telemetry::Metrics;
 
 /// See the module.
 pub struct Validator {
     vitals: Arc<Vitals>,
     rules: Rules,
-    counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
     spool: Recipient<Append>,
     /// The last session and its last payload.
     previous: HashMap<SessionId, Bytes>,
@@ -49,8 +34,8 @@ pub struct Parts {
     pub vitals: Arc<Vitals>,
     /// What counts as a trade.
     pub rules: Rules,
-    /// Shared by all validators.
-    pub counters: Arc<Counters>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
     /// Where judged frames go.
     pub spool: Recipient<Append>,
 }
@@ -58,8 +43,8 @@ pub struct Parts {
 impl Validator {
     /// A validator of one shard.
     pub fn new(parts: Parts) -> Validator {
-        let Parts { vitals, rules, counters, spool } = parts;
-        Validator { vitals, rules, counters, spool, previous: HashMap::new() }
+        let Parts { vitals, rules, metrics, spool } = parts;
+        Validator { vitals, rules, metrics, spool, previous: HashMap::new() }
     }
 
     fn judge_all(&mut self, judge_them: &Judge) -> Vec<JudgedFrame> {
@@ -76,30 +61,8 @@ impl Validator {
         });
         let judged: Vec<_> = frames.collect();
         self.previous.extend(previous.map(|payload| (judge_them.session, payload)));
-        self.counters.note(&judged);
+        self.metrics.judged(&judged);
         judged
-    }
-}
-
-impl Counters {
-    fn note(&self, frames: &[JudgedFrame]) {
-        self.frames.fetch_add(frames.len() as u64, Relaxed);
-        let (mut trades, mut suspect, mut repeats) = (0, 0, 0);
-        for element in frames.iter().flat_map(|judged| &judged.elements) {
-            match &element.verdict {
-                Verdict::Trade(flags) => {
-                    trades += 1;
-                    suspect += u64::from(flags.has(Flags::TIME_SUSPECT));
-                    repeats += u64::from(flags.has(Flags::FRAME_REPEAT));
-                }
-                Verdict::Quarantined { reason, .. } => {
-                    self.quarantined[*reason as usize].fetch_add(1, Relaxed);
-                }
-            }
-        }
-        self.trades.fetch_add(trades, Relaxed);
-        self.time_suspect.fetch_add(suspect, Relaxed);
-        self.repeats.fetch_add(repeats, Relaxed);
     }
 }
 

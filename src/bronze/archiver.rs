@@ -186,12 +186,13 @@ impl Archiver {
         self.read().await
     }
 
-    /// How many records of the living log are not archived yet; `None` before the chain was read or
-    /// while an older log is being drained.
-    pub fn lag(&self) -> Option<u64> {
-        let open = self.open.as_ref().filter(|open| open.log == self.logs.live())?;
+    /// How many records of the log are not archived yet, and the receipt of the oldest of them that
+    /// has been read; `None` before the chain was read.
+    pub fn lag(&self) -> Option<(u64, Option<Micros>)> {
+        let open = self.open.as_ref()?;
         let end = self.logs.view(open.log)?.end(self.chain.id.stream);
-        Some(end.saturating_sub(open.at.start))
+        let oldest = open.buffer.first().or(open.pending.front());
+        Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
     }
 
     /// Takes up the chain at its tail. A generation of a log that is not here is closed.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,7 @@ use super::{BLOCKED, GAVE_UP, NOT_DRAINED};
 use crate::app;
 use crate::config::Config;
 use crate::supervisor::Outcome;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -24,8 +25,9 @@ pub struct Args {
 /// Runs until SIGTERM or SIGINT, or until the tree gives up. Both end with an ordered drain.
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    telemetry::start(&config.telemetry)?;
+    let telemetry = telemetry::start(&config.telemetry)?;
     let code = actix::System::new().block_on(daemon(config));
+    drop(telemetry);
     // `exit` and not a return: a thread that is blocked must not keep the process.
     match code {
         Ok(code) => std::process::exit(code.into()),
@@ -36,7 +38,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 async fn daemon(config: Config) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
-    let app = app::start(&config).await?;
+    let metrics = Arc::new(Metrics::new());
+    let app = app::start(&config, metrics).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), store = app.store.describe(), "tickmint runs");
     let failed = tokio::select! {
         outcome = app.root.failed() => Some(outcome),

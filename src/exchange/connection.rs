@@ -4,6 +4,7 @@
 //! when it is durable there to the socket. Nothing is sent that the ledger does not know.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -93,10 +94,7 @@ impl Connection {
     /// Serves until one side or the other ends it.
     pub(super) async fn serve(self, socket: WebSocketStream<TcpStream>) -> Result<(), LedgerFailed> {
         let mut talk = Talk { connection: self, socket, n: 0, flushed: 0, last_trades: None };
-        let over = match talk.go_on().await {
-            Ok(never) => match never {},
-            Err(over) => over,
-        };
+        let Err(over) = talk.go_on().await;
         let Talk { connection: Connection { hub, ledger, seat, .. }, socket, n, flushed, .. } = talk;
         let why = over.reason();
         tracing::debug!(conn = seat.number, n, %why, "connection over");
@@ -110,11 +108,8 @@ impl Connection {
     }
 }
 
-/// A value that cannot be: the talk goes on until an error ends it.
-enum Never {}
-
 impl Talk {
-    async fn go_on(&mut self) -> Result<Never, Over> {
+    async fn go_on(&mut self) -> Result<Infallible, Over> {
         let every = self.connection.ping_every;
         let mut pings = interval_at(Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -129,7 +124,7 @@ impl Talk {
                     Some(Err(error)) => return Err(Over::Lost(error.to_string())),
                     None => return Err(Over::ClientClosed),
                 },
-                _ = pings.tick() => self.send(vec![Message::text("ping", r#"{"type":"ping"}"#)]).await?,
+                _ = pings.tick() => self.send(vec![Some(Message::text("ping", r#"{"type":"ping"}"#))]).await?,
                 1.. = self.connection.seat.queue.recv_many(&mut items, GROUP) => {
                     let mut ended = false;
                     for item in items.drain(..) {
@@ -169,7 +164,7 @@ impl Talk {
             "subscribe" => match hub.subscribe(conn, &symbol) {
                 Subscribed::New => ledger.note(Line::Sub { conn, symbol: &symbol, at_us: now_us() }).await,
                 Subscribed::Already => {}
-                Subscribed::TooMany => self.send(vec![Message::text("error", TOO_MANY)]).await?,
+                Subscribed::TooMany => self.send(vec![Some(Message::text("error", TOO_MANY))]).await?,
             },
             "unsubscribe" => {
                 if hub.unsubscribe(conn, &symbol) {
@@ -186,8 +181,8 @@ impl Talk {
         let mut messages = Vec::with_capacity(actions.len());
         for action in actions.drain(..) {
             match action {
-                Action::Send(message) => messages.push(message),
-                Action::Repeat => messages.push(Message::repeat()),
+                Action::Send(message) => messages.push(Some(message)),
+                Action::Repeat => messages.push(None),
                 Action::Stall(time) => {
                     self.send(std::mem::take(&mut messages)).await?;
                     self.stall(time).await?;
@@ -201,8 +196,8 @@ impl Talk {
         self.send(messages).await
     }
 
-    /// Writes messages to the ledger and then to the socket.
-    async fn send(&mut self, messages: Vec<Message>) -> Result<(), Over> {
+    /// Writes messages to the ledger and then to the socket; `None` is the last trades once more.
+    async fn send(&mut self, messages: Vec<Option<Message>>) -> Result<(), Over> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -213,9 +208,10 @@ impl Talk {
         let mut wire = Vec::with_capacity(messages.len());
         for message in messages {
             n += 1;
-            let (repeat_of, message) = match message.is_repeat() {
-                true => self.last_trades.clone().map(|(of, message)| (Some(of), message)).expect("a frame is sent before its repeat"),
-                false => (None, message),
+            let (repeat_of, message) = match (message, &self.last_trades) {
+                (Some(message), _) => (None, message),
+                (None, Some((of, message))) => (Some(*of), message.clone()),
+                (None, None) => unreachable!("a frame is sent before its repeat"),
             };
             if kept {
                 let (text, base64) = match &message.body {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::frame::Frame;
-use super::hub::{Hub, Item};
+use super::hub::{Full, Hub};
 use super::ledger::{Ledger, Line};
 use super::market::Market;
 use super::tape::Tape;
@@ -70,13 +70,7 @@ impl Feeder {
                 frames += 1;
                 trades += frame.trades.len() as u64;
                 self.hub.route(&frame, &mut full);
-                for full in full.drain(..) {
-                    match self.speed {
-                        // A connection that has ended takes nothing more.
-                        Speed::Max => full.queue.send(full.item).await.unwrap_or(()),
-                        Speed::Times(_) => self.hub.drop_slow(full.number),
-                    }
-                }
+                self.make_room(&mut full).await;
             }
         }
         self.end(frames, trades).await
@@ -95,11 +89,22 @@ impl Feeder {
         }
     }
 
+    /// Waits for connections that are behind, or drops them.
+    async fn make_room(&self, full: &mut Vec<Full>) {
+        for full in full.drain(..) {
+            match self.speed {
+                // A connection that has ended takes nothing more.
+                Speed::Max => full.queue.send(full.item).await.unwrap_or(()),
+                Speed::Times(_) => self.hub.drop_slow(full.number),
+            }
+        }
+    }
+
     async fn end(&self, frames: u64, trades: u64) -> Result<(), ExchangeError> {
         let mut changes = self.hub.changes();
-        for queue in self.hub.queues() {
-            queue.send(Item::End).await.ok();
-        }
+        let mut full = Vec::new();
+        self.hub.end(&mut full);
+        self.make_room(&mut full).await;
         while !self.hub.all_drained() {
             changes.changed().await.unwrap_or(());
         }

@@ -108,8 +108,8 @@ struct Entry {
     queue: mpsc::Sender<Item>,
     kicks: mpsc::Sender<Kick>,
     counts: Arc<Counts>,
-    /// Was sent all of the tape that it is to have.
-    drained: bool,
+    /// The tape has ended, but this connection was not yet sent all of it.
+    draining: bool,
 }
 
 impl Entry {
@@ -197,7 +197,7 @@ impl Hub {
         state.last += 1;
         let number = state.last;
         let request_id = request_id.map(str::to_owned);
-        let entry = Entry { key, request_id, symbols: BTreeSet::new(), queue, kicks, counts: counts.clone(), drained: false };
+        let entry = Entry { key, request_id, symbols: BTreeSet::new(), queue, kicks, counts: counts.clone(), draining: false };
         if state.stopped {
             kick(&entry, Kick::Stopped);
         }
@@ -279,20 +279,25 @@ impl Hub {
         state.open.values().for_each(|entry| kick(entry, Kick::Stopped));
     }
 
-    /// The queues of all connections.
-    pub(super) fn queues(&self) -> Vec<mpsc::Sender<Item>> {
-        self.state().open.values().map(|entry| entry.queue.clone()).collect()
+    /// The tape has ended: tells all connections. What has no room for that is handed back.
+    pub(super) fn end(&self, full: &mut Vec<Full>) {
+        for (&number, entry) in &mut self.state().open {
+            entry.draining = true;
+            if entry.queue.try_send(Item::End).is_err() {
+                full.push(Full { number, queue: entry.queue.clone(), item: Item::End });
+            }
+        }
     }
 
-    /// The connection was sent the last frame.
+    /// The connection was sent its last frame.
     pub(super) fn drained(&self, number: u64) {
-        self.state().open.get_mut(&number).into_iter().for_each(|entry| entry.drained = true);
+        self.state().open.get_mut(&number).into_iter().for_each(|entry| entry.draining = false);
         self.changed();
     }
 
-    /// Whether all connections that have symbols were sent the last frame.
+    /// Whether all connections that were told of the end were sent their last frame, or are gone.
     pub(super) fn all_drained(&self) -> bool {
-        self.state().open.values().all(|entry| entry.drained || entry.symbols.is_empty())
+        self.state().open.values().all(|entry| !entry.draining)
     }
 
     /// Nothing will be played any more.
