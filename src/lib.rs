@@ -14,6 +14,7 @@ pub mod bronze;
 pub mod commands;
 pub mod config;
 pub mod domain;
+pub mod exchange;
 pub mod io;
 pub mod messages;
 pub mod spool;

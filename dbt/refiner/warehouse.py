@@ -115,24 +115,22 @@ class Warehouse:
         return {"run": run, "slots": len(slots), "rows": rows}
 
     def _store(self, slots: list[dict[str, Any]]) -> None:
-        known = dict(
-            self.connection.execute(
-                'select (stream, partition, generation, start), ("end", kind, rows) from bronze.slots '
-                "where (stream, partition, generation, start) in (select unnest($1::struct(a varchar, b integer, c bigint, d bigint)[]))",
-                [[{"a": s["stream"], "b": s["partition"], "c": s["generation"], "d": s["start"]} for s in slots]],
-            ).fetchall()
-            if slots
-            else []
-        )
-        new = []
-        for slot in slots:
-            at = (slot["stream"], slot["partition"], slot["generation"], slot["start"])
-            if (found := known.get(at)) is None:
-                new.append([slot[name] for name in SLOT])
-            elif found != (slot["end"], slot["kind"], slot["rows"]):
-                raise ValueError(f"slot {at} is known as {found} and now said to be {slot}: a slot never changes")
-        if new:
-            self.connection.executemany(f"insert into bronze.slots values ({', '.join('?' * len(SLOT))})", new)
+        """One transaction. A slot that is there already must be the same."""
+        self.connection.begin()
+        try:
+            for slot in slots:
+                at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
+                found = self.connection.execute(
+                    'select "end", kind, rows from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
+                ).fetchone()
+                if found is None:
+                    self.connection.execute(f"insert into bronze.slots values ({', '.join('?' * len(SLOT))})", [slot[n] for n in SLOT])
+                elif found != (slot["end"], slot["kind"], slot["rows"]):
+                    raise ValueError(f"slot {at} is known as {found} and now said to be {slot}: a slot never changes")
+            self.connection.commit()
+        except BaseException:
+            self.connection.rollback()
+            raise
 
     def _dbt(self, *arguments: str) -> None:
         outcome = self.runner.invoke([*arguments, *self.options])
@@ -154,6 +152,8 @@ def audit(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Counts what Silver holds: rows, and distinct identities among them."""
     tables = {"trades": ("trades", "rejected_trades"), "quarantine": ("quarantine",), "gaps": ("gaps",)}
     streams = {}
+    if not connection.execute("select 1 from duckdb_tables() where schema_name = 'silver' and table_name = 'gaps'").fetchone():
+        return {"streams": {stream: {"rows": 0, "distinct": 0} for stream in tables}}
     for stream, names in tables.items():
         union = " union all ".join(f"select session, frame, idx from silver.{name}" for name in names)
         rows, distinct = connection.execute(

@@ -42,7 +42,7 @@ fn stream(name: &str) -> Result<Stream, String> {
 /// Prints.
 pub fn run(command: Command) -> Result<ExitCode> {
     let Command::Show(args) = command;
-    let config = Config::load(&args.config)?;
+    let config = Config::load_without_keys(&args.config)?;
     super::block_on(show(&config, &args))??;
     Ok(ExitCode::SUCCESS)
 }

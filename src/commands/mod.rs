@@ -4,11 +4,12 @@
 use std::process::ExitCode;
 
 pub mod chain;
-// pub mod check;
-// pub mod demo;
-// pub mod exchange;
+pub mod check;
+pub mod client;
+pub mod demo;
+pub mod exchange;
 pub mod run;
-// pub mod status;
+pub mod status;
 pub mod verify;
 
 /// The documented exit codes, as `--help` shows them.

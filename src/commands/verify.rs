@@ -35,7 +35,7 @@ pub struct Args {
 /// Audits and prints.
 #[expect(clippy::print_stdout, reason = "the report is the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
-    let config = Config::load(&args.config)?;
+    let config = Config::load_without_keys(&args.config)?;
     let report = super::block_on(verify(&config, args.ledger.as_deref()))??;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

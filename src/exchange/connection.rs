@@ -218,7 +218,8 @@ impl Talk {
                     Body::Text(text) => (repeat_of.is_none().then_some(text.as_str()), None),
                     Body::Binary(bytes) => (None, Some(base64(bytes))),
                 };
-                Line::Frame { conn, n, at_us, what: message.what, trades: message.trades, repeat_of, text, base64 }.write(&mut lines);
+                Line::Frame { conn, n, at_us, what: message.what, trades: message.trades, repeat_of, text, base64 }
+                    .write(&mut lines);
             }
             trades += message.trades;
             wire.push(match &message.body {
@@ -252,7 +253,7 @@ impl Talk {
     /// Neither reads nor writes. Where the market goes on, what it shows meanwhile is lost.
     async fn stall(&mut self, time: Duration) -> Result<(), Over> {
         let until = Instant::now() + time;
-        let Connection { seat, market_goes_on, .. } = &mut self.connection;
+        let Connection { hub, seat, market_goes_on, .. } = &mut self.connection;
         tracing::debug!(conn = seat.number, ?time, "fault: stall");
         let mut ended = false;
         loop {
@@ -270,7 +271,7 @@ impl Talk {
             }
         }
         if ended {
-            self.connection.hub.drained(seat.number);
+            hub.drained(seat.number);
         }
         Ok(())
     }
@@ -283,7 +284,9 @@ async fn close(mut socket: WebSocketStream<TcpStream>, over: &Over) {
         Over::Dropped { close_frame: false } | Over::Lost(_) | Over::Kicked(Kick::TooSlow) | Over::Ledger(_) => None,
         Over::ClientClosed => Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }),
         Over::Kicked(Kick::SecondConnection) => Some(CloseFrame { code: CloseCode::Policy, reason: "".into() }),
-        Over::Dropped { close_frame: true } | Over::Kicked(Kick::Stopped) => Some(CloseFrame { code: CloseCode::Away, reason: "".into() }),
+        Over::Dropped { close_frame: true } | Over::Kicked(Kick::Stopped) => {
+            Some(CloseFrame { code: CloseCode::Away, reason: "".into() })
+        }
     };
     let goodbye = async {
         match frame {

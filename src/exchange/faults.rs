@@ -135,10 +135,11 @@ impl FromStr for Faults {
                 None => (rest, None),
             };
             let parsed = probability.parse().ok().filter(|probability| (0.0..=1.0).contains(probability));
-            faults.probabilities[index] =
-                parsed.ok_or_else(|| wrong(format!("the probability is `{probability}`, must be from 0 to 1, as in `{name}=0.01`")))?;
+            faults.probabilities[index] = parsed
+                .ok_or_else(|| wrong(format!("the probability is `{probability}`, must be from 0 to 1, as in `{name}=0.01`")))?;
             if let Some(value) = value {
-                faults.values[index] = KINDS[index].1.parse(value).map_err(|wanted| wrong(format!("the value is `{value}`, {wanted}")))?;
+                faults.values[index] =
+                    KINDS[index].1.parse(value).map_err(|wanted| wrong(format!("the value is `{value}`, {wanted}")))?;
             }
             if std::mem::replace(&mut given[index], true) {
                 return Err(wrong(format!("`{name}` is given twice")));

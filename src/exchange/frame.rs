@@ -70,12 +70,7 @@ impl Frame {
             let element = element.get();
             let Element { s, t } = serde_json::from_str(element).map_err(wrong)?;
             let time = t.get().parse().map_err(|_| NotAFrame(format!("`t` is {}, not milliseconds", t.get())))?;
-            trades.push(Trade {
-                symbol: s.into(),
-                element: place(&text, element),
-                time_text: place(&text, t.get()),
-                time,
-            });
+            trades.push(Trade { symbol: s.into(), element: place(&text, element), time_text: place(&text, t.get()), time });
         }
         let Some(at) = trades.iter().map(|trade| trade.time).max() else { return Ok(None) };
         Ok(Some(Frame { text, at, trades }))
@@ -189,7 +184,7 @@ mod tests {
 
     /// An element as a server may write it: any order of fields, blanks, strings with escapes.
     fn element() -> impl Strategy<Value = String> {
-        let symbol = prop::sample::select(vec!["AAPL", "BINANCE:BTCUSDT", r"A\u00e9\"B", "}],[{", "t"]);
+        let symbol = prop::sample::select(vec!["AAPL", "BINANCE:BTCUSDT", r#"A\u00e9\"B"#, "}],[{", "t"]);
         let number = prop::sample::select(vec!["0", "9e-05", "164.0601", "61836.0", "1E+2", "123456789.12345678"]);
         let c = prop::sample::select(vec![r#""c":["1","12"],"#, r#""c":[],"#, r#""c":null,"#, ""]);
         let blank = prop::sample::select(vec!["", " ", "\n\t"]);
@@ -252,7 +247,8 @@ mod tests {
         fn an_order_of_trades_is_an_order_of_texts(text in text(), seed in any::<u64>()) {
             let whole = frame(&text);
             let mut order: Vec<_> = (0..whole.trades.len()).collect();
-            order.rotate_left(seed as usize % order.len());
+            let places = seed as usize % order.len();
+            order.rotate_left(places);
             let turned = whole.pick(&order);
             let texts: Vec<_> = (0..order.len()).map(|index| turned.element(index)).collect();
             let expected: Vec<_> = order.iter().map(|&index| whole.element(index)).collect();

@@ -358,7 +358,7 @@ mod tests {
         hub.route(&frame(&["A", "B"]), &mut full);
         hub.route(&frame(&["A", "C"]), &mut full);
         hub.route(&frame(&["X"]), &mut full);
-        let mut sent = |seat: &mut Seat| {
+        let sent = |seat: &mut Seat| {
             std::iter::from_fn(|| match seat.queue.try_recv() {
                 Ok(Item::Frame(frame)) => Some(frame.trades.iter().map(|trade| trade.symbol.to_string()).collect::<String>()),
                 _ => None,

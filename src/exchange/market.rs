@@ -373,7 +373,9 @@ mod tests {
         assert!(back > 100, "time goes back: {back}");
 
         let mut moments: HashMap<(&str, i64), usize> = HashMap::new();
-        trades.iter().for_each(|trade| *moments.entry((trade["s"].as_str().unwrap(), trade["t"].as_i64().unwrap())).or_default() += 1);
+        trades
+            .iter()
+            .for_each(|trade| *moments.entry((trade["s"].as_str().unwrap(), trade["t"].as_i64().unwrap())).or_default() += 1);
         assert!(moments.values().max().is_some_and(|&most| most > 150), "{:?}", moments.values().max());
     }
 
@@ -381,7 +383,9 @@ mod tests {
     fn conditions_come_in_all_their_shapes() {
         let texts = texts(&simulation(60_000), 4, monday(11, 0));
         let has = |part: &str| texts.iter().any(|text| text.contains(part));
-        for part in [r#""c":["1"],"#, r#""c":["1","12"]"#, r#""c":["1","8"]"#, r#""c":["1","8","12"]"#, r#""c":[],"#, r#""c":null"#] {
+        for part in
+            [r#""c":["1"],"#, r#""c":["1","12"]"#, r#""c":["1","8"]"#, r#""c":["1","8","12"]"#, r#""c":[],"#, r#""c":null"#]
+        {
             assert!(has(part), "{part}");
         }
         assert!(has(r#"{"p":1."#), "absent");
@@ -401,7 +405,8 @@ mod tests {
     #[test]
     fn a_market_with_hours_is_silent_at_night_and_has_auctions() {
         let hours = Simulation { market_hours: true, ..simulation(3000) };
-        let symbols: HashSet<String> = trades(&texts(&hours, 6, monday(1, 0))).iter().map(|t| t["s"].as_str().unwrap().into()).collect();
+        let symbols: HashSet<String> =
+            trades(&texts(&hours, 6, monday(1, 0))).iter().map(|t| t["s"].as_str().unwrap().into()).collect();
         assert!(symbols.iter().all(|symbol| symbol.contains(':')), "{symbols:?}");
 
         let day = Simulation { rate: Some(0.5), trades: Some(12_000), ..hours };
@@ -415,7 +420,10 @@ mod tests {
     fn phases_follow_new_york() {
         let new_york = TimeZone::get("America/New_York").unwrap();
         let at = |hour, minute| Phase::at(monday(hour, minute), &new_york);
-        assert_eq!([at(3, 59), at(4, 0), at(9, 29), at(16, 0), at(20, 0)], [Phase::Closed, Phase::Pre, Phase::Pre, Phase::Post, Phase::Closed]);
+        assert_eq!(
+            [at(3, 59), at(4, 0), at(9, 29), at(16, 0), at(20, 0)],
+            [Phase::Closed, Phase::Pre, Phase::Pre, Phase::Post, Phase::Closed]
+        );
         assert_eq!((at(9, 30), at(15, 59)), (Phase::Regular(0), Phase::Regular(389)));
         assert_eq!(Phase::at(monday(-14, 0), &new_york), Phase::Closed, "Sunday");
         let mean = (0..390).map(|minute| Phase::Regular(minute).activity()).sum::<f64>() / 390.0;

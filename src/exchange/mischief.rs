@@ -196,7 +196,9 @@ fn malformed(frame: &Frame, rng: &mut StdRng) -> String {
 fn unknown(frame: &Frame, rng: &mut StdRng) -> String {
     let time = frame.trades[0].time.to_string();
     match rng.random_range(0..4) {
-        0 => format!(r#"{{"data":[{{"category":"company","datetime":{},"headline":"x","id":1}}],"type":"news"}}"#, frame.at / 1000),
+        0 => {
+            format!(r#"{{"data":[{{"category":"company","datetime":{},"headline":"x","id":1}}],"type":"news"}}"#, frame.at / 1000)
+        }
         1 => r#"{"type":"heartbeat"}"#.to_owned(),
         2 => of_one(["1.5", r#""ZZZZ.UNKNOWN""#, &time, "100"]),
         _ => of_one(["1.5", r#""NOWHERE:XYZ""#, &time, "100"]),
@@ -268,7 +270,8 @@ mod tests {
     #[test]
     fn late_and_shuffled_frames_lose_no_trade() {
         let frames = frames(1000);
-        let actions = actions("late=0.2:9s,shuffle=0.4,stall=0.1,malformed=0.3,binary=0.1,unknown=0.1,absurd=0.1,error=0.1", 3, &frames);
+        let actions =
+            actions("late=0.2:9s,shuffle=0.4,stall=0.1,malformed=0.3,binary=0.1,unknown=0.1,absurd=0.1,error=0.1", 3, &frames);
         let elements = |texts: &[String]| {
             let mut elements = Vec::new();
             for text in texts {

@@ -68,7 +68,8 @@ impl Desk {
         let Some((guest, socket)) = self.shake_hands(stream).await else { return Ok(()) };
         let seat = self.seat(&guest).await;
         let key_hash = self.keys[guest.key].hash();
-        let line = Line::Open { conn: seat.number, at_us: now_us(), key_hash: &key_hash, request_id: guest.request_id.as_deref() };
+        let line =
+            Line::Open { conn: seat.number, at_us: now_us(), key_hash: &key_hash, request_id: guest.request_id.as_deref() };
         self.ledger.note(line).await;
         let connection = Connection {
             hub: self.hub.clone(),

@@ -59,8 +59,11 @@ const STOCKS: [&str; 7] = [
      DUK 123.9 SO 90.4 EOG 107.3",
 ];
 
-/// Where others than stocks stand in the list: their places, symbols, prices and digits.
-const OTHERS: [(usize, Kind, &str, f64, (u32, u32)); 7] = [
+/// Place in the list, kind, symbol, price, digits.
+type Other = (usize, Kind, &'static str, f64, (u32, u32));
+
+/// Others than stocks.
+const OTHERS: [Other; 7] = [
     (5, Kind::Crypto, "BINANCE:BTCUSDT", 86_412.37, (2, 5)),
     (9, Kind::Crypto, "BINANCE:ETHUSDT", 2_817.44, (2, 4)),
     (17, Kind::Crypto, "BINANCE:SOLUSDT", 130.12, (2, 3)),

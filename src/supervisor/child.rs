@@ -346,3 +346,21 @@ fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "without a message".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_restart_that_was_overtaken_by_another_means_nothing() {
+        let vitals = Vitals::unsupervised("a");
+        let (sender, mut commands) = mpsc::unbounded_channel();
+        vitals.begins();
+        vitals.begins();
+        for of in [1, 2] {
+            assert!(sender.send(Command::Restart { of, after: Duration::ZERO }).is_ok());
+        }
+        let next = next_command(&mut commands, &vitals).await;
+        assert!(matches!(next, Some(Command::Restart { of: 2, .. })));
+    }
+}

@@ -47,6 +47,10 @@ impl Member {
         self.stopping.load(SeqCst)
     }
 
+    pub(super) fn begin_to_stop(&self) {
+        self.stopping.store(true, SeqCst);
+    }
+
     /// A runner that is gone has reported its end, so that the order may be lost.
     pub(super) fn tell(&self, command: Command) -> bool {
         self.commands.send(command).is_ok()
@@ -268,13 +272,13 @@ impl Registry {
         // The top of what is stopped is marked at once, as it must not be given more children. The
         // others are marked at their turn: until then somebody may need them, so they are restarted.
         if let Some(top) = self.members().iter().find(|member| Some(member.path()) == path) {
-            top.stopping.store(true, SeqCst);
+            top.begin_to_stop();
         }
         let members = self.members();
         let concerned = |member: &&Arc<Member>| path.is_none_or(|path| member.is_below(path));
         let mut undrained = Vec::new();
         for member in members.iter().filter(concerned).rev() {
-            member.stopping.store(true, SeqCst);
+            member.begin_to_stop();
             let missed = member.stop().await;
             if path.is_some() && missed != Some(Why::Unreachable) {
                 self.remove(member);

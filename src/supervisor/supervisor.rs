@@ -99,7 +99,6 @@ impl Slot {
         let told = self.superseded >= vitals.incarnation();
         let expected = if told { self.backoff } else { Duration::ZERO };
         match state {
-            _ if self.member.is_stopping() => None,
             State::Starting | State::Running if !told && overdue(vitals.silence()) => Some(Exit::Stalled(vitals.silence())),
             State::Down if overdue(vitals.state_time().saturating_sub(expected)) => Some(Exit::Forgotten(vitals.state_time())),
             _ => None,
@@ -229,7 +228,7 @@ impl Handler<ChildExited> for Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::ChildSpec;
+    use super::super::policy::{ChildSpec, Intensity};
     use super::*;
 
     const fn seconds(n: u64) -> Duration {
@@ -276,6 +275,34 @@ mod tests {
         tokio::time::advance(seconds(40)).await;
         vitals.thread_turns();
         assert_eq!(slot.diagnose(Duration::ZERO), Some(Exit::Forgotten(seconds(70))), "it did not obey");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hang_counts_once() {
+        let mut slot = slot(ChildSpec::permanent("a"));
+        slot.member.vitals.begins();
+        tokio::time::advance(seconds(30)).await;
+        slot.member.vitals.thread_turns();
+        assert_eq!(slot.diagnose(Duration::ZERO), Some(Exit::Stalled(seconds(30))));
+        slot.restart(1, Duration::ZERO);
+        assert_eq!(slot.diagnose(Duration::ZERO), None, "it has not obeyed yet");
+    }
+
+    #[actix::test]
+    async fn an_exit_that_was_overtaken_by_a_stop_is_nobodys_business() {
+        let policy = Policy { intensity: Intensity { max_restarts: 0, period: seconds(1) }, ..Policy::default() };
+        for (stopping, expected) in [(false, ActorState::Stopping), (true, ActorState::Running)] {
+            let member = Member::new("a".into(), ChildSpec::permanent("a")).0;
+            let children = Children::new(Mutex::new(vec![Slot::new(member.clone())]));
+            let mut ctx = Context::new();
+            let vitals = Vitals::unsupervised("root");
+            let mut supervisor = Supervisor::new(vitals, policy, children, Registry::default());
+            if stopping {
+                member.begin_to_stop();
+            }
+            supervisor.on_exit(&member, 1, &Exit::Stopped, &mut ctx);
+            assert_eq!(ctx.state(), expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]

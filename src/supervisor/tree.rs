@@ -92,11 +92,7 @@ impl Root {
         registry.add(&member, None).expect("the registry is new, so there is no other root");
         let (tell, outcome) = watch::channel(None);
         let report = Box::new(move |ChildExited { exit, .. }| {
-            tell.send_if_modified(|outcome| {
-                let is_first = outcome.is_none();
-                outcome.get_or_insert_with(|| Outcome::from(exit));
-                is_first
-            });
+            tell.send_replace(Some(Outcome::from(exit)));
         });
         let build = supervisor(policy, &children, &registry);
         let addr = launch(Runner::new(member.clone(), commands, report), member.spec.mailbox, &home, build);

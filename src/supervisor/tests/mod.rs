@@ -42,6 +42,7 @@ struct Script {
     panic_in: Option<Hook>,
     /// How often it still panics there.
     panics: Arc<AtomicUsize>,
+    starts: Arc<AtomicUsize>,
     start_takes: Duration,
     drain_takes: Duration,
     log: Arc<Mutex<Vec<String>>>,
@@ -78,6 +79,7 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.script.starts.fetch_add(1, SeqCst);
         self.script.reach(Hook::Started);
         ctx.wait(fut::wrap_future(sleep(self.script.start_takes)));
     }

@@ -54,6 +54,7 @@ async fn a_process_is_ready_when_its_permanent_children_run() {
     assert_eq!(root.registry.ready().complaints, [complaint("worker", "draining")]);
     assert!(root.registry.live().ok);
     shutdown.await.unwrap();
+    sleep(seconds(60)).await;
     assert!(root.registry.live().ok, "whoever stops in order is not to be killed");
     drop(helper);
 }

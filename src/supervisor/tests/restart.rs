@@ -88,7 +88,7 @@ async fn a_frozen_process_is_not_a_hang() {
     tokio::time::advance(seconds(3600)).await;
     sleep(seconds(10)).await;
     assert_eq!(worker.send(Deed::Count).await, Ok(2));
-    assert_eq!(root.restarts("worker"), 0);
+    assert_eq!((root.restarts("worker"), root.registry.ready().ok), (0, true));
 }
 
 #[actix::test]
@@ -151,7 +151,9 @@ async fn a_panic_while_being_dropped_stays_where_it_is() {
     let worker = root.top.scripted(ChildSpec::permanent("worker"), Script::panic_in(Hook::Drop, 1));
     assert_eq!(root.top.stop("worker").await, []);
     assert!(!worker.connected());
-    assert_eq!(root.top.worker("worker").send(Deed::Count).await, Ok(1));
+    let slow = Script { drain_takes: seconds(60), ..Script::panic_in(Hook::Drop, 1) };
+    let _slow = root.top.scripted(ChildSpec::permanent("worker"), slow);
+    assert_eq!(root.top.stop("worker").await[0].why, Why::Late(seconds(5)), "and does not hide what went before");
 }
 
 #[actix::test]

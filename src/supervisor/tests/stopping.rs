@@ -69,7 +69,8 @@ async fn a_child_in_backoff_is_stopped_at_once() {
     tokio::time::pause();
     let backoff = Backoff { base: seconds(600), max: seconds(600) };
     let root = Root::start(Policy { backoff, ..policy() });
-    let worker = root.top.worker("worker");
+    let script = Script::default();
+    let worker = root.top.scripted(ChildSpec::permanent("worker"), script.clone());
     worker.send(Deed::Panic).await.unwrap_err();
     let behind = worker.send(Deed::Count);
     sleep(seconds(1)).await;
@@ -77,6 +78,7 @@ async fn a_child_in_backoff_is_stopped_at_once() {
     assert_eq!(root.top.stop("worker").await, []);
     assert!(begun.elapsed() < seconds(1));
     assert_eq!(behind.await, Err(MailboxError::Closed), "its sender learns that nobody will answer");
+    assert_eq!(script.starts.load(SeqCst), 1, "and it is not started only to be stopped");
 }
 
 #[actix::test]
@@ -153,9 +155,19 @@ async fn a_stop_goes_on_when_nobody_waits_for_it() {
     let worker = root.top.scripted(ChildSpec::permanent("worker"), script.clone());
     tokio::time::timeout(seconds(1), root.top.stop("worker")).await.unwrap_err();
     assert!(root.registry.vitals("worker").is_some());
-    assert_eq!(root.top.stop("worker").await, [], "to stop twice is to wait for the same end");
+    sleep(seconds(2)).await;
+    assert!(root.registry.vitals("worker").is_none() && !worker.connected());
     assert_eq!(script.lines(), ["worker drained after 0"]);
-    assert!(!worker.connected());
+}
+
+#[actix::test]
+async fn to_stop_twice_is_to_wait_for_the_same_end() {
+    let root = root();
+    let _worker = root.top.scripted(ChildSpec::permanent("worker"), slow_drain(seconds(2)));
+    let begun = Instant::now();
+    let (first, second) = tokio::join!(root.top.stop("worker"), root.top.stop("worker"));
+    assert_eq!((first, second), (vec![], vec![]));
+    assert!(begun.elapsed() >= seconds(2));
     root.top.worker("worker");
 }
 
@@ -191,9 +203,13 @@ async fn no_child_is_started_when_all_are_being_stopped_or_under_a_bad_name() {
         let refused = root.top.supervisor(ChildSpec::permanent(id), policy()).err();
         assert_eq!(refused, Some(SpawnError::BadId(id.into())));
     }
-    assert_eq!(root.shutdown().await, []);
-    let refused = root.top.supervisor(ChildSpec::permanent("late"), policy()).err();
-    assert_eq!(refused, Some(SpawnError::Stopping("late".into())));
+    let _slow = root.top.scripted(ChildSpec::permanent("slow"), slow_drain(seconds(2)));
+    let late = async {
+        sleep(seconds(1)).await;
+        root.top.supervisor(ChildSpec::permanent("late"), policy()).err()
+    };
+    let (undrained, refused) = tokio::join!(root.shutdown(), late);
+    assert_eq!((undrained, refused), (vec![], Some(SpawnError::Stopping("late".into()))));
 }
 
 #[actix::test]
