@@ -1,7 +1,8 @@
 //! Wires the actors: the only file that knows every one of them.
 //!
 //! ```text
-//! root ── refiner            Gold from what is new in Bronze
+//! root ── http               probes, metrics, page
+//!      ├─ refiner            Gold from what is new in Bronze
 //!      ├─ writers/*          one per stream: log -> objects and slots
 //!      ├─ spool              the one durable log
 //!      └─ shards/*/          one supervisor a key: validator, session
@@ -27,6 +28,7 @@ use crate::domain::chain::ChainId;
 use crate::domain::frame::{Rules, Watchlist};
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
+use crate::http;
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
 use crate::spool::writer::{LogWriter, create_dir_durably};
@@ -53,6 +55,7 @@ pub struct App {
 /// Starts everything. An error here is one that a restart does not cure: a wrong config, a folder
 /// that cannot be written, a store that is not safe.
 pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
+    let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
     let store = store::open(&config.bronze.store)?;
     let (logs, log, durable) = open_spool(config)?;
@@ -61,6 +64,10 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     let feed = Arbiter::new();
     let io = Arbiter::new();
     let bronze = Arbiter::new();
+    let web = Arbiter::new();
+
+    let state = http::State::new(config, metrics.clone(), root.registry.clone());
+    root.top.spawn(child("http", DRAIN_WITHIN), &web.handle(), move |_, vitals| http::Web::new(vitals, listener, state))?;
 
     if let Some(warehouse) = config.warehouse.clone() {
         let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();

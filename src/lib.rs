@@ -15,6 +15,7 @@ pub mod commands;
 pub mod config;
 pub mod domain;
 pub mod exchange;
+pub mod http;
 pub mod io;
 pub mod messages;
 pub mod spool;

@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message as WsMessage};
 
 use super::feeder::now_us;
 use super::hub::{Hub, Item, Kick, Seat, Subscribed};
@@ -241,11 +241,13 @@ impl Talk {
             }
             socket.flush().await
         };
+        seat.counts.writing(true);
         tokio::select! {
             biased;
-            written = write => written.map_err(|error| Over::Lost(error.to_string()))?,
+            written = write => written.map_err(|error: WsError| Over::Lost(error.to_string()))?,
             Some(kick) = seat.kicks.recv() => return Err(Over::Kicked(kick)),
         }
+        seat.counts.writing(false);
         self.flushed = n;
         Ok(())
     }

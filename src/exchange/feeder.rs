@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame::Frame;
 use super::hub::{Full, Hub};
@@ -24,6 +24,12 @@ const GROUP: usize = 64;
 
 /// Groups that wait: little, as a tape is to be played and not to be held.
 const GROUPS_AHEAD: usize = 4;
+
+/// How long the market waits for a client that does not read, when its queue is full already.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often it is looked at then.
+const LOOK: Duration = Duration::from_millis(20);
 
 type Group = Result<Vec<Arc<Frame>>, ExchangeError>;
 
@@ -89,13 +95,18 @@ impl Feeder {
         }
     }
 
-    /// Waits for connections that are behind, or drops them.
+    /// Waits for connections that are behind. At market speed one whose client does not read is
+    /// dropped; one that waits for our own ledger is not to blame.
     async fn make_room(&self, full: &mut Vec<Full>) {
-        for full in full.drain(..) {
-            match self.speed {
-                // A connection that has ended takes nothing more.
-                Speed::Max => full.queue.send(full.item).await.unwrap_or(()),
-                Speed::Times(_) => self.hub.drop_slow(full.number),
+        for Full { number, queue, item } in full.drain(..) {
+            loop {
+                match timeout(LOOK, queue.reserve()).await {
+                    Ok(Ok(room)) => room.send(item),
+                    Ok(Err(_)) => {} // it has ended
+                    Err(_) if self.speed == Speed::Max || self.hub.blocked_for(number) < PATIENCE => continue,
+                    Err(_) => self.hub.drop_slow(number),
+                }
+                break;
             }
         }
     }

@@ -95,43 +95,45 @@ impl Frame {
 
     /// A frame of these trades of this one, in this order. At least one.
     pub(super) fn pick(&self, indices: &[usize]) -> Frame {
-        self.rebuilt(indices, |trade| self.text[trade.time_text.clone()].into())
+        let first = self.trades.first().map_or(0, |trade| trade.element.start);
+        let last = self.trades.last().map_or(first, |trade| trade.element.end);
+        let mut text = String::with_capacity(self.text.len());
+        text.push_str(&self.text[..first]);
+        let mut trades = Vec::with_capacity(indices.len());
+        for (place, &index) in indices.iter().enumerate() {
+            if place > 0 {
+                text.push(',');
+            }
+            let trade = &self.trades[index];
+            let moved = |at: usize| at - trade.element.start + text.len();
+            let (element, time_text) = (&trade.element, &trade.time_text);
+            let places = (moved(element.start)..moved(element.end), moved(time_text.start)..moved(time_text.end));
+            text.push_str(self.element(index));
+            trades.push(Trade { element: places.0, time_text: places.1, ..trade.clone() });
+        }
+        text.push_str(&self.text[last..]);
+        Frame { text: text.into(), at: self.at, trades }
     }
 
     /// The same frame with all its trades this much later; `None` past the end of time.
     pub(super) fn retimed(&self, shift: i64) -> Option<Frame> {
-        let at = self.at.checked_add(shift)?;
-        if self.trades.iter().any(|trade| trade.time.checked_add(shift).is_none()) {
-            return None;
-        }
-        let all: Vec<_> = (0..self.trades.len()).collect();
-        let mut frame = self.rebuilt(&all, |trade| (trade.time + shift).to_string().into());
-        frame.trades.iter_mut().for_each(|trade| trade.time += shift);
-        frame.at = at;
-        Some(frame)
-    }
-
-    fn rebuilt<'a>(&'a self, indices: &[usize], time_text: impl Fn(&'a Trade) -> Cow<'a, str>) -> Frame {
-        let first = self.trades.first().map_or(0, |trade| trade.element.start);
-        let last = self.trades.last().map_or(first, |trade| trade.element.end);
         let mut text = String::with_capacity(self.text.len() + 8);
-        text.push_str(&self.text[..first]);
-        let mut trades = Vec::with_capacity(indices.len());
-        for (place, &index) in indices.iter().enumerate() {
-            let trade = &self.trades[index];
-            if place > 0 {
-                text.push(',');
-            }
-            let start = text.len();
+        let mut trades = Vec::with_capacity(self.trades.len());
+        let mut copied = 0;
+        for trade in &self.trades {
+            let time = trade.time.checked_add(shift)?;
+            text.push_str(&self.text[copied..trade.element.start]);
+            let element = text.len();
             text.push_str(&self.text[trade.element.start..trade.time_text.start]);
-            let time_start = text.len();
-            text.push_str(&time_text(trade));
-            let time_text = time_start..text.len();
+            let time_text = text.len();
+            text.push_str(&time.to_string());
+            let time_text = time_text..text.len();
             text.push_str(&self.text[trade.time_text.end..trade.element.end]);
-            trades.push(Trade { element: start..text.len(), time_text, ..trade.clone() });
+            copied = trade.element.end;
+            trades.push(Trade { symbol: trade.symbol.clone(), element: element..text.len(), time_text, time });
         }
-        text.push_str(&self.text[last..]);
-        Frame { text: text.into(), at: self.at, trades }
+        text.push_str(&self.text[copied..]);
+        Some(Frame { text: text.into(), at: self.at.checked_add(shift)?, trades })
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -57,6 +58,27 @@ pub(super) struct Counts {
     pub(super) frames: AtomicU64,
     /// Trades in frames of trades, repeats included.
     pub(super) trades: AtomicU64,
+    /// Since when it writes to the network, in milliseconds since [`EPOCH`] and at least 1; 0 if it does not.
+    writing_since: AtomicU64,
+}
+
+/// Some moment in this process's life.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl Counts {
+    /// Writing to the network begins or has ended.
+    pub(super) fn writing(&self, begins: bool) {
+        let now = EPOCH.elapsed().as_millis() as u64 + 1;
+        self.writing_since.store(if begins { now } else { 0 }, Relaxed);
+    }
+
+    fn blocked_for(&self) -> Duration {
+        let now = EPOCH.elapsed().as_millis() as u64 + 1;
+        match self.writing_since.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now.saturating_sub(since)),
+        }
+    }
 }
 
 /// A connection's end of the hub.
@@ -262,6 +284,11 @@ impl Hub {
                 Err(mpsc::error::TrySendError::Full(item)) => full.push(Full { number, queue: entry.queue.clone(), item }),
             }
         }
+    }
+
+    /// How long the connection has been waiting for its client to read.
+    pub(super) fn blocked_for(&self, number: u64) -> Duration {
+        self.state().open.get(&number).map_or(Duration::ZERO, |entry| entry.counts.blocked_for())
     }
 
     /// Ends a connection that is too slow and takes its symbols, so that nothing more is put in.

@@ -54,6 +54,17 @@ impl Rig {
         serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap()
     }
 
+    /// The status once everything is played.
+    async fn finished(&self) -> Value {
+        loop {
+            let status = self.status().await;
+            if status["finished"] == true {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn stop(self) -> Summary {
         self.stop.send(()).unwrap();
         self.running.await.unwrap().unwrap()
@@ -241,6 +252,7 @@ async fn what_arrives_is_in_the_ledger_already() {
             assert!(text.contains(&format!(r#""n":{},"#, received.len())), "frame {} came before its line", received.len());
         }
     }
+    rig.finished().await;
     let summary = rig.stop().await;
     assert_eq!((summary.status.frames_sent, summary.status.trades_sent, summary.status.finished), (2000, 3000, true));
     let ledger = ledger(&folder);
@@ -401,19 +413,13 @@ async fn a_slow_client_is_waited_for_at_full_speed_and_dropped_at_market_speed()
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(client.texts(long.len()).await.len(), long.len());
-    assert_eq!(rig.stop().await.status.frames_sent, long.len() as u64);
+    assert_eq!(rig.finished().await["frames_sent"], long.len());
+    rig.stop().await;
 
     let rig = Rig::start(Options { speed: Speed::Times(1e6), ..options }).await;
     let mut client = rig.try_connect("demo", 4096).await.unwrap();
     client.subscribe(&["AIG"]).await;
-    loop {
-        let status = rig.status().await;
-        if status["finished"] == true {
-            assert_eq!(status["connections"], 0);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    assert_eq!(rig.finished().await["connections"], 0);
     let ledger = ledger(&folder);
     let close = of_kind(&ledger, "close").pop().unwrap();
     assert_eq!(close["why"], "the client is too slow: its queue is full");
@@ -429,13 +435,7 @@ async fn status_counts_what_was_sent() {
     assert_eq!((&before["connections"], &before["finished"]), (&json!(1), &json!(false)));
     client.subscribe(&["AIG", "BAC"]).await;
     client.texts(4).await;
-    let status = loop {
-        let status = rig.status().await;
-        if status["finished"] == true {
-            break status;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let status = rig.finished().await;
     let expected = json!({"conn": 1, "request_id": "session-1", "open": true, "subscriptions": 2, "sent": 4, "trades": 6});
     assert_eq!(status["per_connection"], json!([expected]));
     assert_eq!((&status["frames_sent"], &status["trades_sent"]), (&json!(4), &json!(6)));

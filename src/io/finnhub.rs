@@ -55,8 +55,7 @@ impl ConnectError {
 /// in no error text.
 pub async fn connect(url: &str, key: &Secret, session: SessionId, shard: &str, max_frame: usize) -> Result<Socket, ConnectError> {
     let address = |reason: String| ConnectError::Address { url: url.to_string(), reason };
-    let separator = if url.contains('?') { '&' } else { '?' };
-    let mut request = format!("{url}{separator}token={}", key.reveal())
+    let mut request = with_token(url, key)
         .into_client_request()
         .map_err(|_| address("not an address as wss://ws.finnhub.io".to_string()))?;
     let agent = concat!("tickmint/", env!("CARGO_PKG_VERSION"));
@@ -75,6 +74,15 @@ pub async fn connect(url: &str, key: &Secret, session: SessionId, shard: &str, m
     }
 }
 
+/// The address with the key. `wss://host?token=` is how Finnhub writes it; a path is added, since not
+/// every server takes a request line without one.
+fn with_token(url: &str, key: &Secret) -> String {
+    let (base, query) = url.split_once('?').map_or((url, String::new()), |(base, query)| (base, format!("{query}&")));
+    let host = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let slash = if host.contains('/') { "" } else { "/" };
+    format!("{base}{slash}?{query}token={}", key.reveal())
+}
+
 fn meaning(error: &tungstenite::Error, shard: &str, address: impl Fn(String) -> ConnectError) -> ConnectError {
     match error {
         tungstenite::Error::Http(response) if response.status() == StatusCode::UNAUTHORIZED => {
@@ -89,4 +97,16 @@ fn meaning(error: &tungstenite::Error, shard: &str, address: impl Fn(String) -> 
 /// Asks for a symbol's trades. There is no acknowledgement.
 pub fn subscribe(symbol: &str) -> Message {
     Message::text(serde_json::json!({ "type": "subscribe", "symbol": symbol }).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_has_a_path_and_the_key() {
+        let key = Secret::new("k");
+        assert_eq!(with_token("wss://ws.finnhub.io", &key), "wss://ws.finnhub.io/?token=k");
+        assert_eq!(with_token("ws://127.0.0.1:9/feed?x=1", &key), "ws://127.0.0.1:9/feed?x=1&token=k");
+    }
 }

@@ -304,9 +304,12 @@ impl Registry {
             return Err(SpawnError::BadId(id.clone()));
         }
         let mut entries = lock(&self.entries);
-        let ends =
-            |ancestor: &Arc<Member>| ancestor.is_stopping() && parent.is_some_and(|parent| parent.is_below(ancestor.path()));
-        if entries.closing || entries.members.iter().any(ends) {
+        // What has been stopped is no longer among the members, but its mark stays.
+        let ends = |parent: &Member| {
+            let takes_it_along = |other: &Arc<Member>| other.is_stopping() && parent.is_below(other.path());
+            parent.is_stopping() || entries.members.iter().any(takes_it_along)
+        };
+        if entries.closing || parent.is_some_and(ends) {
             return Err(SpawnError::Stopping(member.path().into()));
         }
         if entries.members.iter().any(|other| other.path() == member.path()) {

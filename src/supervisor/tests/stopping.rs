@@ -192,6 +192,8 @@ async fn a_supervisor_is_stopped_with_all_that_is_below_it() {
     assert_eq!(refused, Some(SpawnError::Stopping("shard/part/late".into())));
     assert_eq!(script.lines(), ["shard/part/session drained after 0", "shard/validator drained after 0"]);
     assert_eq!(other.send(Deed::Count).await, Ok(1));
+    let refused = shard.supervisor(ChildSpec::permanent("later"), policy()).err();
+    assert_eq!(refused, Some(SpawnError::Stopping("shard/later".into())), "what was stopped stays so");
     let paths: Vec<_> = root.registry.snapshot().into_iter().map(|report| report.path).collect();
     assert_eq!(paths, ["root", "shard-2"]);
 }
