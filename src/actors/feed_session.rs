@@ -16,7 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::config::{FeedConfig, Secret};
 use crate::domain::frame::Watchlist;
@@ -192,10 +192,8 @@ async fn once(parts: &Parts, stop: &watch::Receiver<bool>, attempt: &mut u32) ->
         tracing::error!(shard = shard.name, %error, "the spool takes no session");
         return LONG_WAIT.min(config.reconnect_max);
     }
-    for symbol in shard.symbols.iter() {
-        if socket.feed(finnhub::subscribe(symbol)).await.is_err() {
-            break; // the first read says why
-        }
+    if let Err(error) = subscribe(&mut socket, shard).await {
+        tracing::debug!(%error, "the first read will say why");
     }
     vitals.clear_note("feed");
     parts.metrics.connected(&parts.shard_metrics);
@@ -212,6 +210,13 @@ async fn once(parts: &Parts, stop: &watch::Receiver<bool>, attempt: &mut u32) ->
         End::SpoolFull => LONG_WAIT.min(config.reconnect_max),
         _ => back_off(config, attempt),
     }
+}
+
+async fn subscribe(socket: &mut Socket, shard: &Shard) -> Result<(), tungstenite::Error> {
+    for symbol in shard.symbols.iter() {
+        socket.feed(finnhub::subscribe(symbol)).await?;
+    }
+    socket.flush().await
 }
 
 fn back_off(config: &FeedConfig, attempt: &mut u32) -> Duration {

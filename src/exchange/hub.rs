@@ -304,6 +304,16 @@ impl Hub {
         let mut state = self.state();
         state.stopped = true;
         state.open.values().for_each(|entry| kick(entry, Kick::Stopped));
+        drop(state);
+        self.changed();
+    }
+
+    /// Completes when the exchange stops.
+    pub(super) async fn stopped(&self) {
+        let mut changes = self.changes();
+        while !self.state().stopped {
+            changes.changed().await.unwrap_or(()); // the sender is ours
+        }
     }
 
     /// The tape has ended: tells all connections. What has no room for that is handed back.

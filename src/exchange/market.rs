@@ -369,6 +369,13 @@ mod tests {
         }
         let equal = trades.windows(2).filter(|pair| pair[0] == pair[1]).count();
         assert!((0.12..0.28).contains(&share(equal, trades.len())), "{equal} of {}", trades.len());
+        let mut seconds: HashMap<i64, usize> = HashMap::new();
+        trades.iter().for_each(|trade| *seconds.entry(trade["t"].as_i64().unwrap() / 1000).or_default() += 1);
+        let (first, last) = (seconds.keys().min().unwrap(), seconds.keys().max().unwrap());
+        let mean = trades.len() as f64 / (last - first + 1) as f64;
+        assert!((45.0..100.0).contains(&mean), "72 a second were ordered: {mean}");
+        assert!(*seconds.values().max().unwrap() as f64 > 8.0 * mean, "bursts: {:?} at {mean}", seconds.values().max());
+
         let back = trades.windows(2).filter(|pair| pair[1]["t"].as_i64() < pair[0]["t"].as_i64()).count();
         assert!(back > 100, "time goes back: {back}");
 

@@ -8,10 +8,10 @@
 //! tape | market --> feeder --> hub --(a queue each)--> connection: mischief --> ledger --> socket
 //! ```
 //!
-//! * [`tape`], [`market`], [`tickers`], [`prints`]: where frames come from; [`frame`]: their text.
-//! * [`feeder`]: gives them out in time. [`hub`]: who is connected and wants what.
-//! * [`server`]: handshakes, keys, `GET /status`. [`connection`]: one client.
-//! * [`faults`]: what shall go wrong, as written; [`mischief`]: does it. [`ledger`]: what was sent.
+//! * `tape`, `market`, `tickers`, `prints`: where frames come from; `frame`: their text.
+//! * `feeder`: gives them out in time. `hub`: who is connected and wants what.
+//! * `server`: handshakes, keys, `GET /status`. `connection`: one client.
+//! * `faults`: what shall go wrong, as written; `mischief`: does it. `ledger`: what was sent.
 //!
 //! After a restart with the same ledger, connections are numbered on; the tape begins anew.
 

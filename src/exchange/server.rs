@@ -58,7 +58,11 @@ impl Desk {
     pub(super) async fn serve(self: Arc<Desk>, mut stream: TcpStream) -> Result<(), LedgerFailed> {
         // Small frames are to be seen at once; without it they only come later.
         stream.set_nodelay(true).ok();
-        let Ok(Some(head)) = timeout(HEAD_WITHIN, head(&stream)).await else { return Ok(()) };
+        let head = tokio::select! {
+            head = timeout(HEAD_WITHIN, head(&stream)) => head,
+            () = self.hub.stopped() => return Ok(()), // who says nothing must not hold up the end
+        };
+        let Ok(Some(head)) = head else { return Ok(()) };
         if !wants_upgrade(&head) {
             if let Err(error) = timeout(HEAD_WITHIN, self.answer(&mut stream, &head)).await.unwrap_or(Ok(())) {
                 tracing::debug!(%error, "a request was not answered");

@@ -448,6 +448,18 @@ async fn status_counts_what_was_sent() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
+    let (folder, options) = tape(&lines(1));
+    let rig = Rig::start(options).await;
+    let _mute = TcpStream::connect(rig.address).await.unwrap();
+    let mut client = rig.connect("demo").await;
+    let goodbye = tokio::spawn(async move { client.text().await });
+    rig.stop().await;
+    assert_eq!(goodbye.await.unwrap(), None);
+    assert_eq!(of_kind(&ledger(&folder), "close")[0]["why"], "the exchange stops");
+}
+
+#[tokio::test]
 async fn a_torn_tape_stops_the_exchange_with_its_line() {
     let mut torn = lines(3);
     torn.push(r#"{"data":[{"s""#.to_owned());
