@@ -2,6 +2,8 @@
 
 #[path = "model/mod.rs"]
 mod model;
+#[path = "pipeline/mod.rs"]
+mod pipeline;
 #[path = "stores/mod.rs"]
 mod stores;
 #[path = "support/mod.rs"]
