@@ -98,7 +98,11 @@ pub fn judge(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judge
         return whole(frame, Reason::Binary, "a binary message of a feed of text");
     }
     if frame.payload.len() > rules.max_frame_bytes {
-        return whole(frame, Reason::Overlong, format!("{} bytes, at most {} are expected", frame.payload.len(), rules.max_frame_bytes));
+        return whole(
+            frame,
+            Reason::Overlong,
+            format!("{} bytes, at most {} are expected", frame.payload.len(), rules.max_frame_bytes),
+        );
     }
     let parsed: Frame = match serde_json::from_slice(&frame.payload) {
         Ok(parsed) => parsed,
@@ -113,7 +117,11 @@ pub fn judge(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judge
             Judgement { kind: Kind::Error(text.clone()), ..whole(frame, Reason::ServerError, text) }
         }
         (Some(r#""trade""#), None) => whole(frame, Reason::WrongShape, "`data` is missing"),
-        (Some(kind), _) => whole(frame, Reason::WrongShape, format!("`type` is {}, which is not expected", &kind[..kind.floor_char_boundary(60)])),
+        (Some(kind), _) => whole(
+            frame,
+            Reason::WrongShape,
+            format!("`type` is {}, which is not expected", &kind[..kind.floor_char_boundary(60)]),
+        ),
         (None, _) => whole(frame, Reason::WrongShape, "`type` is missing"),
     }
 }
@@ -130,7 +138,11 @@ fn trades(frame: &RawFrame, data: &RawValue, previous: Option<&Bytes>, rules: &R
         Err(_) => return whole(frame, Reason::WrongShape, "`data` is not a list"),
     };
     if elements.len() > MAX_ELEMENTS {
-        return whole(frame, Reason::WrongShape, format!("`data` has {} elements, at most {MAX_ELEMENTS} are expected", elements.len()));
+        return whole(
+            frame,
+            Reason::WrongShape,
+            format!("`data` has {} elements, at most {MAX_ELEMENTS} are expected", elements.len()),
+        );
     }
     let repeat = if previous.is_some_and(|previous| *previous == frame.payload) { Flags::FRAME_REPEAT } else { Flags::default() };
     let begins = frame.payload.as_ptr() as usize;
@@ -198,8 +210,12 @@ mod tests {
         let unknown = TRADE.replace("AAPL", "MSFT");
         let frame = of(&[TRADE, &bad, "7", &unknown, TRADE]);
         let judgement = judge(&frame, None, &rules());
-        assert_eq!(reasons(&judgement), [None, Some(Reason::BadPrice), Some(Reason::WrongShape), Some(Reason::UnknownSymbol), None]);
-        let texts: Vec<_> = judgement.elements.iter().map(|e| &frame.payload[e.range.start as usize..e.range.end as usize]).collect();
+        assert_eq!(
+            reasons(&judgement),
+            [None, Some(Reason::BadPrice), Some(Reason::WrongShape), Some(Reason::UnknownSymbol), None]
+        );
+        let texts: Vec<_> =
+            judgement.elements.iter().map(|e| &frame.payload[e.range.start as usize..e.range.end as usize]).collect();
         assert_eq!(texts, [TRADE.as_bytes(), bad.as_bytes(), b"7", unknown.as_bytes(), TRADE.as_bytes()]);
     }
 

@@ -121,7 +121,6 @@ pub(super) fn end(process: &mut Process) -> Option<i32> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test's own thread, and no actor's")]
 pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -294,12 +294,9 @@ async fn a_failing_network_is_a_retry_whatever_the_server_did() {
 async fn a_server_that_does_not_answer_is_given_up_in_time_and_its_late_write_does_no_harm() {
     let Some(rig) = Rig::minio().await else { return };
     let (proxy, store) = rig.through_proxy();
-    let impatient = S3Store::new(S3Config {
-        endpoint: Some(proxy.endpoint()),
-        attempt_timeout: Duration::from_secs(1),
-        ..rig.config()
-    })
-    .unwrap();
+    let impatient =
+        S3Store::new(S3Config { endpoint: Some(proxy.endpoint()), attempt_timeout: Duration::from_secs(1), ..rig.config() })
+            .unwrap();
     proxy.inject(Rule::once(Fault::Hold).method("PUT"));
     // On a busy machine it may give up before the request is under way.
     while proxy.seen().is_empty() {
@@ -484,9 +481,7 @@ async fn measure(name: &str, store: &dyn Store) {
         store.first("_commit/trades/p0/").await.unwrap();
     }
     let first = rate(begun);
-    eprintln!(
-        "{name}: create {create:.0}/s, put {put:.0}/s (8 at once {put_by_eight:.0}/s), get {get:.0}/s, first {first:.0}/s"
-    );
+    eprintln!("{name}: create {create:.0}/s, put {put:.0}/s (8 at once {put_by_eight:.0}/s), get {get:.0}/s, first {first:.0}/s");
     for size in [Size { writers: 2, rounds: 20 }, Size { writers: 4, rounds: 20 }, Size::default()] {
         eprintln!("{name}: probe {size:?}: {:?}", probe(store, probe::FOLDER, size).await.unwrap().took.unwrap());
     }
