@@ -3,5 +3,6 @@
 pub mod domain;
 pub mod messages;
 pub mod config;
+pub mod http;
 pub mod io;
 pub mod telemetry;

@@ -1,0 +1,61 @@
+//! The web surface: probes, metrics, the numbers of the pipeline, the newest bars, and a page.
+//!
+//! It reads what others show (metrics, the supervisor's registry, the published Gold) and never asks
+//! an actor anything, so it answers truthfully while they hang. Only GET.
+//!
+//! | route | what | |
+//! |---|---|---|
+//! | `/livez` | whether the process is worth keeping | 200, 503; the only one without a token |
+//! | `/readyz` | whether each permanent actor runs | 200, 503 |
+//! | `/health` | status, alarms, all actors | always 200 |
+//! | `/metrics` | OpenMetrics text | |
+//! | `/api/pipeline` | counts and lags through the stages | |
+//! | `/api/bars` | the newest bars of Gold: `?symbol=`, `limit=`, `per_symbol=` | |
+//! | `/` | all of this for people | |
+
+mod api;
+mod base64;
+mod gold;
+mod guard;
+mod health;
+mod page;
+pub mod server;
+mod web;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::config::{Config, Secret};
+use crate::supervisor::Registry;
+use crate::telemetry::Metrics;
+use gold::Gold;
+use health::Standing;
+
+pub use server::{HttpError, Server};
+pub use web::Web;
+
+/// What the routes read. Cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    metrics: Arc<Metrics>,
+    actors: Registry,
+    gold: Option<Arc<Gold>>,
+    token: Option<Secret>,
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl State {
+    /// The state of a daemon with this config.
+    pub fn new(config: &Config, metrics: Arc<Metrics>, actors: Registry) -> State {
+        let gold_dir = config.warehouse.as_ref().map(|warehouse| warehouse.gold_dir.clone());
+        State::of(metrics, actors, gold_dir, config.http.token.clone())
+    }
+
+    fn of(metrics: Arc<Metrics>, actors: Registry, gold_dir: Option<PathBuf>, token: Option<Secret>) -> State {
+        let gold = gold_dir.map(|dir| Arc::new(Gold::new(dir)));
+        State { metrics, actors, gold, token, standing: Arc::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
