@@ -1,1 +1,49 @@
-fn main(){}
+//! The command line: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tickmint::commands::{self, chain, check, demo, exchange, run, status, verify};
+
+/// Streams live stock trades into a medallion lakehouse, exactly once, without Kafka Connect.
+#[derive(Parser)]
+#[command(version, about, after_help = commands::EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything on one machine, no keys, no services: exchange, daemon, warehouse, web page
+    Demo(demo::Args),
+    /// The daemon: from the WebSocket to Bronze, Silver and Gold
+    Run(run::Args),
+    /// An exchange that speaks Finnhub's WebSocket protocol, faults included
+    Exchange(exchange::Args),
+    /// Checks a config, the folders, the store and Python before anything runs
+    Check(check::Args),
+    /// What a running daemon does: its actors, their state and their lag
+    Status(status::Args),
+    /// Audits spool, chains, Bronze and Silver, and proves that nothing is lost or doubled
+    Verify(verify::Args),
+    /// Looks into the commit chain
+    #[command(subcommand)]
+    Chain(chain::Command),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Exchange(args) => exchange::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Chain(command) => chain::run(command),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("tickmint: {error:#}");
+        commands::exit_code_of(&error)
+    })
+}

@@ -18,6 +18,7 @@ pub const PRELUDE: usize = 1 + 2 * STREAMS;
 const FRAME: u8 = 1;
 const CONTROL: u8 = 2;
 const TICK: u8 = 3;
+const OPENED: u8 = 4;
 
 const BINARY: u8 = 1;
 const QUARANTINED: u8 = 0x80;
@@ -66,6 +67,19 @@ pub enum Control {
     SessionEnd(SessionEnd),
 }
 
+/// A connection was opened: known to the log only, so that a successor can tell of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The connection.
+    pub session: SessionId,
+    /// What it serves.
+    pub shard: String,
+    /// Its symbols.
+    pub symbols: Vec<String>,
+    /// When.
+    pub at: Micros,
+}
+
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -89,6 +103,8 @@ pub enum Entry {
         /// What it says.
         control: Control,
     },
+    /// A connection was opened; no record of any stream.
+    Opened(Opened),
     /// The hour has turned: moves the archive hour of idle partitions on.
     Tick {
         /// The hour that began.
@@ -107,6 +123,7 @@ impl Entry {
         match self {
             Entry::Frame { judged, .. } => judged.counts(),
             Entry::Control { .. } => [0, 1, 0],
+            Entry::Opened(_) => [0; STREAMS],
             Entry::Tick { .. } => [1; STREAMS],
         }
     }
@@ -117,6 +134,7 @@ impl Entry {
         let kind = match self {
             Entry::Frame { .. } => FRAME,
             Entry::Control { .. } => CONTROL,
+            Entry::Opened(_) => OPENED,
             Entry::Tick { .. } => TICK,
         };
         out.put_u8(kind);
@@ -133,6 +151,7 @@ impl Entry {
                 out.put_i64_le(*at);
                 serde_json::to_writer(out, control).expect("a control record has only string keys");
             }
+            Entry::Opened(opened) => serde_json::to_writer(out, opened).expect("it has only string keys"),
             Entry::Tick { hour } => out.put_i64_le(hour.0),
         }
     }
@@ -155,6 +174,7 @@ impl Entry {
                 need(&bytes, 8)?;
                 Ok(Entry::Tick { hour: Hour(bytes.get_i64_le()) })
             }
+            OPENED => serde_json::from_slice(&bytes).map(Entry::Opened).map_err(|_| Malformed("opened session")),
             _ => Err(Malformed("unknown kind")),
         }
     }
@@ -307,6 +327,7 @@ pub enum Payload {
 pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Record>) {
     match entry {
         Entry::Tick { hour } => out.push(Record { offset, received_at: hour.begins(), content: Content::Tick(hour) }),
+        Entry::Opened(_) => {}
         Entry::Control { delivery, seq, at, control } => {
             if stream == Stream::Gaps {
                 let content = Content::Data { delivery, seq, payload: Payload::Control(control) };

@@ -3,9 +3,11 @@
 
 pub mod chain;
 pub mod entry;
+pub mod frame;
 pub mod hour;
 pub mod identity;
 pub mod intervals;
 pub mod object;
 pub mod stream;
+pub mod trade;
 pub mod verdict;

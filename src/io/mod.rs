@@ -1,3 +1,9 @@
 //! The outside world: files, sockets, object stores. No actors here.
 
+pub mod finnhub;
+pub mod folder;
+#[cfg(any(test, feature = "faults"))]
+pub mod memory;
+pub mod probe;
+pub mod s3;
 pub mod store;

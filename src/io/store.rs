@@ -1,7 +1,26 @@
 //! An object store as the commit chain needs it: create if absent, put, get, list.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+use super::folder::FolderStore;
+use super::s3::S3Store;
+use crate::config::StoreConfig;
+
+/// Where chains stand. A slot is a decision: it must outlive what was decided on its strength, and
+/// nobody may delete it.
+pub(crate) const CHAINS: &str = "_commit/";
+
+/// The store that the config names. Nothing is asked of it yet, so a store that is down for now does
+/// not keep anybody from starting.
+pub fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config {
+        StoreConfig::Folder(root) => Arc::new(FolderStore::open(root)?),
+        StoreConfig::S3(config) => Arc::new(S3Store::new(config.clone())?),
+    })
+}
 
 /// What a store answers, or that it does not.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,9 +63,13 @@ pub enum Created {
     AlreadyThere,
 }
 
-/// A store of immutable objects. Keys are `/`-separated, relative, ASCII.
+/// A store of immutable objects. Keys are `/`-separated, relative, printable ASCII, and no segment begins
+/// with a dot.
 ///
-/// `create` must be atomic: of many at once, one gets [`Created::New`]. [`probe`] checks that.
+/// - `create` is atomic: of many at once, one gets [`Created::New`]. [`probe`](super::probe) checks that.
+/// - What was answered survives a power failure, as far as the store's disks do: an object that was
+///   created or put, one that was found to be there already, and a slot that was read.
+/// - A request is tried once. Whoever drops its future does not undo it: it may still be done, late.
 pub trait Store: Send + Sync + 'static {
     /// Creates the object if no other stands under its key.
     fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<Created, StoreError>>;
@@ -73,4 +96,41 @@ pub trait Store: Send + Sync + 'static {
 
     /// Where others (DuckDB, a person) find the object: a path or an `s3://` address.
     fn address(&self, key: &str) -> String;
+
+    /// What a process that reads those addresses needs in its environment; secrets among it.
+    fn environment(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// Refuses a key that would lead out of the store, or that one of the stores could not hold.
+pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), StoreError> {
+    let is_right = key.len() <= LONGEST_KEY && key.split('/').all(is_segment);
+    is_right.then_some(()).ok_or_else(|| StoreError::Refused {
+        operation,
+        key: key.to_owned(),
+        reason: format!(
+            "not a key: up to {LONGEST_KEY} printable ASCII characters without blanks and backslashes, in \
+             segments between slashes that are not empty and do not begin with a dot"
+        ),
+    })
+}
+
+/// Refuses a prefix that is neither empty nor a key and a slash.
+pub(crate) fn check_prefix(operation: &'static str, prefix: &str) -> Result<(), StoreError> {
+    match prefix.strip_suffix('/') {
+        Some(key) => check_key(operation, key),
+        None if prefix.is_empty() => Ok(()),
+        None => {
+            Err(StoreError::Refused { operation, key: prefix.to_owned(), reason: "a prefix ends with a slash".into() })
+        }
+    }
+}
+
+/// A file name may have 255 bytes, a path 4096, a key in S3 1024.
+const LONGEST_KEY: usize = 900;
+
+fn is_segment(segment: &str) -> bool {
+    let is_printable = segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    is_printable && !segment.is_empty() && !segment.starts_with('.') && segment.len() <= 255
 }

@@ -1,0 +1,210 @@
+//! Wires the actors: the only file that knows every one of them.
+//!
+//! ```text
+//! root ── http               probes, metrics, page
+//!      ├─ refiner            Gold from what is new in Bronze
+//!      ├─ writers/*          one per stream: log -> objects and slots
+//!      ├─ spool              the one durable log
+//!      └─ shards/*/          one supervisor a key: validator, session
+//! ```
+//!
+//! Children start top to bottom and stop bottom to top: the source ends first, each stage works off
+//! what it has accepted, then the next one ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::{Addr, Arbiter};
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::watch;
+
+use crate::actors::{feed_session, partition_writer, refiner, spool, validator};
+use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
+use crate::bronze::chain::Chain;
+use crate::bronze::poison::Poison;
+use crate::config::Config;
+use crate::domain::chain::ChainId;
+use crate::domain::frame::{Rules, Watchlist};
+use crate::domain::identity::LogId;
+use crate::domain::stream::Stream;
+use crate::http;
+use crate::io::store::{self, Store};
+use crate::spool::logs::{self, Logs};
+use crate::spool::writer::{LogWriter, create_dir_durably};
+use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
+use crate::telemetry::Metrics;
+use crate::warehouse::rounds::Rounds;
+
+/// How long one actor may take to drain. The writers have the most to do.
+const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// No turn of an actor's loop for this long means that it hangs.
+const STALL_AFTER: Duration = Duration::from_secs(20);
+
+/// What a running daemon is made of.
+pub struct App {
+    /// The tree.
+    pub root: Root,
+    /// Where objects go.
+    pub store: Arc<dyn Store>,
+    /// Held while the process lives: nobody else may use the folder.
+    _lock: FolderLock,
+}
+
+/// Starts everything. An error here is one that a restart does not cure: a wrong config, a folder
+/// that cannot be written, a store that is not safe.
+pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
+    let listener = http::server::bind(&config.http)?;
+    let lock = FolderLock::take(&config.spool.dir)?;
+    let store = store::open(&config.bronze.store)?;
+    let (logs, log, durable) = open_spool(config)?;
+
+    let root = Root::start(policy(3));
+    let feed = Arbiter::new();
+    let io = Arbiter::new();
+    let bronze = Arbiter::new();
+    let web = Arbiter::new();
+
+    let state = http::State::new(config, metrics.clone(), root.registry.clone());
+    root.top.spawn(child("http", DRAIN_WITHIN), &web.handle(), move |_, vitals| http::Web::new(vitals, listener, state))?;
+
+    if let Some(warehouse) = config.warehouse.clone() {
+        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let (every, store, metrics) = (warehouse.every, store.clone(), metrics.clone());
+        let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone()));
+        root.top.spawn(child("refiner", config.drain_within), &bronze.handle(), move |_, vitals| {
+            refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
+        })?;
+    }
+
+    let covered = Arc::new(OnceLock::new());
+    let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5))?;
+    let budget = Budget::new(config.bronze.memory);
+    for stream in Stream::ALL {
+        let archiver = archiver_of(stream, config, &store, &logs, &budget);
+        let (logs, covered, metrics) = (logs.clone(), covered.clone(), metrics.clone());
+        writers.spawn(child(stream.name(), DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
+            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, logs, covered, archiver })
+        })?;
+    }
+
+    let parts = (config.spool.clone(), logs.clone(), metrics.clone());
+    let spool = root.top.spawn(child("spool", DRAIN_WITHIN), &io.handle(), move |_, vitals| {
+        let (config, logs, metrics) = parts;
+        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable, metrics })
+    })?;
+    drop(covered.set(spool.clone().recipient()));
+
+    start_feed(config, &root, &feed, &spool, &metrics)?;
+    Ok(App { root, store, _lock: lock })
+}
+
+/// What remakes a writer's archiver after each restart.
+fn archiver_of(
+    stream: Stream,
+    config: &Config,
+    store: &Arc<dyn Store>,
+    logs: &Logs,
+    budget: &Arc<Budget>,
+) -> Arc<dyn Fn() -> Archiver + Send + Sync> {
+    let limits = Limits {
+        flush_bytes: config.bronze.flush_bytes,
+        flush_after: config.bronze.flush_after,
+        zstd_level: config.bronze.zstd_level,
+    };
+    let notes = config.data_dir.join(format!("poison-{stream}.json"));
+    let (store, logs, budget) = (store.clone(), logs.clone(), budget.clone());
+    Arc::new(move || {
+        let chain = Chain::new(ChainId { stream, partition: 0 }, store.clone());
+        let poison = Poison::load(notes.clone());
+        Archiver::new(Parts { chain, store: store.clone(), logs: logs.clone(), limits, budget: budget.clone(), poison })
+    })
+}
+
+/// Reads the logs of earlier lives and begins one of its own, which first tells of the sessions that
+/// died without a word.
+fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::spool::reader::LogView>)> {
+    let dir = &config.spool.dir;
+    let found = logs::find(dir).with_context(|| format!("the spool in {} cannot be read", dir.display()))?;
+    let id = LogId::generate();
+    let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)
+        .with_context(|| format!("no log can be begun in {}", dir.display()))?;
+    let now = jiff::Timestamp::now().as_microsecond();
+    for session in log.state().living() {
+        if let Some(end) = log.state().end_of(session, 0, now, "process_died") {
+            log.stage(&end);
+        }
+    }
+    log.sync().with_context(|| format!("the log in {} cannot be written", dir.display()))?;
+    let (durable, view) = watch::channel(log.view());
+    let logs = Logs::new(dir.clone(), found.dead, id, view);
+    Ok((logs, log, durable))
+}
+
+fn child(id: &str, drain_within: Duration) -> ChildSpec {
+    ChildSpec { drain_within, stall_after: STALL_AFTER, ..ChildSpec::permanent(id) }
+}
+
+/// A supervisor that fails itself when its children fail more than `max_restarts` times in 30 s. The
+/// numbers multiply over the levels, so the top has the smallest.
+fn policy(max_restarts: usize) -> Policy {
+    Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(30) }, ..Policy::default() }
+}
+
+/// Keeps a second daemon out of a spool folder, for as long as the process lives.
+struct FolderLock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] std::fs::File);
+
+impl FolderLock {
+    fn take(dir: &Path) -> Result<FolderLock> {
+        create_dir_durably(dir).with_context(|| format!("`spool.dir` is `{}`, which cannot be made: choose a folder that this user may write", dir.display()))?;
+        let path: PathBuf = dir.join("LOCK");
+        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("`spool.dir` is `{}`, where {} cannot be opened: choose a folder that this user may write", dir.display(), path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(FolderLock(file)),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display())
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+}
+
+/// One supervisor a shard: its validator, then its session.
+fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>, metrics: &Arc<Metrics>) -> Result<()> {
+    let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(5))?;
+    for (shard, key) in &config.feed.shards {
+        let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5))?;
+        let now = jiff::Timestamp::now().as_microsecond();
+        let watch = Arc::new(Watchlist::new(shard.symbols.iter(), now));
+        let micros = |span: Option<Duration>| span.map(|span| span.as_micros() as i64);
+        let rules = Rules {
+            watch: watch.clone(),
+            max_age: micros(config.validation.max_age),
+            max_ahead: micros(config.validation.max_ahead),
+            max_frame_bytes: config.feed.max_frame_bytes,
+        };
+        let (counted, append) = (metrics.clone(), spool.clone().recipient());
+        let validator = supervisor.spawn(child("validator", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
+            validator::Validator::new(validator::Parts { vitals, rules, metrics: counted, spool: append })
+        })?;
+        let (shard, key, feed, spool) = (shard.clone(), key.clone(), config.feed.clone(), spool.clone());
+        let (metrics, shard_metrics) = (metrics.clone(), metrics.shard(&shard.name));
+        supervisor.spawn(child("session", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
+            feed_session::FeedSession::new(feed_session::Parts {
+                vitals,
+                config: feed,
+                shard,
+                key,
+                metrics,
+                shard_metrics,
+                watch,
+                validator: validator.recipient(),
+                open: spool.clone().recipient(),
+                end: spool.recipient(),
+            })
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,560 @@
+//! Drains a log into a chain: what a partition writer does, one step at a time.
+//!
+//! In: records of one stream, in offset order. Out: objects and slots. Nothing in here is the
+//! truth: after a crash, or when another writer decided a slot, it starts from the chain again, and
+//! never from what it remembers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::chain::{Chain, ChainError};
+use super::encode::{self, Encoded};
+use super::poison::Poison;
+use crate::domain::chain::{Body, Carry, DataRange, Position, SLOT_VERSION, Slot, Tail};
+use crate::domain::entry::{Content, Record};
+use crate::domain::hour::Hour;
+use crate::domain::identity::{LogId, Micros};
+use crate::domain::object::{self, Form};
+use crate::domain::stream::STREAMS;
+use crate::io::store::Store;
+use crate::spool::logs::Logs;
+use crate::spool::reader::{Chunk, LogReader};
+
+/// What a record costs in memory beside its own bytes.
+const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
+
+/// When an object is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// At so many bytes of records.
+    pub flush_bytes: usize,
+    /// So long after its first record.
+    pub flush_after: Duration,
+    /// See [`encode::encode`].
+    pub zstd_level: i32,
+}
+
+/// How much all writers of this process hold together; the one that holds most must flush first.
+#[derive(Debug)]
+pub struct Budget {
+    cap: usize,
+    used: [AtomicUsize; STREAMS],
+}
+
+impl Budget {
+    /// A budget of `cap` bytes.
+    pub fn new(cap: usize) -> Arc<Budget> {
+        Arc::new(Budget { cap, used: Default::default() })
+    }
+
+    fn holds(&self, index: usize, bytes: usize) {
+        self.used[index].store(bytes, Relaxed);
+    }
+
+    fn must_flush(&self, index: usize) -> bool {
+        let used: Vec<usize> = self.used.iter().map(|used| used.load(Relaxed)).collect();
+        used.iter().sum::<usize>() > self.cap && used.iter().max() == used.get(index)
+    }
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The chain or the store.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The log cannot be read.
+    #[error("the spool cannot be read: {0}")]
+    Log(#[from] std::io::Error),
+}
+
+impl From<crate::io::store::StoreError> for ArchiveError {
+    fn from(error: crate::io::store::StoreError) -> ArchiveError {
+        ArchiveError::Chain(error.into())
+    }
+}
+
+impl ArchiveError {
+    /// Whether the same step may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ArchiveError::Chain(error) => error.is_retryable(),
+            ArchiveError::Log(_) => true,
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub enum Step {
+    /// Read or opened something; go on at once.
+    Progress,
+    /// A slot stands: ours or another's.
+    Decided(Box<Slot>),
+    /// Nothing to read, and what is open is not due before this instant (if anything is open).
+    Idle {
+        /// When the open object is due.
+        due: Option<Instant>,
+    },
+}
+
+/// Where the archiver stands in the chain and in the log.
+struct Open {
+    /// The place of the next slot.
+    at: Position,
+    log: LogId,
+    reader: Option<LogReader>,
+    /// What the next slot will hand on, as far as absorbed.
+    carry: Carry,
+    /// The offset behind what is absorbed.
+    absorbed: u64,
+    /// Read, and not yet absorbed.
+    pending: VecDeque<Record>,
+    /// The offset behind what is read.
+    read: u64,
+    /// To be archived by the next slot.
+    buffer: Vec<Record>,
+    buffer_bytes: usize,
+    /// When the first offset that is not covered by a slot was absorbed.
+    since: Option<Instant>,
+}
+
+/// A slot and its objects, ready to be sent as often as it takes.
+struct Prepared {
+    slot: Slot,
+    objects: Vec<(String, Bytes)>,
+}
+
+/// Drains the log of one stream into its chain.
+pub struct Archiver {
+    chain: Chain,
+    store: Arc<dyn Store>,
+    logs: Logs,
+    limits: Limits,
+    budget: Arc<Budget>,
+    poison: Poison,
+    writer: Uuid,
+    epoch: u64,
+    open: Option<Open>,
+    prepared: Option<Prepared>,
+}
+
+/// What an archiver works with.
+pub struct Parts {
+    /// The chain it extends.
+    pub chain: Chain,
+    /// Where objects go.
+    pub store: Arc<dyn Store>,
+    /// The logs it drains.
+    pub logs: Logs,
+    /// When objects are closed.
+    pub limits: Limits,
+    /// Shared with the other writers.
+    pub budget: Arc<Budget>,
+    /// Which records are left out.
+    pub poison: Poison,
+}
+
+impl Archiver {
+    /// An archiver that has not looked at anything yet.
+    pub fn new(parts: Parts) -> Archiver {
+        let Parts { chain, store, logs, limits, budget, poison } = parts;
+        let writer = Uuid::now_v7();
+        Archiver { chain, store, logs, limits, budget, poison, writer, epoch: 0, open: None, prepared: None }
+    }
+
+    /// Does the next thing that is to be done. With `flush`, what is open counts as due.
+    pub async fn step(&mut self, flush: bool) -> Result<Step, ArchiveError> {
+        if self.prepared.is_some() {
+            return self.commit().await;
+        }
+        if self.open.is_none() {
+            let tail = self.chain.tail().await?;
+            return self.begin(tail).await;
+        }
+        self.absorb();
+        if self.is_due(flush) {
+            self.prepare_data().await?;
+            return self.commit().await;
+        }
+        self.read().await
+    }
+
+    /// How many records of the log are not archived yet, and the receipt of the oldest of them that
+    /// has been read; `None` before the chain was read.
+    pub fn lag(&self) -> Option<(u64, Option<Micros>)> {
+        let open = self.open.as_ref()?;
+        let end = self.logs.view(open.log)?.end(self.chain.id.stream);
+        let oldest = open.buffer.first().or(open.pending.front());
+        Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
+    }
+
+    /// Takes up the chain at its tail. A generation of a log that is not here is closed.
+    async fn begin(&mut self, tail: Tail) -> Result<Step, ArchiveError> {
+        self.epoch += 1;
+        let stream = self.chain.id.stream;
+        let here = tail.incarnation.and_then(|log| Some((log, self.logs.view(log)?)));
+        let Some((log, view)) = here else {
+            let next = self.logs.after(None);
+            self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new() });
+            return self.commit().await;
+        };
+        if tail.next.start > view.end(stream) {
+            tracing::error!(chain = %self.chain.id, %log, tail = tail.next.start, end = view.end(stream), "the log has lost its end; what the chain has is kept");
+        }
+        self.open = Some(Open {
+            at: tail.next,
+            log,
+            reader: Some(LogReader::new(&self.logs.dir(log), stream)),
+            carry: tail.carry,
+            absorbed: tail.next.start,
+            pending: VecDeque::new(),
+            read: tail.next.start,
+            buffer: Vec::new(),
+            buffer_bytes: 0,
+            since: None,
+        });
+        Ok(Step::Progress)
+    }
+
+    /// Reads the next records, or finds out that there are none.
+    async fn read(&mut self) -> Result<Step, ArchiveError> {
+        let Some(open) = &mut self.open else { return Ok(Step::Progress) };
+        let due = open.since.map(|since| since + self.limits.flush_after);
+        // A dead log that was deleted meanwhile has been drained by everyone who needs it.
+        let view = self.logs.view(open.log).unwrap_or_default();
+        let (Some(mut reader), from) = (open.reader.take(), open.read) else {
+            self.open = None;
+            return Ok(Step::Progress);
+        };
+        let task = tokio::task::spawn_blocking(move || (reader.read(&view, from), reader));
+        let (chunk, reader) = task.await.map_err(std::io::Error::other)?;
+        open.reader = Some(reader);
+        match chunk? {
+            Chunk::Records { records, next } => {
+                open.pending.extend(records);
+                open.read = next;
+                Ok(Step::Progress)
+            }
+            Chunk::Lost { to } => {
+                if open.absorbed > open.at.start {
+                    self.prepare_data().await?;
+                } else {
+                    let body = Body::Gap { end: to - 1, reason: "the spool does not hold these records any more".to_string() };
+                    self.prepare(body, Vec::new());
+                }
+                self.commit().await
+            }
+            Chunk::End if open.log == self.logs.live() => Ok(Step::Idle { due }),
+            Chunk::End => {
+                if open.absorbed > open.at.start {
+                    self.prepare_data().await?;
+                } else {
+                    let next = self.logs.after(Some(open.log));
+                    self.prepare(Body::End { next }, Vec::new());
+                }
+                self.commit().await
+            }
+        }
+    }
+
+    /// Moves records from what was read into the open object, up to its limits.
+    fn absorb(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        while let Some(record) = open.pending.front() {
+            let hour = Hour::of(record.received_at);
+            let turns = open.carry.archive_hour.is_some_and(|reached| hour > reached);
+            if turns && !open.buffer.is_empty() || open.buffer_bytes >= self.limits.flush_bytes {
+                break;
+            }
+            let Some(record) = open.pending.pop_front() else { break };
+            open.carry.archive_hour = open.carry.archive_hour.max(Some(hour));
+            open.absorbed = record.offset + 1;
+            open.since.get_or_insert_with(Instant::now);
+            if let Content::Data { delivery, seq, .. } = &record.content
+                && open.carry.seen.insert(delivery.session, *seq)
+            {
+                open.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
+                open.buffer.push(record);
+            }
+        }
+        if open.pending.is_empty() {
+            open.absorbed = open.read;
+        }
+        self.budget.holds(self.chain.id.stream.index(), open.buffer_bytes);
+    }
+
+    fn is_due(&self, flush: bool) -> bool {
+        let Some(open) = &self.open else { return false };
+        let Some(since) = open.since else { return false };
+        // What stays behind after absorbing waits for the object to be closed.
+        let full = !open.pending.is_empty() || open.buffer_bytes >= self.limits.flush_bytes;
+        let drained = || self.logs.view(open.log).is_none_or(|view| open.read >= view.end(self.chain.id.stream));
+        full || since.elapsed() >= self.limits.flush_after
+            || flush && drained()
+            || self.budget.must_flush(self.chain.id.stream.index())
+    }
+
+    /// Makes the objects of what is absorbed, and the slot that commits them.
+    async fn prepare_data(&mut self) -> Result<(), ArchiveError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let end = open.absorbed - 1;
+        if open.buffer.is_empty() {
+            self.prepare(Body::Data { end, data: None }, Vec::new());
+            return Ok(());
+        }
+        let hour = open.carry.archive_hour.unwrap_or(Hour::of(open.buffer[0].received_at));
+        let (records, level, at, id) = (std::mem::take(&mut open.buffer), self.limits.zstd_level, open.at, self.chain.id);
+        let attempt = self.poison.attempt(open.log, records[0].offset, records[records.len() - 1].offset);
+        let work = move || encode::encode(id.stream, &records, level, attempt);
+        let encoded = match tokio::task::spawn_blocking(work).await {
+            Ok(encoded) => encoded,
+            // A panic of the encoder is the writer's own: its supervisor restarts it.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => return Err(std::io::Error::other(error).into()),
+            },
+        };
+        let Encoded { rows, raw, typed, min_time, max_time, event_hours, poison } = encoded;
+        let raw_ref = object::name(Form::Raw, id, hour, at, end, &raw);
+        let typed_ref = object::name(Form::Typed, id, hour, at, end, &typed);
+        let objects = vec![(raw_ref.key.clone(), Bytes::from(raw)), (typed_ref.key.clone(), Bytes::from(typed))];
+        let data = DataRange { rows, raw: raw_ref, typed: typed_ref, hour, min_time, max_time, event_hours, poison };
+        self.prepare(Body::Data { end, data: Some(data) }, objects);
+        Ok(())
+    }
+
+    fn prepare(&mut self, body: Body, objects: Vec<(String, Bytes)>) {
+        let Some(open) = &self.open else { return };
+        let tail = Tail { next: open.at, incarnation: Some(open.log), carry: open.carry.clone() };
+        self.prepared = Some(Prepared { slot: self.slot_at(&tail, body), objects });
+    }
+
+    fn slot_at(&self, tail: &Tail, body: Body) -> Slot {
+        Slot {
+            version: SLOT_VERSION,
+            stream: self.chain.id.stream,
+            partition: self.chain.id.partition,
+            position: tail.next,
+            incarnation: tail.incarnation,
+            body,
+            carry: tail.carry.clone(),
+            writer: self.writer,
+            epoch: self.epoch,
+            written_at: now(),
+            traceparent: None,
+        }
+    }
+
+    /// Sends what is prepared: the objects, and when they are answered for, the slot. After an error
+    /// the same is sent again by the next step.
+    async fn commit(&mut self) -> Result<Step, ArchiveError> {
+        let Some(prepared) = &self.prepared else { return Ok(Step::Progress) };
+        fail::fail_point!("archive.before-objects");
+        let puts = prepared.objects.iter().map(|(key, body)| self.store.put(key, body.clone()));
+        futures_util::future::try_join_all(puts).await?;
+        fail::fail_point!("archive.after-objects");
+        let stands = self.chain.decide(&prepared.slot).await?;
+        let ours = stands == prepared.slot;
+        self.prepared = None;
+        self.poison.passed();
+        self.budget.holds(self.chain.id.stream.index(), 0);
+        let tail = stands.tail();
+        match &mut self.open {
+            Some(open) if ours && tail.incarnation == Some(open.log) && tail.next.generation == open.at.generation => {
+                open.at = tail.next;
+                open.buffer_bytes = 0;
+                open.since = None;
+                if open.absorbed < tail.next.start {
+                    (open.absorbed, open.read) = (tail.next.start, tail.next.start); // a gap was passed
+                }
+            }
+            // Another decided, or the generation is closed: from the chain again.
+            _ => self.open = None,
+        }
+        Ok(Step::Decided(Box::new(stands)))
+    }
+}
+
+fn record_bytes(record: &Record) -> usize {
+    use crate::domain::entry::Payload;
+    match &record.content {
+        Content::Tick(_) => 0,
+        Content::Data { payload: Payload::Trade { raw, .. }, .. } => raw.len(),
+        Content::Data { payload: Payload::Quarantined { raw, detail, .. }, .. } => raw.len() + detail.len(),
+        Content::Data { payload: Payload::Control(_), .. } => 256,
+    }
+}
+
+fn now() -> Micros {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::audit;
+    use crate::domain::chain::ChainId;
+    use crate::domain::identity::SessionId;
+    use crate::domain::stream::Stream;
+    use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
+    use crate::io::folder::FolderStore;
+    use crate::messages::feed::{Append, OpenSession, Shard};
+    use crate::spool::commit::{Request, Room, commit};
+    use crate::spool::logs;
+    use crate::spool::reader::LogView;
+    use crate::spool::writer::LogWriter;
+
+    const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
+    const TRADE: &str = r#"{"c":["1"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5}"#;
+
+    /// One life of the process: a log, and what can be read of all logs in the folder.
+    struct Life {
+        log: LogWriter,
+        durable: watch::Sender<LogView>,
+        logs: Logs,
+    }
+
+    impl Life {
+        fn begin(spool: &Path) -> Life {
+            let id = LogId::generate();
+            let found = logs::find(spool).unwrap();
+            let log = LogWriter::create(spool, id, found.last.inherit(), 2000).unwrap();
+            let (durable, view) = watch::channel(log.view());
+            Life { log, durable, logs: Logs::new(spool.to_path_buf(), found.dead, id, view) }
+        }
+
+        fn open(&mut self) -> SessionId {
+            let session = SessionId::generate();
+            let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+            self.commit(Request::Open(OpenSession { session, shard }));
+            session
+        }
+
+        /// Frames of two trades each, received at hour `hour`.
+        fn append(&mut self, session: SessionId, numbers: std::ops::RangeInclusive<u32>, hour: i64) {
+            let frames = numbers.map(|number| {
+                let payload = Bytes::from(format!("{TRADE},{TRADE}"));
+                let length = TRADE.len() as u32;
+                let element = |start| Judged { range: start..start + length, verdict: Verdict::Trade(Flags::default()) };
+                let frame = RawFrame { number, received_at: Hour(hour).begins() + i64::from(number), payload, binary: false };
+                JudgedFrame { frame, elements: vec![element(0), element(length + 1)], traceparent: None }
+            });
+            self.commit(Request::Append(Append { session, frames: frames.collect() }));
+        }
+
+        fn commit(&mut self, request: Request) {
+            assert_eq!(commit(&mut self.log, &[request], ROOM, 0), [Ok(())]);
+            self.durable.send_replace(self.log.view());
+        }
+
+        fn archiver(&self, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
+            let id = ChainId { stream: Stream::Trades, partition: 0 };
+            Archiver::new(Parts {
+                chain: Chain::new(id, store.clone()),
+                store: store.clone(),
+                logs: self.logs.clone(),
+                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(3600), zstd_level: 1 },
+                budget: Budget::new(1 << 20),
+                poison: Poison::load(spool.join("poison.json")),
+            })
+        }
+    }
+
+    async fn drain(archiver: &mut Archiver) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        loop {
+            match archiver.step(true).await.unwrap() {
+                Step::Idle { due: None } => return slots,
+                Step::Decided(slot) => slots.push(*slot),
+                Step::Progress | Step::Idle { .. } => {}
+            }
+        }
+    }
+
+    fn store(dir: &Path) -> Arc<dyn Store> {
+        Arc::new(FolderStore::open(dir.join("bronze")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn all_lives_are_archived_once_in_the_order_of_their_logs() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut first = Life::begin(&spool);
+        let session = first.open();
+        first.append(session, 1..=40, 10);
+        drain(&mut first.archiver(&store, &spool)).await;
+        first.append(session, 41..=50, 10); // durable, and the process dies before it is archived
+        let mut second = Life::begin(&spool);
+        let session = second.open();
+        second.append(session, 1..=5, 11);
+        let slots = drain(&mut second.archiver(&store, &spool)).await;
+        assert!(slots.iter().any(|slot| matches!(slot.body, Body::End { .. })), "the old generation is closed");
+        let found = audit::bronze::read(&store, Some(&spool)).await.unwrap();
+        assert_eq!((found.archived[0], found.waiting[0], found.duplicated), (110, 0, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn two_writers_that_know_nothing_of_each_other_archive_everything_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        life.append(session, 1..=200, 10);
+        let (mut one, mut two) = (life.archiver(&store, &spool), life.archiver(&store, &spool));
+        tokio::join!(drain(&mut one), drain(&mut two));
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived[0], found.duplicated), (400, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_clone_of_the_folder_closes_and_reopens_and_nothing_is_archived_twice() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        let other = temp.path().join("clone");
+        std::fs::create_dir_all(&spool).unwrap();
+        std::fs::create_dir_all(&other).unwrap();
+        let (mut life, mut foreign) = (Life::begin(&spool), Life::begin(&other));
+        let (a, b) = (life.open(), foreign.open());
+        for round in 0..3 {
+            life.append(a, round * 10 + 1..=round * 10 + 10, 10);
+            foreign.append(b, round * 10 + 1..=round * 10 + 10, 10);
+            drain(&mut life.archiver(&store, &spool)).await;
+            drain(&mut foreign.archiver(&store, &other)).await;
+        }
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived[0], found.duplicated), (120, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn an_object_holds_one_hour_and_hours_never_go_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        for (numbers, hour) in [(1..=3, 10), (4..=6, 12), (7..=9, 11)] {
+            life.append(session, numbers, hour);
+        }
+        life.commit(Request::Tick(Hour(13)));
+        let slots = drain(&mut life.archiver(&store, &spool)).await;
+        let hours: Vec<_> = slots.iter().filter_map(|slot| Some((slot.data()?.hour.0, slot.data()?.rows))).collect();
+        assert_eq!(hours, [(10, 6), (12, 12)], "the clock went back: it stays in the hour reached");
+        assert_eq!(slots.last().unwrap().carry.archive_hour, Some(Hour(13)), "the tick moved an idle partition on");
+    }
+}

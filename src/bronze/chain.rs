@@ -1,0 +1,131 @@
+//! Reading and extending a chain in a store. Any number of writers may do so at once: each slot is
+//! decided by whoever creates it first, and everybody goes on from what then stands there.
+
+use std::sync::Arc;
+
+use crate::domain::chain::{ChainId, Position, SLOT_VERSION, Slot, Tail};
+use crate::io::store::{Store, StoreError};
+
+/// Why a chain cannot be read or extended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The store does not answer, or says no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A slot was written by a newer version: this one must not touch the chain.
+    #[error("slot {key} has version {found}, this program knows {SLOT_VERSION}: use the newer one")]
+    Newer {
+        /// The slot.
+        key: String,
+        /// Its version.
+        found: u64,
+    },
+    /// What stands there is no slot of this chain.
+    #[error("slot {key} is damaged: {reason}")]
+    Damaged {
+        /// The slot.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl ChainError {
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, ChainError::Store(error) if error.is_retryable())
+    }
+}
+
+/// One chain in one store.
+#[derive(Clone)]
+pub struct Chain {
+    /// Its name.
+    pub id: ChainId,
+    store: Arc<dyn Store>,
+}
+
+impl Chain {
+    /// The chain `id` of `store`.
+    pub fn new(id: ChainId, store: Arc<dyn Store>) -> Chain {
+        Chain { id, store }
+    }
+
+    /// The slot at `position`, or `None` where none stands yet.
+    pub async fn slot(&self, position: Position) -> Result<Option<Slot>, ChainError> {
+        let key = position.key(self.id);
+        let Some(bytes) = self.store.get(&key).await? else { return Ok(None) };
+        let damaged = |reason: String| ChainError::Damaged { key: key.clone(), reason };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let version = value["version"].as_u64().unwrap_or(0);
+        if version > u64::from(SLOT_VERSION) {
+            return Err(ChainError::Newer { key, found: version });
+        }
+        let slot: Slot = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        if slot.position != position || slot.stream != self.id.stream || slot.partition != self.id.partition {
+            return Err(damaged("its body is that of another place".to_string()));
+        }
+        Ok(Some(slot))
+    }
+
+    /// Where the chain stands: one listing of one key, then a read that must find nothing.
+    pub async fn tail(&self) -> Result<Tail, ChainError> {
+        let newest = self.store.first(&self.id.prefix()).await?;
+        let mut tail = match newest.and_then(|key| Position::from_key(self.id, &key)) {
+            Some(position) => match self.slot(position).await? {
+                Some(slot) => slot.tail(),
+                None => Tail::default(),
+            },
+            None => Tail::default(),
+        };
+        while let Some(slot) = self.slot(tail.next).await? {
+            tail = slot.tail();
+        }
+        Ok(tail)
+    }
+
+    /// Sends `slot`, then reads what stands in its place: it, or what another writer decided before.
+    /// The answer to the request does not matter; its own may have been lost and sent twice.
+    pub async fn decide(&self, slot: &Slot) -> Result<Slot, ChainError> {
+        let key = slot.position.key(self.id);
+        let body = serde_json::to_vec(slot).expect("a slot has only string keys");
+        fail::fail_point!("slot.before-create");
+        self.store.create(&key, body.into()).await?;
+        fail::fail_point!("slot.after-create");
+        let stands = self.slot(slot.position).await?;
+        let gone = || ChainError::Damaged { key, reason: "it was created and is not there".to_string() };
+        stands.ok_or_else(gone)
+    }
+}
+
+/// Follows a chain from a position on, slot by slot.
+pub struct Follower {
+    chain: Chain,
+    next: Position,
+}
+
+impl Follower {
+    /// Begins at `next`, which must be a place of the chain: the first, or one behind a slot.
+    pub fn new(chain: Chain, next: Position) -> Follower {
+        Follower { chain, next }
+    }
+
+    /// Where the next slot will stand.
+    pub fn position(&self) -> Position {
+        self.next
+    }
+
+    /// The chain's name.
+    pub fn id(&self) -> ChainId {
+        self.chain.id
+    }
+
+    /// The next slot, or `None` at the tail.
+    pub async fn next(&mut self) -> Result<Option<Slot>, ChainError> {
+        let slot = self.chain.slot(self.next).await?;
+        if let Some(slot) = &slot {
+            self.next = slot.tail().next;
+        }
+        Ok(slot)
+    }
+}

@@ -1,0 +1,162 @@
+//! Records to the two objects of a slot: raw (one JSON line a record, zstd) and typed (Parquet).
+//!
+//! Typed is a pure function of raw. A record's text is taken over verbatim; the columns come from
+//! reading that text again.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use base64::Engine;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::columns;
+use super::poison::Attempt;
+use crate::domain::entry::{Content, Payload, Record};
+use crate::domain::hour::Hour;
+use crate::domain::identity::Micros;
+use crate::domain::stream::Stream;
+use crate::domain::trade::Trade;
+
+/// Rows that become columns together: bounds the memory beside the output.
+const BATCH: usize = 8192;
+
+/// The two objects and what is in them.
+pub struct Encoded {
+    /// Records in raw.
+    pub rows: u64,
+    /// The raw object.
+    pub raw: Vec<u8>,
+    /// The typed object.
+    pub typed: Vec<u8>,
+    /// Bounds of the event times, of the receipt where there is none.
+    pub min_time: Micros,
+    /// See `min_time`.
+    pub max_time: Micros,
+    /// The event hours touched.
+    pub event_hours: Vec<Hour>,
+    /// Offsets left out of typed.
+    pub poison: Vec<u64>,
+}
+
+/// Encodes `records` (never empty, all with an identity) at the given zstd level. Blocks: a
+/// microsecond or so a record.
+///
+/// # Panics
+/// If a record that validation let through cannot be read again: see [`super::poison`].
+pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Attempt) -> Encoded {
+    let mut raw = zstd::Encoder::new(Vec::new(), zstd_level).expect("a buffer in memory takes everything");
+    let mut line = Vec::with_capacity(512);
+    let mut poison = Vec::new();
+    let (mut min_time, mut max_time) = (Micros::MAX, Micros::MIN);
+    let mut event_hours = BTreeSet::new();
+    let mut typed = TypedWriter::new(stream, zstd_level);
+    for chunk in records.chunks(BATCH) {
+        let mut builder = columns::Columns::new(stream, chunk.len());
+        for record in chunk {
+            line.clear();
+            write_line(record, &mut line);
+            raw.write_all(&line).expect("a buffer in memory takes everything");
+            if attempt.is_poison(record.offset) {
+                poison.push(record.offset);
+                continue;
+            }
+            let time = builder.push(record);
+            (min_time, max_time) = (min_time.min(time), max_time.max(time));
+            if Hour::of(time) != Hour::of(max_time) || event_hours.is_empty() {
+                event_hours.insert(Hour::of(time));
+            }
+            event_hours.insert(Hour::of(max_time));
+        }
+        typed.write(&builder.finish());
+    }
+    if poison.len() == records.len() {
+        (min_time, max_time) = (records[0].received_at, records[0].received_at);
+    }
+    let raw = raw.finish().expect("a buffer in memory takes everything");
+    let event_hours = event_hours.into_iter().collect();
+    Encoded { rows: records.len() as u64, raw, typed: typed.finish(), min_time, max_time, event_hours, poison }
+}
+
+struct TypedWriter(ArrowWriter<Vec<u8>>);
+
+impl TypedWriter {
+    fn new(stream: Stream, zstd_level: i32) -> TypedWriter {
+        let level = ZstdLevel::try_new(zstd_level).unwrap_or_default();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_created_by("tickmint".to_string())
+            .build();
+        let schema = Arc::new(columns::schema(stream));
+        TypedWriter(ArrowWriter::try_new(Vec::new(), schema, Some(properties)).expect("the schema is our own"))
+    }
+
+    fn write(&mut self, batch: &RecordBatch) {
+        self.0.write(batch).expect("the columns are of the schema");
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.0.into_inner().expect("a buffer in memory takes everything")
+    }
+}
+
+/// Appends a record as a line of the raw object.
+fn write_line(record: &Record, line: &mut Vec<u8>) {
+    let Content::Data { delivery, seq, payload } = &record.content else { return };
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let session = delivery.session.0.hyphenated().encode_lower(&mut id);
+    write!(
+        line,
+        r#"{{"session":"{session}","frame":{},"index":{},"seq":{seq},"offset":{},"received_at":{},"#,
+        delivery.frame, delivery.index, record.offset, record.received_at
+    )
+    .expect("a buffer in memory takes everything");
+    match payload {
+        Payload::Trade { raw, flags } => {
+            if flags.0 != 0 {
+                let names: Vec<_> = flags.names().collect();
+                member(line, "flags", &names);
+                line.push(b',');
+            }
+            text_member(line, raw);
+        }
+        Payload::Control(control) => {
+            let text = serde_json::to_string(control).expect("a control record has only string keys");
+            member(line, "raw", &text);
+        }
+        Payload::Quarantined { raw, reason, detail } => {
+            member(line, "reason", reason.name());
+            line.push(b',');
+            member(line, "detail", detail);
+            line.push(b',');
+            text_member(line, raw);
+        }
+    }
+    line.extend_from_slice(b"}\n");
+}
+
+/// The server's bytes: as a JSON string where they are text, else in base64.
+fn text_member(line: &mut Vec<u8>, raw: &[u8]) {
+    match std::str::from_utf8(raw) {
+        Ok(text) => member(line, "raw", text),
+        Err(_) => member(line, "raw_base64", &base64::engine::general_purpose::STANDARD.encode(raw)),
+    }
+}
+
+fn member<T: serde::Serialize + ?Sized>(line: &mut Vec<u8>, name: &str, value: &T) {
+    line.push(b'"');
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+    serde_json::to_writer(line, value).expect("a string or a list of them");
+}
+
+/// Reads a trade's text again. Validation has let it through, so it can be read.
+pub(super) fn reread(raw: &[u8]) -> Trade<'_> {
+    match Trade::parse(raw) {
+        Ok(trade) => trade,
+        Err(error) => panic!("a trade that was valid cannot be read again: {error}: {}", String::from_utf8_lossy(raw)),
+    }
+}

@@ -1,0 +1,12 @@
+//! Bronze: from a log to immutable objects and the slots that commit them. No actors here.
+//!
+//! * [`chain`]: where a chain stands, and following it slot by slot.
+//! * [`encode`], [`columns`]: records to a raw and a typed object.
+//! * [`poison`]: counts the records that kill their writer.
+//! * [`archiver`]: drains a log into a chain; what a partition writer does, step by step.
+
+pub mod archiver;
+pub mod chain;
+pub mod columns;
+pub mod encode;
+pub mod poison;

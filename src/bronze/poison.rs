@@ -1,0 +1,154 @@
+//! Records that kill their writer. The count must survive the crash, so it lies in a file.
+//!
+//! Before a range is encoded, the file says so; after its slot stands, the file is cleared. A writer
+//! that finds it not cleared died in there, and encodes that range *carefully*: it notes each record
+//! before it touches it. A record found in the file three times is poison: it stays in raw, is named
+//! in its slot, and is left out of typed.
+//!
+//! The notes are written and not fsynced: a crash of the process does not lose them, and a power
+//! cut only makes the counting begin again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::identity::LogId;
+
+/// So many deaths of its writer make a record poison.
+const DEATHS: u32 = 3;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Notes {
+    /// What is being encoded: a log and a range of its offsets.
+    attempt: Option<(LogId, u64, u64)>,
+    /// Deaths in the range that `careful` names, before it was encoded carefully.
+    #[serde(default)]
+    careful: Option<(LogId, u64, u64)>,
+    /// Deaths by offset.
+    #[serde(default)]
+    deaths: BTreeMap<u64, u32>,
+}
+
+/// The count of one chain's crashes.
+#[derive(Debug)]
+pub struct Poison {
+    path: PathBuf,
+    notes: Notes,
+}
+
+/// Leave to encode a range, record by record if need be.
+pub struct Attempt {
+    path: PathBuf,
+    log: LogId,
+    careful: Option<(u64, u64)>,
+    deaths: BTreeMap<u64, u32>,
+    poison: BTreeSet<u64>,
+}
+
+impl Poison {
+    /// Reads what the writer before left behind. A file that cannot be read counts as none.
+    pub fn load(path: PathBuf) -> Poison {
+        let text = std::fs::read(&path).unwrap_or_default();
+        let mut notes: Notes = serde_json::from_slice(&text).unwrap_or_default();
+        if let Some((log, low, high)) = notes.attempt.take() {
+            tracing::warn!(%log, low, high, "the writer died while it encoded these records");
+            if low == high {
+                // The range that was encoded carefully had killed once before.
+                *notes.deaths.entry(low).or_insert(1) += 1;
+            } else {
+                notes.careful = Some((log, low, high));
+            }
+        }
+        Poison { path, notes }
+    }
+
+    /// Notes that the records from `low` to `high` will be encoded.
+    pub fn attempt(&mut self, log: LogId, low: u64, high: u64) -> Attempt {
+        let careful = self.notes.careful.filter(|&(of, first, last)| of == log && first <= high && low <= last);
+        let deaths = if careful.is_some() { self.notes.deaths.clone() } else { BTreeMap::new() };
+        let poison = deaths.iter().filter(|(_, count)| **count >= DEATHS).map(|(offset, _)| *offset).collect();
+        let attempt = Attempt { path: self.path.clone(), log, careful: careful.map(|(_, a, b)| (a, b)), deaths, poison };
+        if attempt.careful.is_none() {
+            attempt.note(low, high);
+        }
+        attempt
+    }
+
+    /// What was attempted stands in a slot: nothing in it kills.
+    pub fn passed(&mut self) {
+        self.notes = Notes::default();
+        write(&self.path, &self.notes);
+    }
+}
+
+impl Attempt {
+    /// Called before a record is touched: whether it is poison and must be left alone.
+    pub fn is_poison(&self, offset: u64) -> bool {
+        if self.poison.contains(&offset) {
+            return true;
+        }
+        if self.careful.is_some() {
+            self.note(offset, offset);
+        }
+        false
+    }
+
+    fn note(&self, low: u64, high: u64) {
+        let careful = self.careful.map(|(first, last)| (self.log, first, last));
+        write(&self.path, &Notes { attempt: Some((self.log, low, high)), careful, deaths: self.deaths.clone() });
+    }
+}
+
+fn write(path: &PathBuf, notes: &Notes) {
+    let bytes = serde_json::to_vec(notes).expect("the keys are numbers and names");
+    if let Err(error) = std::fs::write(path, bytes) {
+        tracing::warn!(path = %path.display(), %error, "crashes of the writer cannot be counted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A writer that dies at `deadly`, as often as it takes, over new lives; returns how often it
+    /// died and what was left out at last.
+    fn lives(path: PathBuf, log: LogId, deadly: u64) -> (u32, Vec<u64>) {
+        for died in 0..10 {
+            let mut poison = Poison::load(path.clone());
+            let attempt = poison.attempt(log, 100, 199);
+            let mut left_out = Vec::new();
+            let survived = (100..200).all(|offset| {
+                if attempt.is_poison(offset) {
+                    left_out.push(offset);
+                    return true;
+                }
+                offset != deadly
+            });
+            if survived {
+                poison.passed();
+                return (died, left_out);
+            }
+        }
+        panic!("it never got past {deadly}");
+    }
+
+    #[test]
+    fn a_record_that_kills_three_times_is_left_out_and_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, log) = (temp.path().join("notes.json"), LogId::generate());
+        assert_eq!(lives(path.clone(), log, 150), (3, vec![150]));
+        assert_eq!(lives(path.clone(), log, 100), (3, vec![100]), "the count began anew");
+        assert_eq!(lives(path, log, 0), (0, vec![]));
+    }
+
+    #[test]
+    fn a_kill_from_outside_makes_no_record_poison() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, log) = (temp.path().join("notes.json"), LogId::generate());
+        for _ in 0..5 {
+            Poison::load(path.clone()).attempt(log, 0, 9);
+        }
+        assert_eq!(lives(path, log, 0), (0, vec![]));
+    }
+}

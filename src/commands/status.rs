@@ -1,0 +1,60 @@
+//! `tickmint status`: what a running daemon does, as a table.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::client;
+use crate::config::Config;
+
+/// Arguments of `status`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The config of the daemon
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the JSON of /health
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the daemon and prints.
+#[expect(clippy::print_stdout, reason = "the table is the output")]
+pub fn run(args: Args) -> Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    let health = super::block_on(client::get(config.http.listen, "/health", config.http.token.as_ref()))??;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&health)?);
+    } else {
+        print!("{}", table(&health));
+    }
+    let well = health["status"].as_str() == Some("ok");
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
+}
+
+fn table(health: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+    let mut out = format!("status {}, version {}\n\n", text(&health["status"]), text(&health["version"]));
+    out.push_str(&format!("{:<28} {:<9} {:>8} {:>12}  {}\n", "actor", "state", "restarts", "progress", "notes"));
+    for actor in health["actors"].as_array().into_iter().flatten() {
+        let notes: Vec<String> = actor["notes"].as_object().into_iter().flatten().map(|(name, note)| format!("{name}: {}", text(note))).collect();
+        let failure = match &actor["last_failure"] {
+            Value::Null => String::new(),
+            failure => format!("  last failure: {}", text(failure.get("reason").unwrap_or(failure))),
+        };
+        out.push_str(&format!(
+            "{:<28} {:<9} {:>8} {:>12}  {}{failure}\n",
+            text(&actor["path"]),
+            text(&actor["state"]),
+            text(&actor["restarts"]),
+            text(&actor["progress"]),
+            notes.join("; ")
+        ));
+    }
+    for alarm in health["alarms"].as_array().into_iter().flatten() {
+        out.push_str(&format!("! {}: {}\n", text(&alarm["name"]), text(&alarm["why"])));
+    }
+    out
+}

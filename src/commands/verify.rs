@@ -1,0 +1,87 @@
+//! `tickmint verify`: proves from outside that nothing is lost and nothing doubled.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::FAILED;
+use crate::audit;
+use crate::audit::report::Report;
+use crate::config::Config;
+use crate::io::store;
+use crate::warehouse::python;
+
+/// Arguments of `verify`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Reads files and tables, never the daemon; the daemon may run or be down. Exits with 0 only if
+nothing is lost and nothing doubled.
+
+Example:
+  tickmint verify --config tickmint.toml --ledger exchange.ledger")]
+pub struct Args {
+    /// The config of the daemon
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What an exchange of ours says that it sent
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Audits and prints.
+#[expect(clippy::print_stdout, reason = "the report is the output")]
+pub fn run(args: Args) -> Result<ExitCode> {
+    let config = Config::load_without_keys(&args.config)?;
+    let report = super::block_on(verify(&config, args.ledger.as_deref()))??;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", text(&report));
+    }
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// Audits everything that the config names.
+pub async fn verify(config: &Config, ledger: Option<&std::path::Path>) -> Result<Report> {
+    let store = store::open(&config.bronze.store)?;
+    let ledger = ledger.map(audit::ledger::read).transpose()?;
+    let found = audit::bronze::read(&store, Some(&config.spool.dir)).await?;
+    let mut report = audit::report::report(&found, ledger.as_ref());
+    if let Some(warehouse) = config.warehouse.as_ref().filter(|warehouse| warehouse.database.exists()) {
+        let python = match &warehouse.python {
+            Some(python) => python.clone(),
+            None => python::find_or_make(&warehouse.project_dir, |_| {}).await?,
+        };
+        let silver = audit::silver::read(&python, warehouse).await.context("Silver cannot be audited")?;
+        report.hold_against_silver(&silver);
+    }
+    Ok(report)
+}
+
+/// The report for people.
+pub fn text(report: &Report) -> String {
+    let count = |n: Option<u64>| n.map_or("-".to_string(), |n| n.to_string());
+    let mut text = String::new();
+    for (name, value, meaning) in [
+        ("sent", count(report.sent), "trades, by the exchange's ledger"),
+        ("not received", count(report.not_received), "of these, and covered by a gap or a session's end"),
+        ("durable", report.durable.to_string(), "trades in Bronze or in the spool"),
+        ("archived", report.archived.to_string(), "trades in Bronze"),
+        ("waiting", report.waiting.to_string(), "trades that only the spool has"),
+        ("silver", count(report.silver), "trades in Silver, rejected ones included"),
+        ("quarantined", report.quarantined.to_string(), "records that are no trades"),
+        ("gaps", report.gaps.to_string(), "outages of the feed"),
+        ("lost", report.lost.to_string(), "records"),
+        ("duplicated", report.duplicated.to_string(), "records"),
+    ] {
+        text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
+    }
+    for finding in &report.findings {
+        text.push_str(&format!("  ! {finding}\n"));
+    }
+    text
+}

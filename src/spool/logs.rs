@@ -1,0 +1,133 @@
+//! The logs of this machine: those of earlier lives, which are drained and then deleted, and the
+//! living one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use super::reader::LogView;
+use super::state::LogState;
+use super::writer::scan_log;
+use crate::domain::identity::LogId;
+
+/// All logs in a spool folder. Cheap to clone; all clones see the same.
+#[derive(Clone)]
+pub struct Logs {
+    dir: PathBuf,
+    live: LogId,
+    /// What is durable of the living log. Only a hint that there is more: the truth is the file.
+    durable: watch::Receiver<LogView>,
+    dead: Arc<RwLock<BTreeMap<LogId, LogView>>>,
+}
+
+/// What was found in a spool folder at the start of the process.
+pub struct Found {
+    /// The dead logs, oldest first.
+    pub dead: BTreeMap<LogId, LogView>,
+    /// What the newest of them says at its end.
+    pub last: LogState,
+}
+
+/// Reads all logs in `dir`. A folder in it that is not named by a log's id is left alone.
+pub fn find(dir: &Path) -> io::Result<Found> {
+    let mut found = Found { dead: BTreeMap::new(), last: LogState::default() };
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        ids.extend(name.to_str().and_then(|name| name.parse::<LogId>().ok()));
+    }
+    ids.sort_unstable();
+    for id in ids {
+        let (closed, state) = scan_log(&dir.join(id.to_string()))?;
+        if !closed.is_empty() {
+            found.last = state;
+        }
+        found.dead.insert(id, LogView { closed: Arc::new(closed), current: None });
+    }
+    Ok(found)
+}
+
+impl Logs {
+    /// The logs in `dir`: `dead` ones and the living one, whose durable part `durable` tells.
+    pub fn new(dir: PathBuf, dead: BTreeMap<LogId, LogView>, live: LogId, durable: watch::Receiver<LogView>) -> Logs {
+        Logs { dir, live, durable, dead: Arc::new(RwLock::new(dead)) }
+    }
+
+    /// The living log.
+    pub fn live(&self) -> LogId {
+        self.live
+    }
+
+    /// The folder of a log.
+    pub fn dir(&self, id: LogId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    /// What can be read of a log; `None` if it is not on this machine.
+    pub fn view(&self, id: LogId) -> Option<LogView> {
+        if id == self.live {
+            return Some(self.durable.borrow().clone());
+        }
+        self.dead.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The log to drain after `id`: the next one of this machine, or the oldest if `id` is not here.
+    pub fn after(&self, id: Option<LogId>) -> LogId {
+        let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
+        let known = id.filter(|id| dead.contains_key(id));
+        let next = match known {
+            Some(id) => dead.range(id..).nth(1),
+            None => dead.iter().next(),
+        };
+        next.map_or(self.live, |(id, _)| *id)
+    }
+
+    /// The dead logs that are still there, oldest first.
+    pub fn dead(&self) -> BTreeMap<LogId, LogView> {
+        self.dead.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Deletes a dead log. Blocks.
+    pub fn delete(&self, id: LogId) -> io::Result<()> {
+        self.dead.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        match std::fs::remove_dir_all(self.dir(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Resolves when more of the living log is durable; at once if that has happened since `seen`
+    /// was last marked. Never if the log's writer is gone.
+    pub fn watch(&self) -> watch::Receiver<LogView> {
+        self.durable.clone()
+    }
+
+    /// Bytes of all logs.
+    pub fn bytes(&self) -> u64 {
+        let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
+        dead.values().map(LogView::bytes).sum::<u64>() + self.durable.borrow().bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_logs_are_drained_in_the_order_of_their_lives_and_then_the_living_one() {
+        let (a, b, live) = (LogId::generate(), LogId::generate(), LogId::generate());
+        let (_sender, durable) = watch::channel(LogView::default());
+        let dead = [(a, LogView::default()), (b, LogView::default())].into_iter().collect();
+        let logs = Logs::new("/nowhere".into(), dead, live, durable);
+        assert_eq!(logs.after(None), a);
+        assert_eq!(logs.after(Some(LogId::generate())), a, "a log of another machine");
+        assert_eq!(logs.after(Some(a)), b);
+        assert_eq!(logs.after(Some(b)), live);
+        logs.delete(a).unwrap();
+        assert_eq!(logs.after(Some(a)), b);
+        assert!(logs.view(a).is_none());
+    }
+}

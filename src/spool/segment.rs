@@ -1,0 +1,214 @@
+//! A segment file: a header with all that a reader must know, then entries.
+//!
+//! `TICKLOG1 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
+//! each entry, little-endian. After a crash the file may end in the middle of an entry, or hold
+//! anything behind the last fsync: reading stops at the first entry that is not whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::state::LogState;
+use crate::domain::entry::{Entry, PRELUDE};
+use crate::domain::identity::{LogId, SessionId};
+use crate::domain::intervals::Seen;
+use crate::domain::stream::PerStream;
+
+const MAGIC: &[u8; 8] = b"TICKLOG1";
+
+/// Bytes before an entry: its length and its checksum.
+pub const ENTRY_HEADER: usize = 8;
+
+/// No entry is longer: one that claims to be is torn.
+pub const MAX_ENTRY: usize = 64 << 20;
+
+/// By whom a log is drained, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainedBy {
+    /// The partition writers of this machine: the spool is the log.
+    Bronze,
+}
+
+/// The head of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The log it belongs to.
+    pub log: LogId,
+    /// Its place in the log, from 0.
+    pub number: u32,
+    /// See [`DrainedBy`].
+    pub drained_by: DrainedBy,
+    /// What the log says up to here.
+    pub state: LogState,
+}
+
+/// The file of a segment.
+pub fn path(log_dir: &Path, number: u32) -> PathBuf {
+    log_dir.join(format!("{number:08}.seg"))
+}
+
+/// The numbers of a log's segments, in order.
+pub fn numbers(log_dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(log_dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|stem| stem.parse::<u32>().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+impl Header {
+    /// Its bytes in the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).expect("a header has only string keys");
+        let mut bytes = MAGIC.to_vec();
+        frame(&json, &mut bytes);
+        bytes
+    }
+}
+
+/// Appends `length | crc32c | body` to `out`.
+pub fn frame(body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+/// Encodes an entry at the end of `out`, framed.
+pub fn frame_entry(entry: &Entry, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(&[0; ENTRY_HEADER]);
+    entry.encode(out);
+    let body = &out[at + ENTRY_HEADER..];
+    let (length, crc) = (body.len() as u32, crc32c::crc32c(body));
+    out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Splits off the next framed body of `bytes`, or `None` where no whole one stands. Its checksum is
+/// not looked at.
+pub fn next_frame(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let crc = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
+    let body = bytes.get(ENTRY_HEADER..ENTRY_HEADER.checked_add(length)?)?;
+    Some((crc, body))
+}
+
+/// The sequence numbers that a segment holds, by session and stream: from, and up to (not included).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(BTreeMap<SessionId, PerStream<(u64, u64)>>);
+
+impl Ranges {
+    /// Notes the records of an entry.
+    pub fn note(&mut self, entry: &Entry) {
+        let (session, first) = match entry {
+            Entry::Frame { session, seq, .. } => (*session, *seq),
+            Entry::Control { delivery, seq, .. } => (delivery.session, [0, *seq, 0]),
+            Entry::Opened(_) | Entry::Tick { .. } => return,
+        };
+        let mut one = PerStream::default();
+        for ((range, first), count) in one.iter_mut().zip(first).zip(entry.counts()) {
+            *range = (first, first + u64::from(count));
+        }
+        self.add(session, one);
+    }
+
+    /// Adds what comes later in the log.
+    pub fn extend(&mut self, later: Ranges) {
+        for (session, ranges) in later.0 {
+            self.add(session, ranges);
+        }
+    }
+
+    fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
+        let ranges = self.0.entry(session).or_default();
+        for (range, (from, to)) in ranges.iter_mut().zip(later) {
+            if from < to {
+                *range = (if range.0 == range.1 { from } else { range.0 }, to);
+            }
+        }
+    }
+
+    /// Whether the chains have archived all of it.
+    pub fn are_covered(&self, seen: &PerStream<Arc<Seen>>) -> bool {
+        self.0.iter().all(|(session, ranges)| {
+            ranges.iter().zip(seen).all(|(&(from, to), seen)| from == to || seen.covers(*session, from, to - 1))
+        })
+    }
+}
+
+/// What a segment holds that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Its place in the log.
+    pub number: u32,
+    /// The offset of its first record, by stream.
+    pub base: PerStream<u64>,
+    /// The offset behind its last record, by stream.
+    pub end: PerStream<u64>,
+    /// Where its first entry stands.
+    pub body_at: u64,
+    /// Up to where it is valid and durable.
+    pub len: u64,
+    /// What must be in Bronze before it may be deleted.
+    pub ranges: Ranges,
+}
+
+/// Reads a segment's header. `Ok(None)` if the file ends before the header does or the header is
+/// damaged: the process died while it made the segment, and nothing was ever appended to it.
+pub fn read_header(file: &mut File) -> io::Result<Option<(Header, u64)>> {
+    let mut start = [0; MAGIC.len() + ENTRY_HEADER];
+    if !fill(file, &mut start)? || &start[..MAGIC.len()] != MAGIC {
+        return Ok(None);
+    }
+    let length = u32::from_le_bytes(start[8..12].try_into().expect("four bytes")) as usize;
+    if length > MAX_ENTRY {
+        return Ok(None);
+    }
+    let crc = u32::from_le_bytes(start[12..16].try_into().expect("four bytes"));
+    let mut json = vec![0; length];
+    if !fill(file, &mut json)? || crc32c::crc32c(&json) != crc {
+        return Ok(None);
+    }
+    let header = serde_json::from_slice(&json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((header, (start.len() + length) as u64)))
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a whole segment after a crash: what is valid in it, and what the log says at its end.
+pub fn scan(log_dir: &Path, number: u32) -> io::Result<Option<(SegmentView, LogState, Header)>> {
+    let mut file = File::open(path(log_dir, number))?;
+    let Some((header, body_at)) = read_header(&mut file)? else { return Ok(None) };
+    let (mut state, mut ranges) = (header.state.clone(), Ranges::default());
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest)?;
+    let rest = Bytes::from(rest);
+    let mut at = 0;
+    while let Some((crc, body)) = next_frame(&rest[at..]) {
+        if body.len() < PRELUDE || crc32c::crc32c(body) != crc {
+            break;
+        }
+        let length = body.len();
+        let Ok(entry) = Entry::decode(rest.slice(at + ENTRY_HEADER..at + ENTRY_HEADER + length)) else { break };
+        state.apply(&entry);
+        ranges.note(&entry);
+        at += ENTRY_HEADER + length;
+    }
+    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len: body_at + at as u64, ranges };
+    Ok(Some((view, state, header)))
+}

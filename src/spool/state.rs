@@ -1,0 +1,185 @@
+//! What a log says: offsets by stream, and for each session how far it got. The writer keeps it
+//! while it appends; after a crash it comes out of the last segment's header and entries.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::entry::{Control, Entry, Gap, Opened, SessionEnd};
+use crate::domain::identity::{Delivery, Micros, SessionId};
+use crate::domain::stream::{PerStream, Stream};
+
+/// How far a session got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// What it serves.
+    pub shard: String,
+    /// Its symbols.
+    pub symbols: Vec<String>,
+    /// The last frame in the log.
+    pub frames: u32,
+    /// The next sequence number, by stream.
+    pub records: PerStream<u64>,
+    /// When its last frame was read.
+    pub last_received_at: Option<Micros>,
+    /// Why it ended; `None` while it lives or if it died without a word.
+    pub ended: Option<String>,
+    /// The session before it, until the gap between the two is in the log.
+    pub after: Option<Previous>,
+}
+
+/// The session before, as the gap record needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    session: SessionId,
+    last_frame: u32,
+    last_received_at: Option<Micros>,
+    reason: String,
+}
+
+/// What a log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// The next offset, by stream.
+    pub next: PerStream<u64>,
+    /// Living sessions, and of each shard the last one.
+    pub sessions: BTreeMap<SessionId, SessionState>,
+    /// Of each shard the last session.
+    pub shards: BTreeMap<String, SessionId>,
+}
+
+impl LogState {
+    /// What a new log takes over from the one of the life before: sessions, not offsets.
+    pub fn inherit(&self) -> LogState {
+        LogState { next: PerStream::default(), ..self.clone() }
+    }
+
+    /// Notes an entry that stands in the log.
+    pub fn apply(&mut self, entry: &Entry) {
+        for (next, count) in self.next.iter_mut().zip(entry.counts()) {
+            *next += u64::from(count);
+        }
+        match entry {
+            Entry::Opened(opened) => self.opened(opened),
+            Entry::Tick { .. } => {}
+            Entry::Frame { session, judged, .. } => {
+                let counts = judged.counts();
+                if let Some(state) = self.sessions.get_mut(session) {
+                    state.frames = judged.frame.number;
+                    state.last_received_at = Some(judged.frame.received_at);
+                    for (next, count) in state.records.iter_mut().zip(counts) {
+                        *next += u64::from(count);
+                    }
+                }
+            }
+            Entry::Control { delivery, control, .. } => {
+                if let Some(state) = self.sessions.get_mut(&delivery.session) {
+                    state.records[Stream::Gaps.index()] += 1;
+                    match control {
+                        Control::Gap(gap) if gap.first_received_at.is_some() => state.after = None,
+                        Control::Gap(_) => {}
+                        Control::SessionEnd(end) => {
+                            state.ended = Some(end.reason.clone());
+                            state.frames = state.frames.max(end.frames);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: &Opened) {
+        let before = self.shards.insert(opened.shard.clone(), opened.session);
+        let after = before.and_then(|session| {
+            let last = self.sessions.remove(&session)?;
+            // One that never received anything leaves the outage open that was there before it.
+            last.after.or(Some(Previous {
+                session,
+                last_frame: last.frames,
+                last_received_at: last.last_received_at,
+                reason: last.ended.unwrap_or_else(|| "unknown".to_string()),
+            }))
+        });
+        let state = SessionState {
+            shard: opened.shard.clone(),
+            symbols: opened.symbols.clone(),
+            frames: 0,
+            records: PerStream::default(),
+            last_received_at: None,
+            ended: None,
+            after,
+        };
+        self.sessions.insert(opened.session, state);
+    }
+
+    /// The end of `session`, to be written by itself or by its successor; `None` if it has ended or
+    /// is not known.
+    pub fn end_of(&self, session: SessionId, frames: u32, at: Micros, reason: &str) -> Option<Entry> {
+        let state = self.sessions.get(&session).filter(|state| state.ended.is_none())?;
+        let frames = frames.max(state.frames);
+        let control = Control::SessionEnd(SessionEnd {
+            shard: state.shard.clone(),
+            frames,
+            records: state.records,
+            last_received_at: state.last_received_at,
+            reason: reason.to_string(),
+        });
+        let delivery = Delivery { session, frame: frames.saturating_add(1), index: 0 };
+        Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at, control })
+    }
+
+    /// The gap between `session` and the one before it, closed by its first receipt; `None` if there
+    /// was none before or the gap is in the log already.
+    pub fn gap_before(&self, session: SessionId, first_received_at: Micros) -> Option<Entry> {
+        let state = self.sessions.get(&session)?;
+        let previous = state.after.as_ref()?;
+        let control = Control::Gap(Gap {
+            shard: state.shard.clone(),
+            symbols: state.symbols.clone(),
+            previous_session: previous.session,
+            last_frame: previous.last_frame,
+            last_received_at: previous.last_received_at,
+            first_received_at: Some(first_received_at),
+            reason: previous.reason.clone(),
+        });
+        let delivery = Delivery { session, frame: 0, index: 0 };
+        Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at: first_received_at, control })
+    }
+
+    /// Living sessions: those whose end is not in the log.
+    pub fn living(&self) -> Vec<SessionId> {
+        self.sessions.iter().filter(|(_, state)| state.ended.is_none()).map(|(session, _)| *session).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(state: &mut LogState) -> SessionId {
+        let session = SessionId::generate();
+        let opened = Opened { session, shard: "shard-1".into(), symbols: vec!["AAPL".into()], at: 1 };
+        state.apply(&Entry::Opened(opened));
+        session
+    }
+
+    #[test]
+    fn a_successor_writes_the_end_of_the_dead_and_the_gap_between() {
+        let mut state = LogState::default();
+        let first = open(&mut state);
+        assert_eq!(state.gap_before(first, 9), None, "nothing was before the first");
+        let mut state = state.inherit();
+        let end = state.end_of(first, 0, 5, "process_died").unwrap();
+        state.apply(&end);
+        assert_eq!(state.end_of(first, 0, 5, "again"), None);
+        let second = open(&mut state);
+        let gap = state.gap_before(second, 9).unwrap();
+        let Entry::Control { control: Control::Gap(found), delivery, .. } = &gap else { panic!("{gap:?}") };
+        assert_eq!((found.previous_session, found.reason.as_str(), found.first_received_at), (first, "process_died", Some(9)));
+        assert_eq!((delivery.session, delivery.frame), (second, 0));
+        state.apply(&gap);
+        assert_eq!(state.gap_before(second, 10), None);
+        assert_eq!(state.living(), [second]);
+        assert_eq!(state.next, [0, 2, 0]);
+    }
+}

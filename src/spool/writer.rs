@@ -1,0 +1,376 @@
+//! Appends to the log of this life.
+//!
+//! Entries are staged in memory, then written and fsynced together. What the disk refuses is rolled
+//! back whole: the file is cut to its last durable length and the state is that of the last fsync,
+//! so the callers may send the same again.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::reader::LogView;
+use super::segment::{self, DrainedBy, Header, Ranges, SegmentView, frame_entry};
+use super::state::LogState;
+use crate::domain::entry::Entry;
+use crate::domain::identity::LogId;
+
+/// The open log.
+#[derive(Debug)]
+pub struct LogWriter {
+    dir: PathBuf,
+    id: LogId,
+    segment_bytes: u64,
+    file: File,
+    closed: Arc<VecDeque<SegmentView>>,
+    current: SegmentView,
+    /// With what is staged.
+    state: LogState,
+    /// Without it.
+    durable: LogState,
+    /// Of what is staged.
+    ranges: Ranges,
+    staged: Vec<u8>,
+    /// A rollback did not succeed: it comes before anything else.
+    dirty: bool,
+}
+
+/// Makes the folder and fsyncs its parent, so that it is there after a power cut.
+pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    if let Some(parent) = dir.parent() {
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl LogWriter {
+    /// Makes a new log in `spool_dir` that goes on with the sessions of `inherited`.
+    pub fn create(spool_dir: &Path, id: LogId, inherited: LogState, segment_bytes: u64) -> io::Result<LogWriter> {
+        let dir = spool_dir.join(id.to_string());
+        create_dir_durably(&dir)?;
+        let (file, current) = new_segment(&dir, id, 0, &inherited)?;
+        let durable = inherited.clone();
+        let closed = Arc::default();
+        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state: inherited, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
+    }
+
+    /// Goes on with the log of this life after its actor was restarted: reads what is there, makes
+    /// sure it is durable, and begins a new segment behind it.
+    pub fn reopen(spool_dir: &Path, id: LogId, segment_bytes: u64) -> io::Result<LogWriter> {
+        let dir = spool_dir.join(id.to_string());
+        let (closed, state) = scan_log(&dir)?;
+        let number = closed.back().map_or(0, |last| last.number + 1);
+        let (file, current) = new_segment(&dir, id, number, &state)?;
+        let durable = state.clone();
+        let closed = Arc::new(closed);
+        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
+    }
+
+    /// The log's id.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// What the log says, staged entries included.
+    pub fn state(&self) -> &LogState {
+        &self.state
+    }
+
+    /// What of it can be read.
+    pub fn view(&self) -> LogView {
+        LogView { closed: self.closed.clone(), current: Some(self.current.clone()) }
+    }
+
+    /// Bytes on disk and staged.
+    pub fn bytes(&self) -> u64 {
+        self.view().bytes() + self.staged.len() as u64
+    }
+
+    /// Adds an entry to the next [`LogWriter::sync`].
+    pub fn stage(&mut self, entry: &Entry) {
+        frame_entry(entry, &mut self.staged);
+        self.state.apply(entry);
+        self.ranges.note(entry);
+    }
+
+    /// Whether anything is staged.
+    pub fn is_staged(&self) -> bool {
+        !self.staged.is_empty()
+    }
+
+    /// Writes what is staged and makes it durable. Blocks. After an error nothing of it stands, and
+    /// the same may be staged again.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let done = self.try_sync();
+        if done.is_err() {
+            self.staged.clear();
+            self.state = self.durable.clone();
+            self.ranges = Ranges::default();
+            self.dirty = self.file.set_len(self.current.len).is_err();
+        }
+        done
+    }
+
+    fn try_sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.file.set_len(self.current.len)?;
+            self.dirty = false;
+        }
+        if self.current.len > self.current.body_at && self.current.len + self.staged.len() as u64 > self.segment_bytes {
+            self.rotate()?;
+        }
+        self.file.write_all_at(&self.staged, self.current.len)?;
+        fail::fail_point!("spool.before-fsync");
+        self.file.sync_data()?;
+        fail::fail_point!("spool.after-fsync");
+        self.current.len += self.staged.len() as u64;
+        self.current.end = self.state.next;
+        self.current.ranges.extend(std::mem::take(&mut self.ranges));
+        self.durable.clone_from(&self.state);
+        self.staged.clear();
+        Ok(())
+    }
+
+    /// Closes the segment and begins the next one. Its header is the state without what is staged.
+    fn rotate(&mut self) -> io::Result<()> {
+        let (file, next) = new_segment(&self.dir, self.id, self.current.number + 1, &self.durable)?;
+        self.file = file;
+        let full = std::mem::replace(&mut self.current, next);
+        Arc::make_mut(&mut self.closed).push_back(full);
+        Ok(())
+    }
+
+    /// Deletes closed segments from the front while `done` says that Bronze has all of them.
+    pub fn delete_while(&mut self, mut done: impl FnMut(&SegmentView) -> bool) -> io::Result<Vec<u32>> {
+        let mut deleted = Vec::new();
+        while let Some(first) = self.closed.front().filter(|first| done(first)) {
+            let number = first.number;
+            // Out of the view first: a reader that still has it open goes on reading its file.
+            Arc::make_mut(&mut self.closed).pop_front();
+            remove(&segment::path(&self.dir, number))?;
+            deleted.push(number);
+        }
+        Ok(deleted)
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Result<(File, SegmentView)> {
+    let header = Header { log, number, drained_by: DrainedBy::Bronze, state: state.clone() }.encode();
+    let path = segment::path(dir, number);
+    // Truncates one that a crash or a full disk left without a whole header.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.write_all_at(&header, 0)?;
+    file.sync_all()?;
+    sync_dir(dir)?;
+    let body_at = header.len() as u64;
+    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at, ranges: Ranges::default() }))
+}
+
+/// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
+/// end. What was valid but perhaps not yet durable is made durable.
+pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
+    let mut views = VecDeque::new();
+    let mut last_state = LogState::default();
+    for number in segment::numbers(dir)? {
+        let Some((view, state, header)) = segment::scan(dir, number)? else { continue };
+        if header.number != number {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} says that it is segment {}", segment::path(dir, number).display(), header.number)));
+        }
+        File::open(segment::path(dir, number))?.sync_data()?;
+        last_state = state;
+        views.push_back(view);
+    }
+    Ok((views, last_state))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::reader::{Chunk, LogReader};
+    use super::*;
+    use crate::domain::entry::{Content, Opened};
+    use crate::domain::hour::Hour;
+    use crate::domain::identity::SessionId;
+    use crate::domain::stream::Stream;
+    use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Reason, Verdict};
+
+    fn frame(session: SessionId, state: &LogState, number: u32, trades: usize, bad: bool) -> Entry {
+        let mut elements: Vec<Judged> =
+            (0..trades).map(|i| Judged { range: i as u32..i as u32 + 1, verdict: Verdict::Trade(Flags::default()) }).collect();
+        if bad {
+            let verdict = Verdict::Quarantined { reason: Reason::BadPrice, detail: "x".into() };
+            elements.push(Judged { range: 0..1, verdict });
+        }
+        let frame = RawFrame { number, received_at: number.into(), payload: Bytes::from_static(b"0123456789"), binary: false };
+        let seq = state.sessions[&session].records;
+        Entry::Frame { session, seq, judged: JudgedFrame { frame, elements, traceparent: None } }
+    }
+
+    fn open(log: &mut LogWriter) -> SessionId {
+        let session = SessionId::generate();
+        log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
+        session
+    }
+
+    /// Reads all of a stream: (offset, seq) of each record; panics on a hole.
+    fn read_all(dir: &Path, view: &LogView, stream: Stream) -> Vec<(u64, u64)> {
+        let (mut reader, mut from, mut all) = (LogReader::new(dir, stream), 0, Vec::new());
+        loop {
+            match reader.read(view, from).unwrap() {
+                Chunk::End => return all,
+                Chunk::Lost { to } => panic!("{from}..{to} is lost"),
+                Chunk::Records { records, next } => {
+                    all.extend(records.into_iter().map(|record| match record.content {
+                        Content::Data { seq, .. } => (record.offset, seq),
+                        Content::Tick(_) => (record.offset, u64::MAX),
+                    }));
+                    assert!(next > from);
+                    from = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_stream_reads_its_own_records_over_many_segments() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 600).unwrap();
+        let session = open(&mut log);
+        for number in 1..=50 {
+            let entry = frame(session, log.state(), number, 3, number % 5 == 0);
+            log.stage(&entry);
+            log.sync().unwrap();
+        }
+        log.stage(&Entry::Tick { hour: Hour(1) });
+        log.sync().unwrap();
+        assert!(log.view().closed.len() > 5);
+        let dir = temp.path().join(log.id().to_string());
+        let mut trades: Vec<_> = (0..150).map(|n| (n, n)).collect();
+        trades.push((150, u64::MAX));
+        assert_eq!(read_all(&dir, &log.view(), Stream::Trades), trades);
+        assert_eq!(read_all(&dir, &log.view(), Stream::Quarantine).len(), 11);
+        assert_eq!(read_all(&dir, &log.view(), Stream::Gaps), [(0, u64::MAX)]);
+    }
+
+    #[test]
+    fn what_is_staged_but_not_synced_is_not_in_the_view() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 1 << 20).unwrap();
+        let session = open(&mut log);
+        let entry = frame(session, log.state(), 1, 3, false);
+        log.stage(&entry);
+        assert_eq!(log.view().end(Stream::Trades), 0);
+        log.sync().unwrap();
+        assert_eq!(log.view().end(Stream::Trades), 3);
+    }
+
+    #[test]
+    fn deleted_segments_are_lost_to_a_reader_that_comes_too_late() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 300).unwrap();
+        let session = open(&mut log);
+        for number in 1..=20 {
+            let entry = frame(session, log.state(), number, 2, false);
+            log.stage(&entry);
+            log.sync().unwrap();
+        }
+        let keep = log.view().closed[2].clone();
+        assert_eq!(log.delete_while(|segment| segment.number < keep.number).unwrap(), [0, 1]);
+        let dir = temp.path().join(log.id().to_string());
+        let first = LogReader::new(&dir, Stream::Trades).read(&log.view(), 0).unwrap();
+        assert!(matches!(first, Chunk::Lost { to } if to == keep.base[0]), "{first:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        /// What was durable is read back whatever a crash leaves behind it: a torn tail, garbage.
+        #[test]
+        fn after_a_crash_all_that_was_durable_is_there(frames in 1u32..30, durable in 0u32..30, garbage in prop::collection::vec(any::<u8>(), 0..200), cut in any::<prop::sample::Index>()) {
+            let temp = tempfile::tempdir().unwrap();
+            let id = LogId::generate();
+            let mut log = LogWriter::create(temp.path(), id, LogState::default(), 500).unwrap();
+            let session = open(&mut log);
+            log.sync().unwrap();
+            for number in 1..=durable.min(frames) {
+                let entry = frame(session, log.state(), number, 2, false);
+                log.stage(&entry);
+                log.sync().unwrap();
+            }
+            let (promised, state) = (log.view(), log.state().clone());
+            // Not acknowledged: a part of it may be on disk, or something else altogether.
+            let mut torn = Vec::new();
+            frame_entry(&frame(session, log.state(), frames + 1, 2, false), &mut torn);
+            torn.truncate(cut.index(torn.len()));
+            torn.extend(garbage);
+            let current = promised.current.clone().unwrap();
+            log.file.write_all_at(&torn, current.len).unwrap();
+            drop(log);
+
+            let reopened = LogWriter::reopen(temp.path(), id, 500).unwrap();
+            let dir = temp.path().join(id.to_string());
+            let found = read_all(&dir, &reopened.view(), Stream::Trades);
+            prop_assert!(found.len() as u64 >= promised.end(Stream::Trades));
+            prop_assert_eq!(&found[..], &(0..found.len() as u64).map(|n| (n, n)).collect::<Vec<_>>()[..]);
+            if found.len() as u64 == promised.end(Stream::Trades) {
+                prop_assert_eq!(reopened.state(), &state);
+            }
+        }
+
+        /// A flipped byte in the middle costs records, and the reader says which; it never invents
+        /// any and never panics.
+        #[test]
+        fn a_flipped_byte_is_found_and_named(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let temp = tempfile::tempdir().unwrap();
+            let id = LogId::generate();
+            let mut log = LogWriter::create(temp.path(), id, LogState::default(), 400).unwrap();
+            let session = open(&mut log);
+            for number in 1..=20 {
+                let entry = frame(session, log.state(), number, 2, false);
+                log.stage(&entry);
+                log.sync().unwrap();
+            }
+            let dir = temp.path().join(id.to_string());
+            let file = segment::path(&dir, log.view().closed[3].number);
+            let mut bytes = std::fs::read(&file).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            std::fs::write(&file, bytes).unwrap();
+
+            let view = log.view();
+            let (mut reader, mut from, mut read, mut lost) = (LogReader::new(&dir, Stream::Trades), 0, 0, 0);
+            loop {
+                match reader.read(&view, from).unwrap() {
+                    Chunk::End => break,
+                    Chunk::Lost { to } => { prop_assert!(to > from); lost += to - from; from = to; }
+                    Chunk::Records { records, next } => {
+                        for record in &records {
+                            let same = matches!(record.content, Content::Data { seq, .. } if seq == record.offset);
+                            prop_assert!(same, "{:?}", record);
+                        }
+                        read += records.len() as u64;
+                        prop_assert!(next > from || records.is_empty());
+                        from = next;
+                    }
+                }
+            }
+            prop_assert_eq!(read + lost, 40);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The refiner process: started, spoken to over its pipes, killed when it hangs. It ends by itself
+//! when its standard input closes, so it never outlives the daemon.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::protocol::{self, Done, Event, SlotRow, TailRow, VERSION};
+use crate::config::WarehouseConfig;
+use crate::io::store::Store;
+
+/// Python, dbt and DuckDB are loaded and the project is parsed within this.
+const START_WITHIN: Duration = Duration::from_secs(120);
+
+/// It finishes what it does, or is killed, within this.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a round was not refined.
+#[derive(Debug, thiserror::Error)]
+pub enum RefineError {
+    /// The process is gone, hangs or speaks nonsense: it must be started anew.
+    #[error("the refiner process {0}")]
+    Process(String),
+    /// dbt or DuckDB says no. Gold stays at the last good version.
+    #[error("the warehouse failed in {phase}: {error}")]
+    Failed {
+        /// Where.
+        phase: String,
+        /// Why.
+        error: String,
+    },
+}
+
+/// The running process.
+pub struct Refinery {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    next_id: u64,
+}
+
+/// What it said when it came up.
+pub struct Hello {
+    /// The last run that was published.
+    pub run: u64,
+    /// What it has of each chain.
+    pub tails: std::collections::BTreeMap<String, TailRow>,
+}
+
+impl Refinery {
+    /// Starts it and waits until it is up.
+    pub async fn start(python: &std::path::Path, config: &WarehouseConfig, store: &dyn Store) -> Result<(Refinery, Hello), RefineError> {
+        let vars = serde_json::json!({ "sale_conditions": config.sale_conditions });
+        let mut command = Command::new(python);
+        command
+            .args(["-m", "refiner", "--db"])
+            .arg(&config.database)
+            .arg("--gold")
+            .arg(&config.gold_dir)
+            .args(["--vars", &vars.to_string()])
+            .current_dir(&config.project_dir)
+            .env("PYTHONUNBUFFERED", "1")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(store.environment())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| RefineError::Process(format!("cannot be started: {error}")))?;
+        let stdin = child.stdin.take().expect("it was piped");
+        let stdout = child.stdout.take().expect("it was piped");
+        let mut refinery = Refinery { child, stdin, lines: BufReader::new(stdout).lines(), next_id: 0 };
+        let event = timeout(START_WITHIN, refinery.event()).await;
+        match event.map_err(|_| RefineError::Process(format!("was not up after {START_WITHIN:?}")))?? {
+            Event::Hello { version: VERSION, run, tails } => Ok((refinery, Hello { run, tails })),
+            Event::Hello { version, .. } => {
+                Err(RefineError::Process(format!("speaks version {version} of the protocol, this program {VERSION}")))
+            }
+            other => Err(RefineError::Process(format!("did not greet but said {other:?}"))),
+        }
+    }
+
+    /// Has the slots refined. `progress` is told the phases.
+    pub async fn refine(&mut self, slots: &[SlotRow], within: Duration, progress: impl Fn(&str)) -> Result<Done, RefineError> {
+        self.next_id += 1;
+        let wanted = self.next_id;
+        let command = protocol::Command::Refine { id: wanted, traceparent: None, slots };
+        let answer = async {
+            self.send(&command).await?;
+            loop {
+                match self.event().await? {
+                    Event::Progress { id, phase } if id == wanted => progress(&phase),
+                    Event::Done(done) if done.id == wanted => return Ok(done),
+                    Event::Failed { id, phase, error, .. } if id == wanted => return Err(RefineError::Failed { phase, error }),
+                    other => return Err(RefineError::Process(format!("answered out of turn: {other:?}"))),
+                }
+            }
+        };
+        timeout(within, answer).await.unwrap_or_else(|_| Err(RefineError::Process(format!("took longer than {within:?}"))))
+    }
+
+    /// Lets it finish and exit; kills it if it does not.
+    pub async fn stop(mut self) {
+        let told = self.send(&protocol::Command::Stop).await.is_ok();
+        drop(self.stdin);
+        if !told || timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
+            drop(self.child.kill().await);
+        }
+    }
+
+    async fn send(&mut self, command: &protocol::Command<'_>) -> Result<(), RefineError> {
+        let mut line = serde_json::to_vec(command).expect("a command has only string keys");
+        line.push(b'\n');
+        let written = self.stdin.write_all(&line).await;
+        written.map_err(|error| RefineError::Process(format!("does not listen: {error}")))
+    }
+
+    async fn event(&mut self) -> Result<Event, RefineError> {
+        match self.lines.next_line().await {
+            Ok(Some(line)) => {
+                serde_json::from_str(&line).map_err(|error| RefineError::Process(format!("said `{line}`: {error}")))
+            }
+            Ok(None) => {
+                let status = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(RefineError::Process(format!("ended ({status}); its last words are in the log")))
+            }
+            Err(error) => Err(RefineError::Process(format!("cannot be read: {error}"))),
+        }
+    }
+}

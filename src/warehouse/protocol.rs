@@ -1,0 +1,164 @@
+//! The lines that go through the pipe to the refiner process: JSON, one message a line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::chain::{Body, Slot};
+use crate::domain::hour::Hour;
+
+/// The version of the protocol that this program speaks.
+pub const VERSION: u32 = 1;
+
+/// What the process is told.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "cmd", rename_all = "snake_case")]
+pub enum Command<'a> {
+    /// Take these slots in, build Silver and Gold, publish.
+    Refine {
+        /// Comes back in the answer.
+        id: u64,
+        /// The W3C trace context of this run, where it is sampled.
+        traceparent: Option<String>,
+        /// In the order of their chains. Those that it knows already are ignored.
+        slots: &'a [SlotRow],
+    },
+    /// Finish and exit.
+    Stop,
+}
+
+/// A slot as the warehouse stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SlotRow {
+    /// The stream's name.
+    pub stream: &'static str,
+    /// The chain's partition.
+    pub partition: u32,
+    /// The chain's generation.
+    pub generation: u64,
+    /// The first offset covered.
+    pub start: u64,
+    /// The last offset covered.
+    pub end: u64,
+    /// `data` or `gap`.
+    pub kind: &'static str,
+    /// Records in it.
+    pub rows: u64,
+    /// Where the typed object is; none where there are no rows.
+    pub typed: Option<String>,
+    /// The archive hour of its objects.
+    pub archive_hour: Option<Hour>,
+}
+
+impl SlotRow {
+    /// The row of a slot, its object found at `address(key)`; `None` for an end slot, which covers
+    /// nothing.
+    pub fn of(slot: &Slot, address: impl Fn(&str) -> String) -> Option<SlotRow> {
+        let (end, kind) = match &slot.body {
+            Body::Data { end, .. } => (*end, "data"),
+            Body::Gap { end, .. } => (*end, "gap"),
+            Body::End { .. } => return None,
+        };
+        let data = slot.data();
+        Some(SlotRow {
+            stream: slot.stream.name(),
+            partition: slot.partition,
+            generation: slot.position.generation,
+            start: slot.position.start,
+            end,
+            kind,
+            rows: data.map_or(0, |data| data.rows),
+            typed: data.map(|data| address(&data.typed.key)),
+            archive_hour: data.map(|data| data.hour),
+        })
+    }
+}
+
+/// What the process says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It is up.
+    Hello {
+        /// See [`VERSION`].
+        version: u32,
+        /// The last run that was published.
+        run: u64,
+        /// Per `stream/partition`, the last slot that it has.
+        tails: BTreeMap<String, TailRow>,
+    },
+    /// It has got so far with a command.
+    Progress {
+        /// The command.
+        id: u64,
+        /// `load`, `silver`, `gold`, `test`, `publish`.
+        phase: String,
+    },
+    /// Done, and published.
+    Done(Done),
+    /// Not done; Gold is as it was.
+    Failed {
+        /// The command.
+        id: u64,
+        /// Where.
+        phase: String,
+        /// Why.
+        error: String,
+        /// Whether the same may succeed later.
+        retryable: bool,
+    },
+}
+
+/// The last slot that the warehouse has of a chain.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct TailRow {
+    /// Its generation.
+    pub generation: u64,
+    /// The last offset that it covers.
+    pub end: u64,
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Done {
+    /// The command.
+    pub id: u64,
+    /// The run that is now published.
+    pub run: u64,
+    /// Rows by table, as `silver.trades`.
+    #[serde(default)]
+    pub rows: BTreeMap<String, u64>,
+    /// How long it took.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_as_the_process_expects_and_writes_them() {
+        let slots = [SlotRow {
+            stream: "trades",
+            partition: 0,
+            generation: 1,
+            start: 0,
+            end: 9,
+            kind: "data",
+            rows: 10,
+            typed: Some("/b/x.parquet".into()),
+            archive_hour: Some(Hour(495_740)),
+        }];
+        let line = serde_json::to_string(&Command::Refine { id: 3, traceparent: None, slots: &slots }).unwrap();
+        assert_eq!(
+            line,
+            r#"{"cmd":"refine","id":3,"traceparent":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20"}]}"#
+        );
+        let hello = r#"{"event":"hello","version":1,"pid":7,"duckdb":"1.5.5","dbt":"1.11.16","run":17,"tails":{"trades/0":{"generation":1,"end":1234}}}"#;
+        let Event::Hello { run: 17, tails, .. } = serde_json::from_str(hello).unwrap() else { panic!() };
+        assert_eq!(tails["trades/0"].end, 1234);
+        let failed = r#"{"event":"failed","id":1,"phase":"dbt","error":"x","retryable":true}"#;
+        assert!(matches!(serde_json::from_str(failed).unwrap(), Event::Failed { retryable: true, .. }));
+    }
+}

@@ -1,0 +1,130 @@
+//! From the chains' new slots to a refined Gold, round by round.
+//!
+//! What the warehouse has is asked of the warehouse itself, never remembered: after a crash of
+//! either side the next round goes on where the tables are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::process::{Hello, RefineError, Refinery};
+use super::protocol::{Done, SlotRow};
+use super::python::{self, PythonError};
+use crate::bronze::chain::{Chain, ChainError, Follower};
+use crate::config::WarehouseConfig;
+use crate::domain::chain::{ChainId, Position};
+use crate::io::store::Store;
+
+/// Slots in one round: a run after a long outage is cut into bearable pieces.
+const SLOTS: usize = 400;
+
+/// Why a round did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// There is no Python with dbt.
+    #[error(transparent)]
+    Python(#[from] PythonError),
+    /// The process or the warehouse.
+    #[error(transparent)]
+    Refine(#[from] RefineError),
+    /// The chains cannot be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+}
+
+/// What a round did.
+#[derive(Debug)]
+pub enum Round {
+    /// There was nothing new.
+    Nothing,
+    /// A run was published.
+    Refined {
+        /// Its outcome.
+        done: Done,
+        /// Whether there is more at once.
+        more: bool,
+    },
+}
+
+/// Refines what is new in the chains.
+pub struct Rounds {
+    config: WarehouseConfig,
+    store: Arc<dyn Store>,
+    chains: Vec<ChainId>,
+    python: Option<PathBuf>,
+    open: Option<Open>,
+}
+
+struct Open {
+    refinery: Refinery,
+    followers: Vec<Follower>,
+    /// Sent, and not yet answered as done.
+    slots: Vec<SlotRow>,
+}
+
+impl Rounds {
+    /// Refines `chains` of `store`.
+    pub fn new(config: WarehouseConfig, store: Arc<dyn Store>, chains: Vec<ChainId>) -> Rounds {
+        let python = config.python.clone();
+        Rounds { config, store, chains, python, open: None }
+    }
+
+    /// Takes what is new, at most so many slots at once, and refines it. `progress` is told what it
+    /// is at. After an error, the same is tried again by the next round.
+    pub async fn round(&mut self, progress: impl Fn(&str)) -> Result<Round, RoundError> {
+        if self.open.is_none() {
+            self.start(&progress).await?;
+        }
+        let Some(open) = &mut self.open else { return Ok(Round::Nothing) };
+        let mut more = false;
+        for follower in &mut open.followers {
+            while open.slots.len() < SLOTS
+                && let Some(slot) = follower.next().await?
+            {
+                open.slots.extend(SlotRow::of(&slot, |key| self.store.address(key)));
+            }
+            more |= open.slots.len() >= SLOTS;
+        }
+        if open.slots.is_empty() {
+            return Ok(Round::Nothing);
+        }
+        match open.refinery.refine(&open.slots, self.config.run_timeout, &progress).await {
+            Ok(done) => {
+                open.slots.clear();
+                Ok(Round::Refined { done, more })
+            }
+            Err(error) => {
+                if matches!(error, RefineError::Process(_)) {
+                    self.open = None; // kills it, if it still lives
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Ends the process in good order.
+    pub async fn stop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.refinery.stop().await;
+        }
+    }
+
+    async fn start(&mut self, progress: &impl Fn(&str)) -> Result<(), RoundError> {
+        let python = match &self.python {
+            Some(python) => python.clone(),
+            None => python::find_or_make(&self.config.project_dir, progress).await?,
+        };
+        self.python = Some(python.clone());
+        progress("starting dbt and DuckDB");
+        let (refinery, hello) = Refinery::start(&python, &self.config, &*self.store).await?;
+        let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
+        let followers = followers.collect();
+        self.open = Some(Open { refinery, followers, slots: Vec::new() });
+        Ok(())
+    }
+}
+
+/// Where to go on in a chain: behind the last slot that the warehouse has.
+fn position(hello: &Hello, id: ChainId) -> Position {
+    let tail = hello.tails.get(&id.to_string());
+    tail.map_or_else(Position::default, |tail| Position { generation: tail.generation, start: tail.end + 1 })
+}

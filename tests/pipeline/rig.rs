@@ -1,0 +1,127 @@
+//! A world of one exchange and one daemon at a time, in a folder of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
+
+/// No process of ours takes longer to come up or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process that does not outlive its test.
+pub(super) struct Process(pub(super) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) dir: tempfile::TempDir,
+    exchange: Process,
+    port: u16,
+}
+
+impl Rig {
+    /// Starts an exchange with these arguments, and writes the daemon's config for its `symbols`.
+    pub(super) fn new(exchange: &[&str], symbols: &[String]) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(TICKMINT);
+        command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.path().join("ledger")).args(exchange);
+        let log = std::fs::File::create(dir.path().join("exchange.log")).unwrap();
+        let mut process = Process(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit("ws://").next().unwrap().to_string();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        std::fs::write(dir.path().join("key"), "demo").unwrap();
+        let config = format!(
+            "data_dir = {dir:?}\ndrain_within = \"50s\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n\
+             [feed]\nurl = \"ws://{address}\"\nreconnect_min = \"20ms\"\nreconnect_max = \"200ms\"\n\
+             [[feed.keys]]\nkey_file = {key:?}\nsymbols = {symbols:?}\n\
+             [validation]\nmax_age = \"none\"\n\
+             [spool]\nsegment_bytes = \"256 KiB\"\n\
+             [bronze]\nflush_after = \"150ms\"\n[warehouse]\nenabled = false\n",
+            dir = dir.path(),
+            key = dir.path().join("key"),
+        );
+        std::fs::write(dir.path().join("tickmint.toml"), config).unwrap();
+        Rig { dir, exchange: process, port }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new life of the daemon.
+    pub(super) fn daemon(&self) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let mut command = Command::new(TICKMINT);
+        Process(command.args(["run", "--config"]).arg(self.path("tickmint.toml")).stderr(log).spawn().unwrap())
+    }
+
+    /// Asks the running daemon.
+    pub(super) fn get(&self, path: &str) -> Option<serde_json::Value> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Waits until the daemon says so.
+    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&serde_json::Value) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)) {
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            pause(Duration::from_millis(50));
+        }
+    }
+
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// Ends the exchange in good order, its ledger complete.
+    pub(super) fn end_exchange(&mut self) {
+        end(&mut self.exchange);
+    }
+
+    /// Audits; returns the report and whether the command said that all is well.
+    pub(super) fn verify(&self) -> (serde_json::Value, bool) {
+        verify(self.dir.path())
+    }
+}
+
+pub(super) fn verify(dir: &Path) -> (serde_json::Value, bool) {
+    let mut command = Command::new(TICKMINT);
+    command.args(["verify", "--json", "--config"]).arg(dir.join("tickmint.toml")).arg("--ledger").arg(dir.join("ledger"));
+    let output = command.output().unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    let report = report.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.success())
+}
+
+/// SIGTERM, and the exit code.
+pub(super) fn end(process: &mut Process) -> Option<i32> {
+    assert!(Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap().success());
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = process.0.try_wait().unwrap() {
+            return status.code();
+        }
+        assert!(Instant::now() < until, "it does not end");
+        pause(Duration::from_millis(20));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own thread, and no actor's")]
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
