@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::let_underscore_must_use, reason = "what fails here fails a test")]
 #![allow(clippy::disallowed_methods, reason = "no actor shares the thread of a test")]
+#![allow(clippy::print_stdout, reason = "shown with a test that fails")]
 
 #[path = "model/mod.rs"]
 mod model;

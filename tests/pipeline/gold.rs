@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::servers::{Skip, or_skip};
+
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
 /// Recorded days, where somebody has them: `TICKMINT_TAPES`, or a folder beside the project.
@@ -12,10 +14,8 @@ fn tape(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tapes");
     let dir = std::env::var_os("TICKMINT_TAPES").map_or(beside, PathBuf::from);
     let path = dir.join(name);
-    if !path.exists() {
-        println!("SKIPPED: no tape {} (set TICKMINT_TAPES to a folder of tapes)", path.display());
-    }
-    path.exists().then_some(path)
+    let missing = || Skip(format!("no tape {} (set TICKMINT_TAPES to a folder of tapes)", path.display()));
+    or_skip(if path.exists() { Ok(path.clone()) } else { Err(missing()) })
 }
 
 /// Runs a demo to its end; returns what it printed. It must say that nothing was lost or doubled.
