@@ -6,4 +6,6 @@
 
 mod gold;
 mod kills;
+mod outages;
 mod rig;
+mod rubbish;

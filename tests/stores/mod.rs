@@ -19,10 +19,9 @@ use tickmint::io::probe::{self, ProbeError, Size, probe, probe_once};
 use tickmint::io::s3::S3Store;
 use tickmint::io::store::{self, Created, Store, StoreError};
 
+use crate::support::bucket::{BUCKET, owner};
 use crate::support::s3_proxy::{Fault, Reply, Rule, S3Proxy};
 use crate::support::servers::{Server, Skip, or_skip};
-
-const BUCKET: &str = "lake";
 
 /// More than one answer of a server holds.
 const MANY: usize = 1_100;
@@ -41,21 +40,7 @@ impl Rig {
     async fn start(start: fn(&std::path::Path) -> Result<Server, Skip>) -> Option<Rig> {
         let folder = tempfile::tempdir().unwrap();
         let server = or_skip(start(folder.path()))?;
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(aws_config::BehaviorVersion::latest())
-            .endpoint_url(server.endpoint())
-            .region(aws_sdk_s3::config::Region::new(Server::REGION))
-            .credentials_provider(aws_sdk_s3::config::Credentials::new(
-                Server::ACCESS_KEY,
-                Server::SECRET_KEY,
-                None,
-                None,
-                "test",
-            ))
-            .force_path_style(true)
-            .build();
-        let admin = aws_sdk_s3::Client::from_conf(config);
-        admin.create_bucket().bucket(BUCKET).send().await.unwrap();
+        let admin = owner(&server).await;
         Some(Rig { server, admin, _folder: folder })
     }
 
