@@ -157,10 +157,18 @@ struct FolderLock(#[expect(dead_code, reason = "the lock lives as long as the fi
 
 impl FolderLock {
     fn take(dir: &Path) -> Result<FolderLock> {
-        create_dir_durably(dir).with_context(|| format!("`spool.dir` is `{}`, which cannot be made: choose a folder that this user may write", dir.display()))?;
+        create_dir_durably(dir).with_context(|| {
+            format!("`spool.dir` is `{}`, which cannot be made: choose a folder that this user may write", dir.display())
+        })?;
         let path: PathBuf = dir.join("LOCK");
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.with_context(|| format!("`spool.dir` is `{}`, where {} cannot be opened: choose a folder that this user may write", dir.display(), path.display()))?;
+        let file = file.with_context(|| {
+            format!(
+                "`spool.dir` is `{}`, where {} cannot be opened: choose a folder that this user may write",
+                dir.display(),
+                path.display()
+            )
+        })?;
         match file.try_lock() {
             Ok(()) => Ok(FolderLock(file)),
             Err(std::fs::TryLockError::WouldBlock) => {

@@ -20,7 +20,7 @@ enum Command {
     /// The daemon: from the WebSocket to Bronze, Silver and Gold
     Run(run::Args),
     /// An exchange that speaks Finnhub's WebSocket protocol, faults included
-    Exchange(exchange::Args),
+    Exchange(Box<exchange::Args>),
     /// Checks a config, the folders, the store and Python before anything runs
     Check(check::Args),
     /// What a running daemon does: its actors, their state and their lag
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
-        Command::Exchange(args) => exchange::run(args),
+        Command::Exchange(args) => exchange::run(*args),
         Command::Check(args) => check::run(args),
         Command::Status(args) => status::run(args),
         Command::Verify(args) => verify::run(args),

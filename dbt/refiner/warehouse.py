@@ -71,17 +71,20 @@ class Warehouse:
             self.connection.execute(f"create or replace table bronze.empty_{stream} ({IDENTITY}, {columns})")
 
     def _s3(self) -> None:
-        """Makes `s3://` readable where the daemon has put a bucket's credentials into the environment."""
-        endpoint, key = os.environ.get("TICKMINT_S3_ENDPOINT"), os.environ.get("TICKMINT_S3_ACCESS_KEY")
-        if not key and not endpoint and not os.environ.get("TICKMINT_S3"):
+        """Makes `s3://` readable where the daemon's store is a bucket. Credentials come from its config,
+        else from the usual variables."""
+        if "TICKMINT_S3" not in os.environ:
             return
+        endpoint = os.environ.get("TICKMINT_S3_ENDPOINT")
+        key = os.environ.get("TICKMINT_S3_ACCESS_KEY") or os.environ.get("AWS_ACCESS_KEY_ID")
+        secret = os.environ.get("TICKMINT_S3_SECRET_KEY") or os.environ.get("AWS_SECRET_ACCESS_KEY", "")
         from duckdb_extensions.extension_importer import import_extension
 
         import_extension("httpfs")
         self.connection.execute("load httpfs")
         options = {"TYPE": "s3"}
         if key:
-            options |= {"KEY_ID": key, "SECRET": os.environ["TICKMINT_S3_SECRET_KEY"]}
+            options |= {"KEY_ID": key, "SECRET": secret}
         if endpoint:
             host = endpoint.split("://", 1)[-1]
             options |= {"ENDPOINT": host, "USE_SSL": str(endpoint.startswith("https")).lower(), "URL_STYLE": "path"}

@@ -15,11 +15,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::domain::chain::Slot;
+use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
 use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
-use crate::domain::stream::Stream;
 
 /// No step takes this long: each request to the store has its own, shorter time-out.
 const STEP_WITHIN: Duration = Duration::from_secs(180);

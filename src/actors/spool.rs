@@ -264,7 +264,14 @@ impl Handler<Covered> for Spool {
 }
 
 /// Tells the metrics of a commit: its time, its records, and how long each frame waited.
-fn measure(metrics: &Metrics, requests: &[Request], results: &[Result<(), AppendError>], took: Duration, from: PerStream<u64>, to: PerStream<u64>) {
+fn measure(
+    metrics: &Metrics,
+    requests: &[Request],
+    results: &[Result<(), AppendError>],
+    took: Duration,
+    from: PerStream<u64>,
+    to: PerStream<u64>,
+) {
     metrics.appended(took, std::array::from_fn(|stream| to[stream] - from[stream]));
     let done = requests.iter().zip(results).filter(|(_, result)| result.is_ok());
     for (request, _) in done {

@@ -175,7 +175,11 @@ mod tests {
             last_received_at: None,
             reason: "shutdown".into(),
         });
-        let seqs = if trades == 0 { Default::default() } else { [Intervals::of(0, trades - 1), Intervals::default(), Intervals::default()] };
+        let seqs = if trades == 0 {
+            Default::default()
+        } else {
+            [Intervals::of(0, trades - 1), Intervals::default(), Intervals::default()]
+        };
         let count = SessionCount { seqs, frames: (1..=frames).map(|n| (n, 2)).collect(), end };
         let found = Found { sessions: [(session, count)].into(), archived: [trades, 0, 0], ..Found::default() };
         let connection = Connection { session: Some(session), trades: (1..=sent).map(|n| (n, 2)).collect(), bad: vec![] };

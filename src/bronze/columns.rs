@@ -242,13 +242,8 @@ impl Gaps {
             Control::SessionEnd(end) => {
                 let texts = [Some("session_end".to_string()), Some(end.shard.clone()), None, None, Some(end.reason.clone())];
                 let record = |stream: Stream| Some(end.records[stream.index()] as i64);
-                let counts = [
-                    None,
-                    Some(i64::from(end.frames)),
-                    record(Stream::Trades),
-                    record(Stream::Quarantine),
-                    record(Stream::Gaps),
-                ];
+                let counts =
+                    [None, Some(i64::from(end.frames)), record(Stream::Trades), record(Stream::Quarantine), record(Stream::Gaps)];
                 self.row(texts, [end.last_received_at, None], counts);
             }
         }

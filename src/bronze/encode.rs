@@ -86,10 +86,8 @@ struct TypedWriter(ArrowWriter<Vec<u8>>);
 impl TypedWriter {
     fn new(stream: Stream, zstd_level: i32) -> TypedWriter {
         let level = ZstdLevel::try_new(zstd_level).unwrap_or_default();
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(level))
-            .set_created_by("tickmint".to_string())
-            .build();
+        let properties =
+            WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("tickmint".to_string()).build();
         let schema = Arc::new(columns::schema(stream));
         TypedWriter(ArrowWriter::try_new(Vec::new(), schema, Some(properties)).expect("the schema is our own"))
     }

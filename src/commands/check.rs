@@ -53,19 +53,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn writable(dir: &Path) -> Result<String> {
     std::fs::create_dir_all(dir).context("it cannot be made: choose a folder that this user may write")?;
     let file = dir.join(".check");
-    std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)).context("it cannot be written: choose another or free its disk")?;
+    std::fs::write(&file, b"x")
+        .and_then(|()| std::fs::remove_file(&file))
+        .context("it cannot be written: choose another or free its disk")?;
     Ok("can be written".to_string())
 }
 
 fn port_is_free(config: &Config) -> Result<String> {
     match TcpListener::bind(config.http.listen) {
         Ok(_) => Ok("is free".to_string()),
-        Err(error) => Err(error).context("it cannot be listened on (does another tickmint run?): stop that, or choose another port"),
+        Err(error) => {
+            Err(error).context("it cannot be listened on (does another tickmint run?): stop that, or choose another port")
+        }
     }
 }
 
 async fn store_is_safe(config: &Config) -> Result<String> {
     let store = store::open(&config.bronze.store)?;
     let report = probe::probe(&*store, probe::FOLDER, probe::Size::default()).await?;
-    Ok(format!("{}: creates are atomic ({} rounds, {} writers at once)", store.describe(), report.size.rounds, report.size.writers))
+    Ok(format!(
+        "{}: creates are atomic ({} rounds, {} writers at once)",
+        store.describe(),
+        report.size.rounds,
+        report.size.writers
+    ))
 }

@@ -70,7 +70,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 async fn demo(args: Args) -> Result<ExitCode> {
     let dir = std::path::absolute(&args.data_dir)?;
-    std::fs::create_dir_all(&dir).with_context(|| format!("`--data-dir` is {}, which cannot be made: choose one that you may write", dir.display()))?;
+    std::fs::create_dir_all(&dir)
+        .with_context(|| format!("`--data-dir` is {}, which cannot be made: choose one that you may write", dir.display()))?;
     if let Err(error) = std::net::TcpListener::bind(("127.0.0.1", args.port)) {
         bail!("`--port` is {}, which cannot be listened on ({error}): stop what uses it, or choose another", args.port);
     }
@@ -85,15 +86,18 @@ async fn demo(args: Args) -> Result<ExitCode> {
         python::find_or_make(&warehouse.project_dir, |step| view.say(step)).await?;
     }
     let mut daemon = start_daemon(&dir, &config_path)?;
-    let why = watch(&args, &view, &mut exchange, &mut daemon, page).await?;
+    let mut use_of = Use::default();
+    let why = watch(&args, &view, &mut exchange, &mut daemon, page, &mut use_of).await?;
     view.say(why.text());
 
-    stop(&mut daemon, DAEMON_WITHIN).await.context("the daemon did not stop in order; its log is daemon.log")?;
-    stop(&mut exchange.process, Duration::from_secs(10)).await.context("the exchange did not stop in order")?;
+    stop(&mut daemon, DAEMON_WITHIN, &mut use_of).await.context("the daemon did not stop in order; its log is daemon.log")?;
+    stop(&mut exchange.process, Duration::from_secs(10), &mut Use::default())
+        .await
+        .context("the exchange did not stop in order")?;
     view.say("auditing: ledger, spool, chains, Bronze, Silver");
     let report = verify::verify(&config, Some(&dir.join("exchange.ledger"))).await?;
     view.end();
-    summary(&dir, &report, &view);
+    summary(&dir, &report, &view, &use_of);
     Ok(if report.is_clean() && !matches!(why, Why::Died(_)) { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
 }
 
@@ -133,7 +137,8 @@ impl Exchange {
             command.args(["--key", &format!("demo-{n}")]);
         }
         let log = std::fs::File::create(dir.join("exchange.log"))?;
-        let mut process = own(&mut command).stdout(Stdio::piped()).stderr(log).spawn().context("the exchange cannot be started")?;
+        let mut process =
+            own(&mut command).stdout(Stdio::piped()).stderr(log).spawn().context("the exchange cannot be started")?;
         let stdout = process.stdout.take().context("its output was piped")?;
         let mut lines = BufReader::new(stdout).lines();
         let line = timeout(Duration::from_secs(20), lines.next_line()).await.context("the exchange does not come up")??;
@@ -203,7 +208,14 @@ fn project_dir() -> Result<PathBuf> {
 }
 
 /// Shows how things go until something ends them.
-async fn watch(args: &Args, view: &View, exchange: &mut Exchange, daemon: &mut Child, page: SocketAddr) -> Result<Why> {
+async fn watch(
+    args: &Args,
+    view: &View,
+    exchange: &mut Exchange,
+    daemon: &mut Child,
+    page: SocketAddr,
+    use_of: &mut Use,
+) -> Result<Why> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let began = Instant::now();
@@ -219,6 +231,7 @@ async fn watch(args: &Args, view: &View, exchange: &mut Exchange, daemon: &mut C
             _ = exchange.process.wait() => return Ok(Why::Died("the exchange died; see exchange.log")),
             () = sleep(Duration::from_millis(300)) => {}
         }
+        use_of.look(daemon);
         let status = exchange.status().await.unwrap_or_default();
         let pipeline = client::get(page, "/api/pipeline", None).await.unwrap_or_default();
         view.show(&status, &pipeline);
@@ -234,13 +247,48 @@ async fn watch(args: &Args, view: &View, exchange: &mut Exchange, daemon: &mut C
 }
 
 /// Asks a process to stop, and waits for it. One that has ended already is fine.
-async fn stop(process: &mut Child, within: Duration) -> Result<()> {
+async fn stop(process: &mut Child, within: Duration, use_of: &mut Use) -> Result<()> {
     if let Some(pid) = process.id() {
         let told = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
         told.context("`kill` cannot be started")?;
     }
-    let status = timeout(within, process.wait()).await.context("it takes too long")??;
-    if status.success() { Ok(()) } else { bail!("it ended with {status}") }
+    let until = Instant::now() + within;
+    loop {
+        use_of.look(process);
+        if let Some(status) = process.try_wait()? {
+            return if status.success() { Ok(()) } else { bail!("it ended with {status}") };
+        }
+        if Instant::now() > until {
+            bail!("it takes longer than {within:?}");
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What the daemon took of the machine, as the kernel counts it; the Python process is not in it.
+#[derive(Default)]
+struct Use {
+    /// The peak of its resident memory, bytes.
+    memory: u64,
+    /// User and system time, seconds.
+    cpu: f64,
+}
+
+impl Use {
+    fn look(&mut self, process: &Child) {
+        let Some(pid) = process.id() else { return };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        self.memory = peak.map_or(self.memory, |kib| kib << 10);
+        // Fields 14 and 15 of proc(5), in ticks of 1/100 s; the name before them may hold spaces.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        if let (Some(Ok(user)), Some(Ok(system))) =
+            (fields.get(11).map(|n| n.parse::<u64>()), fields.get(12).map(|n| n.parse::<u64>()))
+        {
+            self.cpu = (user + system) as f64 / 100.0;
+        }
+    }
 }
 
 /// One line that moves, on a terminal; plain lines elsewhere.
@@ -284,8 +332,15 @@ impl View {
 }
 
 #[expect(clippy::print_stdout, reason = "the summary is the output")]
-fn summary(dir: &Path, report: &crate::audit::report::Report, view: &View) {
+fn summary(dir: &Path, report: &crate::audit::report::Report, view: &View, use_of: &Use) {
     println!("{}", verify::text(report));
-    let seconds = view.began.elapsed().as_secs_f64();
-    println!("{:>13}  {:>12.1}  seconds in all; everything is kept in {}", "took", seconds, dir.display());
+    println!("{:>13}  {:>9.1} s  in all, the audit included", "took", view.began.elapsed().as_secs_f64());
+    println!(
+        "{:>13}  {:>9.2} s  of the daemon: {:.0} trades a CPU second",
+        "CPU",
+        use_of.cpu,
+        report.durable as f64 / use_of.cpu.max(0.01)
+    );
+    println!("{:>13}  {:>7.0} MiB  of the daemon at its peak", "memory", use_of.memory as f64 / f64::from(1 << 20));
+    println!("\nEverything is kept in {}.", dir.display());
 }

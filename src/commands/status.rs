@@ -39,7 +39,8 @@ fn table(health: &Value) -> String {
     let mut out = format!("status {}, version {}\n\n", text(&health["status"]), text(&health["version"]));
     out.push_str(&format!("{:<28} {:<9} {:>8} {:>12}  {}\n", "actor", "state", "restarts", "progress", "notes"));
     for actor in health["actors"].as_array().into_iter().flatten() {
-        let notes: Vec<String> = actor["notes"].as_object().into_iter().flatten().map(|(name, note)| format!("{name}: {}", text(note))).collect();
+        let notes: Vec<String> =
+            actor["notes"].as_object().into_iter().flatten().map(|(name, note)| format!("{name}: {}", text(note))).collect();
         let failure = match &actor["last_failure"] {
             Value::Null => String::new(),
             failure => format!("  last failure: {}", text(failure.get("reason").unwrap_or(failure))),

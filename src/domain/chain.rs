@@ -192,9 +192,7 @@ impl Slot {
     /// The tail that this slot leaves behind.
     pub fn tail(&self) -> Tail {
         let (next, incarnation) = match &self.body {
-            Body::Data { end, .. } | Body::Gap { end, .. } => {
-                (Position { start: end + 1, ..self.position }, self.incarnation)
-            }
+            Body::Data { end, .. } | Body::Gap { end, .. } => (Position { start: end + 1, ..self.position }, self.incarnation),
             Body::End { next } => (Position { generation: self.position.generation + 1, start: 0 }, Some(*next)),
         };
         Tail { next, incarnation, carry: self.carry.clone() }

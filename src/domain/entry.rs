@@ -394,10 +394,10 @@ mod tests {
         fn cut_or_mangled_bytes_are_refused_or_read_but_never_panic(entry in frame(), cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>()) {
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
-            let _ = Entry::decode(Bytes::copy_from_slice(&bytes[..cut.index(bytes.len())]));
+            drop(Entry::decode(Bytes::copy_from_slice(&bytes[..cut.index(bytes.len())])));
             let at = flip.index(bytes.len());
             bytes[at] ^= 0x55;
-            let _ = Entry::decode(bytes.into());
+            drop(Entry::decode(bytes.into()));
         }
     }
 
@@ -420,7 +420,9 @@ mod tests {
         let summary: Vec<_> = trades
             .iter()
             .map(|record| match &record.content {
-                Content::Data { delivery, seq, payload: Payload::Trade { raw, .. } } => (record.offset, delivery.index, *seq, raw.clone()),
+                Content::Data { delivery, seq, payload: Payload::Trade { raw, .. } } => {
+                    (record.offset, delivery.index, *seq, raw.clone())
+                }
                 other => panic!("{other:?}"),
             })
             .collect();

@@ -8,10 +8,10 @@ use actix_web::{HttpResponse, get};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::State;
 use super::gold::{Bar, Bars};
 use super::guard::error;
 use super::health::now_ms;
-use super::State;
 use crate::telemetry::pipeline::Pipeline;
 
 /// Bars in one answer, unless asked for fewer or more.
@@ -112,5 +112,11 @@ fn answer<'a>(read: &'a Bars, wanted: &Wanted) -> Answer<'a> {
             bars.push(bar);
         }
     }
-    Answer { run: read.manifest.run, watermark: &read.manifest.watermark, symbols: counts.into_keys().collect(), bars, note: None }
+    Answer {
+        run: read.manifest.run,
+        watermark: &read.manifest.watermark,
+        symbols: counts.into_keys().collect(),
+        bars,
+        note: None,
+    }
 }

@@ -232,7 +232,13 @@ fn newest_of(group: &RowGroupMetaData) -> Micros {
     }
 }
 
-fn read_group(path: &Path, file: &File, metadata: &ArrowReaderMetadata, group: usize, bars: &mut Vec<Bar>) -> Result<(), GoldError> {
+fn read_group(
+    path: &Path,
+    file: &File,
+    metadata: &ArrowReaderMetadata,
+    group: usize,
+    bars: &mut Vec<Bar>,
+) -> Result<(), GoldError> {
     let file = file.try_clone().map_err(|source| GoldError::File { path: path.display().to_string(), source })?;
     let columns = ProjectionMask::columns(metadata.parquet_schema(), COLUMNS);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
@@ -342,7 +348,8 @@ pub(super) mod tests {
             ("trades", Arc::new(Int64Array::from(vec![42; rows.len()]))),
             ("vwap", Arc::new(Float64Array::from(vec![100.125; rows.len()]))),
         ];
-        let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
         let properties = WriterProperties::builder().set_max_row_group_row_count(Some(rows_a_group)).build();
         let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();

@@ -37,7 +37,8 @@ pub(super) async fn guard(
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         Some(answer)
     } else if request.path() != "/livez" && !token.is_none_or(|token| carries(request.headers(), &token)) {
-        let text = "the token is missing or wrong: send `Authorization: Bearer TOKEN`, the one of `http.token_file` or `http.token_env`";
+        let text =
+            "the token is missing or wrong: send `Authorization: Bearer TOKEN`, the one of `http.token_file` or `http.token_env`";
         let mut answer = error(StatusCode::UNAUTHORIZED, text);
         // Makes a browser ask; the user's name does not matter, the password is the token.
         let challenge = HeaderValue::from_static("Basic realm=\"tickmint (password: the token)\", charset=\"UTF-8\"");
@@ -97,7 +98,8 @@ mod tests {
         assert!(accepted("Bearer s3cret"));
         assert!(accepted("bearer  s3cret"));
         assert!(accepted(&format!("Basic {}", base64::encode(b"anyone:s3cret"))));
-        let wrong = ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "s3cret", "Digest s3cret", "Basic s3cret", "Basic !"];
+        let wrong =
+            ["", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "s3cret", "Digest s3cret", "Basic s3cret", "Basic !"];
         for wrong in wrong.iter().copied().chain([format!("Basic {}", base64::encode(b"s3cret")).as_str()]) {
             assert!(!accepted(wrong), "{wrong}");
         }

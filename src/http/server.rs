@@ -35,7 +35,9 @@ pub enum HttpError {
     #[error("`http.listen` is `{0}`, which this user may not listen on: choose a port above 1023, such as `{ip}:8080`", ip = .0.ip())]
     Forbidden(SocketAddr),
     /// The machine has no such address, or something else.
-    #[error("`http.listen` is `{listen}`, where nothing can listen ({source}): use an address of this machine, such as `127.0.0.1:8080`")]
+    #[error(
+        "`http.listen` is `{listen}`, where nothing can listen ({source}): use an address of this machine, such as `127.0.0.1:8080`"
+    )]
     Other {
         /// Where.
         listen: SocketAddr,
@@ -124,7 +126,10 @@ pub(super) fn app(
 }
 
 async fn not_found(request: HttpRequest) -> HttpResponse {
-    let text = format!("there is no `{}`: see `/`, `/health`, `/readyz`, `/livez`, `/metrics`, `/api/pipeline`, `/api/bars`", request.path());
+    let text = format!(
+        "there is no `{}`: see `/`, `/health`, `/readyz`, `/livez`, `/metrics`, `/api/pipeline`, `/api/bars`",
+        request.path()
+    );
     error(StatusCode::NOT_FOUND, &text)
 }
 

@@ -55,9 +55,8 @@ impl ConnectError {
 /// in no error text.
 pub async fn connect(url: &str, key: &Secret, session: SessionId, shard: &str, max_frame: usize) -> Result<Socket, ConnectError> {
     let address = |reason: String| ConnectError::Address { url: url.to_string(), reason };
-    let mut request = with_token(url, key)
-        .into_client_request()
-        .map_err(|_| address("not an address as wss://ws.finnhub.io".to_string()))?;
+    let mut request =
+        with_token(url, key).into_client_request().map_err(|_| address("not an address as wss://ws.finnhub.io".to_string()))?;
     let agent = concat!("tickmint/", env!("CARGO_PKG_VERSION"));
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
     let id = HeaderValue::from_str(&session.to_string()).expect("a UUID is ASCII");

@@ -95,11 +95,9 @@ impl FolderStore {
                 Ok(outcome) => outcome,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Err(StoreError::Retry {
-                        operation,
-                        key: key.to_owned(),
-                        reason: "this process is stopping".into(),
-                    }),
+                    Err(_) => {
+                        Err(StoreError::Retry { operation, key: key.to_owned(), reason: "this process is stopping".into() })
+                    }
                 },
             }
         }
@@ -227,8 +225,7 @@ impl Inner {
         let mut open = vec![prefix.to_owned()];
         while let Some(folder) = open.pop() {
             let path = self.path(&folder);
-            self.collect(&path, &folder, &mut keys, &mut open)
-                .map_err(|error| failed(operation, &prefix, &path, error))?;
+            self.collect(&path, &folder, &mut keys, &mut open).map_err(|error| failed(operation, &prefix, &path, error))?;
         }
         keys.sort_unstable();
         Ok(keys)
@@ -459,9 +456,7 @@ fn failed(operation: &'static str, key: &dyn std::fmt::Display, path: &Path, err
     let (at, key) = (path.display(), key.to_string());
     let (again, reason) = match error.kind() {
         ErrorKind::StorageFull => (true, format!("the disk that holds {at} is full ({error}); free some space on it")),
-        ErrorKind::QuotaExceeded => {
-            (true, format!("the quota for {at} is used up ({error}); raise it or free some space"))
-        }
+        ErrorKind::QuotaExceeded => (true, format!("the quota for {at} is used up ({error}); raise it or free some space")),
         ErrorKind::ReadOnlyFilesystem => (
             false,
             format!(
@@ -663,9 +658,7 @@ mod tests {
         }
         let hint = rig.store.inner.hint_path(prefix);
         assert_eq!(std::fs::read_to_string(&hint).unwrap(), "_commit/trades/p0/5");
-        for broken in
-            ["", "_commit/tra", "_commit/trades/p0/4", "_commit/trades/p0/../../gaps/p0/1", "_commit/gaps/p0/1", "\0"]
-        {
+        for broken in ["", "_commit/tra", "_commit/trades/p0/4", "_commit/trades/p0/../../gaps/p0/1", "_commit/gaps/p0/1", "\0"] {
             std::fs::write(&hint, broken).unwrap();
             assert_eq!(rig.store.first(prefix).await.unwrap().as_deref(), Some("_commit/trades/p0/5"), "{broken:?}");
         }
@@ -740,9 +733,7 @@ mod tests {
     #[tokio::test]
     async fn no_key_leads_out_of_the_folder_or_into_our_own() {
         let rig = Rig::new();
-        for key in
-            ["../a", "/a", "a//b", "a/../b", "a/./b", "a/", "", ".tmp/a", "a/.hints/b", "a\\b", "a b", "ä", "a\0"]
-        {
+        for key in ["../a", "/a", "a//b", "a/../b", "a/./b", "a/", "", ".tmp/a", "a/.hints/b", "a\\b", "a b", "ä", "a\0"] {
             assert!(!rig.store.put(key, body("1")).await.unwrap_err().is_retryable(), "{key:?}");
             assert!(!rig.store.get(key).await.unwrap_err().is_retryable(), "{key:?}");
         }

@@ -72,9 +72,7 @@ pub enum ProbeError {
         finding: String,
     },
     /// Most rounds had no clear end, because answers were lost.
-    #[error(
-        "{store} cannot be probed: in {unclear} of {rounds} rounds answers were lost; try again when it is reached reliably"
-    )]
+    #[error("{store} cannot be probed: in {unclear} of {rounds} rounds answers were lost; try again when it is reached reliably")]
     Unclear {
         /// Which store.
         store: String,
@@ -186,9 +184,7 @@ impl Race<'_> {
             let may_have_won = if winners.is_empty() { &lost_answers } else { &winners };
             if !may_have_won.iter().any(|&writer| stored == body(writer)) {
                 return Err(self.unsafe_because(match winners[..] {
-                    [_] => format!(
-                        "{in_round}, the object of the one writer that had created it was replaced by another's"
-                    ),
+                    [_] => format!("{in_round}, the object of the one writer that had created it was replaced by another's"),
                     _ => format!("{in_round}, every writer was told that the key was taken, and nobody had it before"),
                 }));
             }
@@ -396,12 +392,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_broken_promise_is_found() {
-        let good = || Broken {
-            store: MemoryStore::new(),
-            ignores_the_condition: false,
-            lists_late: false,
-            is_full_of_ghosts: false,
-        };
+        let good =
+            || Broken { store: MemoryStore::new(), ignores_the_condition: false, lists_late: false, is_full_of_ghosts: false };
         probe(&good(), FOLDER, SIZE).await.unwrap();
         for (store, finding) in [
             (Broken { ignores_the_condition: true, ..good() }, "was replaced by another's"),

@@ -260,6 +260,19 @@ impl Store for S3Store {
     fn address(&self, key: &str) -> String {
         format!("s3://{}/{}", self.config.bucket, self.full(key))
     }
+
+    /// Credentials that the SDK finds elsewhere (environment, profile) are found there by others too.
+    fn environment(&self) -> Vec<(String, String)> {
+        let S3Config { endpoint, region, credentials, .. } = &self.config;
+        let mut variables = vec![("TICKMINT_S3".to_string(), "1".to_string())];
+        let mut set =
+            |name: &str, value: Option<&str>| variables.extend(value.map(|value| (name.to_string(), value.to_string())));
+        set("TICKMINT_S3_ENDPOINT", endpoint.as_deref());
+        set("TICKMINT_S3_REGION", region.as_deref());
+        set("TICKMINT_S3_ACCESS_KEY", credentials.as_ref().map(|(key, _)| key.as_str()));
+        set("TICKMINT_S3_SECRET_KEY", credentials.as_ref().map(|(_, secret)| secret.reveal()));
+        variables
+    }
 }
 
 async fn connect(config: &S3Config) -> Client {

@@ -121,9 +121,7 @@ pub(crate) fn check_prefix(operation: &'static str, prefix: &str) -> Result<(), 
     match prefix.strip_suffix('/') {
         Some(key) => check_key(operation, key),
         None if prefix.is_empty() => Ok(()),
-        None => {
-            Err(StoreError::Refused { operation, key: prefix.to_owned(), reason: "a prefix ends with a slash".into() })
-        }
+        None => Err(StoreError::Refused { operation, key: prefix.to_owned(), reason: "a prefix ends with a slash".into() }),
     }
 }
 

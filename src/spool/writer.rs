@@ -58,7 +58,19 @@ impl LogWriter {
         let (file, current) = new_segment(&dir, id, 0, &inherited)?;
         let durable = inherited.clone();
         let closed = Arc::default();
-        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state: inherited, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
+        Ok(LogWriter {
+            dir,
+            id,
+            segment_bytes,
+            file,
+            closed,
+            current,
+            state: inherited,
+            durable,
+            ranges: Ranges::default(),
+            staged: Vec::new(),
+            dirty: false,
+        })
     }
 
     /// Goes on with the log of this life after its actor was restarted: reads what is there, makes
@@ -70,7 +82,19 @@ impl LogWriter {
         let (file, current) = new_segment(&dir, id, number, &state)?;
         let durable = state.clone();
         let closed = Arc::new(closed);
-        Ok(LogWriter { dir, id, segment_bytes, file, closed, current, state, durable, ranges: Ranges::default(), staged: Vec::new(), dirty: false })
+        Ok(LogWriter {
+            dir,
+            id,
+            segment_bytes,
+            file,
+            closed,
+            current,
+            state,
+            durable,
+            ranges: Ranges::default(),
+            staged: Vec::new(),
+            dirty: false,
+        })
     }
 
     /// The log's id.
@@ -188,7 +212,10 @@ pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
     for number in segment::numbers(dir)? {
         let Some((view, state, header)) = segment::scan(dir, number)? else { continue };
         if header.number != number {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} says that it is segment {}", segment::path(dir, number).display(), header.number)));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} says that it is segment {}", segment::path(dir, number).display(), header.number),
+            ));
         }
         File::open(segment::path(dir, number))?.sync_data()?;
         last_state = state;

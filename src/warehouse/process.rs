@@ -52,7 +52,11 @@ pub struct Hello {
 
 impl Refinery {
     /// Starts it and waits until it is up.
-    pub async fn start(python: &std::path::Path, config: &WarehouseConfig, store: &dyn Store) -> Result<(Refinery, Hello), RefineError> {
+    pub async fn start(
+        python: &std::path::Path,
+        config: &WarehouseConfig,
+        store: &dyn Store,
+    ) -> Result<(Refinery, Hello), RefineError> {
         let vars = serde_json::json!({ "sale_conditions": config.sale_conditions });
         let mut command = Command::new(python);
         command

@@ -5,8 +5,8 @@ use stateright::{Model, Property};
 use super::flaws::Flaw;
 use super::properties;
 use super::state::{
-    Carry, Entry, Kind, Log, Message, Network, Object, Record, RecordSet, Request, Segment,
-    Session, Slot, Spool, State, Store, Used, Writer, WriterId,
+    Carry, Entry, Kind, Log, Message, Network, Object, Record, RecordSet, Request, Segment, Session, Slot, Spool, State, Store,
+    Used, Writer, WriterId,
 };
 use super::world::World;
 
@@ -158,20 +158,14 @@ impl World {
 
     /// [`Flaw::RacySlotStore`]: the name is free now, and the store writes later without looking again.
     fn check(&self, state: &mut State, message: Message) {
-        let Request::PutSlot {
-            generation, start, ..
-        } = &message.request
-        else {
+        let Request::PutSlot { generation, start, .. } = &message.request else {
             unreachable!("only slots are put under a condition");
         };
         state.network.take(&message);
         if state.store.slots.contains_key(&(*generation, *start)) {
             self.answered(state, message.writer, &message.request);
         } else {
-            state.network.send(Message {
-                checked: true,
-                ..message
-            });
+            state.network.send(Message { checked: true, ..message });
         }
     }
 }
@@ -184,18 +178,10 @@ impl State {
             Request::PutObject(object) => {
                 self.store.objects.insert(object);
             }
-            Request::PutSlot {
-                generation,
-                start,
-                slot,
-            } if message.checked => {
+            Request::PutSlot { generation, start, slot } if message.checked => {
                 self.store.slots.insert((generation, start), slot);
             }
-            Request::PutSlot {
-                generation,
-                start,
-                slot,
-            } => {
+            Request::PutSlot { generation, start, slot } => {
                 self.store.slots.entry((generation, start)).or_insert(slot);
             }
         }
@@ -210,10 +196,7 @@ impl Model for World {
         let mut store = Store::default();
         if self.recreations == 0 {
             // Where the topic lives for ever, the first end slot (which names it) stands already.
-            let first = Slot {
-                kind: Kind::End { next: 0 },
-                carry: Carry::default(),
-            };
+            let first = Slot { kind: Kind::End { next: 0 }, carry: Carry::default() };
             store.slots.insert((0, 0), first);
         }
         vec![State {
@@ -221,10 +204,7 @@ impl Model for World {
             network: Network::default(),
             store,
             log: Log::default(),
-            spool: Spool {
-                held: self.all_records(),
-                ..Spool::default()
-            },
+            spool: Spool { held: self.all_records(), ..Spool::default() },
             sweeper_view: None,
             sealed: None,
             used: Used::default(),
@@ -239,11 +219,7 @@ impl Model for World {
         let mut next = state.clone();
         self.perform(&mut next, action);
         // A counterexample reads better where the writers keep their names.
-        Some(if self.flaw.is_none() {
-            next.canonical()
-        } else {
-            next
-        })
+        Some(if self.flaw.is_none() { next.canonical() } else { next })
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

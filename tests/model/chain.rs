@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::flaws::Flaw;
-use super::state::{
-    Carry, Generation, Incarnation, Kind, Object, Offset, Record, RecordSet, State, Store,
-};
+use super::state::{Carry, Generation, Incarnation, Kind, Object, Offset, Record, RecordSet, State, Store};
 use super::world::World;
 
 /// More generations than any run reaches.
@@ -37,11 +35,7 @@ pub struct OpenGeneration {
 impl Store {
     /// Follows the slots of a generation; `handed_on` is what the one before it handed on.
     pub fn standing(&self, generation: Generation, handed_on: Carry) -> Standing {
-        let mut standing = Standing {
-            tail: 0,
-            carry: handed_on,
-            closed_for: None,
-        };
+        let mut standing = Standing { tail: 0, carry: handed_on, closed_for: None };
         while let Some(slot) = self.slots.get(&(generation, standing.tail)) {
             standing.carry = slot.carry;
             match slot.kind {
@@ -66,18 +60,12 @@ impl Store {
 
     /// The objects that slots name: what is committed.
     pub fn named(&self) -> BTreeSet<Object> {
-        self.slots
-            .values()
-            .filter_map(|slot| slot.object().cloned())
-            .collect()
+        self.slots.values().filter_map(|slot| slot.object().cloned()).collect()
     }
 
     /// The records of all committed objects, as often as they are in one.
     pub fn archived(&self) -> impl Iterator<Item = Record> {
-        self.slots
-            .values()
-            .filter_map(|slot| slot.object())
-            .flat_map(|object| object.records.iter().copied())
+        self.slots.values().filter_map(|slot| slot.object()).flat_map(|object| object.records.iter().copied())
     }
 
     pub fn archived_set(&self) -> RecordSet {
@@ -86,11 +74,7 @@ impl Store {
 
     /// How many records lie in hour 0 of the archive.
     pub fn rows_of_hour_0(&self) -> usize {
-        self.slots
-            .values()
-            .filter(|slot| slot.carry.hour == 0)
-            .map(|slot| slot.rows())
-            .sum()
+        self.slots.values().filter(|slot| slot.carry.hour == 0).map(|slot| slot.rows()).sum()
     }
 }
 
@@ -106,18 +90,9 @@ impl World {
         let mut incarnation = None;
         let mut handed_on = Carry::default();
         loop {
-            let Standing {
-                tail,
-                carry,
-                closed_for,
-            } = store.standing(generation, handed_on);
+            let Standing { tail, carry, closed_for } = store.standing(generation, handed_on);
             if closed_for.is_none() {
-                return OpenGeneration {
-                    generation,
-                    incarnation,
-                    tail,
-                    carry,
-                };
+                return OpenGeneration { generation, incarnation, tail, carry };
             }
             generation += 1;
             incarnation = closed_for;
@@ -139,29 +114,20 @@ impl World {
     /// The offset of the present log up to which the chain has decided.
     pub fn tail(&self, state: &State) -> Offset {
         if self.has_a_chain_per_incarnation() {
-            return state
-                .store
-                .standing(state.log.incarnation + 1, Carry::default())
-                .tail;
+            return state.store.standing(state.log.incarnation + 1, Carry::default()).tail;
         }
         let open = self.open_generation(&state.store);
-        if open.incarnation == Some(state.log.incarnation) {
-            open.tail
-        } else {
-            0
-        }
+        if open.incarnation == Some(state.log.incarnation) { open.tail } else { 0 }
     }
 
     /// What the chain claims to have archived, by seen sets and floors: by this the spool deletes.
     pub fn claimed(&self, store: &Store) -> RecordSet {
-        let claimed = store.slots.values().fold(RecordSet::EMPTY, |all, slot| {
-            all.union(slot.carry.seen)
-                .union(self.below(slot.carry.floor))
-        });
+        let claimed = store
+            .slots
+            .values()
+            .fold(RecordSet::EMPTY, |all, slot| all.union(slot.carry.seen).union(self.below(slot.carry.floor)));
         if self.is_flawed(Flaw::MaxOnly) {
-            return (0..self.count())
-                .filter(|record| self.is_seen(claimed, *record))
-                .collect();
+            return (0..self.count()).filter(|record| self.is_seen(claimed, *record)).collect();
         }
         claimed
     }
@@ -180,8 +146,7 @@ impl World {
     pub fn is_seen(&self, seen: RecordSet, record: Record) -> bool {
         if self.is_flawed(Flaw::MaxOnly) {
             let session = self.record(record).session;
-            return (record..self.count())
-                .any(|later| seen.contains(later) && self.record(later).session == session);
+            return (record..self.count()).any(|later| seen.contains(later) && self.record(later).session == session);
         }
         seen.contains(record)
     }

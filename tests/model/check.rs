@@ -16,12 +16,7 @@ const STATES_TO_SHOW_A_FLAW: usize = 2_000_000;
 /// `Err` tells what does not, with the shortest way there.
 pub fn holds(run: &Sound, threads: usize) -> Result<(), String> {
     let begun = Instant::now();
-    let checker = run
-        .world
-        .clone()
-        .checker()
-        .threads(threads)
-        .finish_when(HasDiscoveries::AnyFailures);
+    let checker = run.world.clone().checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_bfs().join();
     println!(
         "{}: {} states, {} generated, depth {}, {:.1} s",
@@ -34,28 +29,18 @@ pub fn holds(run: &Sound, threads: usize) -> Result<(), String> {
     let discoveries = checker.discoveries();
     let always = |name: &str| {
         let is_it = |property: &stateright::Property<World>| property.name == name;
-        run.world
-            .properties()
-            .iter()
-            .any(|p| is_it(p) && p.expectation == Expectation::Always)
+        run.world.properties().iter().any(|p| is_it(p) && p.expectation == Expectation::Always)
     };
     if let Some((property, path)) = discoveries.iter().find(|(name, _)| always(name)) {
         let steps = path.clone().into_actions();
-        return Err(format!(
-            "{}: broken after {} steps: {property}\n{steps:#?}",
-            run.name,
-            steps.len()
-        ));
+        return Err(format!("{}: broken after {} steps: {property}\n{steps:#?}", run.name, steps.len()));
     }
     if !discoveries.contains_key(DONE) {
         return Err(format!("{}: never reached: {DONE}", run.name));
     }
     if checker.unique_state_count() != run.states {
         let (found, expected) = (checker.unique_state_count(), run.states);
-        return Err(format!(
-            "{}: {found} states, not {expected}: is it another model now?",
-            run.name
-        ));
+        return Err(format!("{}: {found} states, not {expected}: is it another model now?", run.name));
     }
     Ok(())
 }
@@ -72,9 +57,7 @@ pub fn is_caught(flaw: Flaw) -> Result<(), String> {
         .spawn_bfs()
         .join();
     let Some(path) = checker.discoveries().remove(property) else {
-        return Err(format!(
-            "{flaw:?} goes unnoticed; it must break: {property}"
-        ));
+        return Err(format!("{flaw:?} goes unnoticed; it must break: {property}"));
     };
     let steps = path.into_actions();
     println!(

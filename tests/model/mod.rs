@@ -19,10 +19,7 @@
 //! TICKMINT_FULL_MODEL=1 cargo test --release model:: -- --nocapture  all of it, 1.5 GB
 //! TICKMINT_MODEL_TRACE=1                                             prints the counterexamples of the flaws
 //! ```
-#![allow(
-    unreachable_pub,
-    reason = "the parts of the model are public to each other, and to nobody else"
-)]
+#![allow(unreachable_pub, reason = "the parts of the model are public to each other, and to nobody else")]
 #![allow(clippy::print_stdout, reason = "the numbers of states are the result")]
 
 mod actions;
@@ -47,23 +44,14 @@ const THREADS: usize = 2;
 /// Runs the short configurations; the long ones only where they are asked for.
 fn all_hold(runs: Vec<Sound>) {
     let wants_all = std::env::var("TICKMINT_FULL_MODEL").is_ok_and(|value| value == "1");
-    let (left_out, runs): (Vec<_>, Vec<_>) =
-        runs.into_iter().partition(|run| run.is_long && !wants_all);
-    let failures: Vec<_> = runs
-        .iter()
-        .filter_map(|run| check::holds(run, THREADS).err())
-        .collect();
+    let (left_out, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.is_long && !wants_all);
+    let failures: Vec<_> = runs.iter().filter_map(|run| check::holds(run, THREADS).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     if !left_out.is_empty() {
         let names: Vec<_> = left_out.iter().map(|run| run.name).collect();
-        let note = format!(
-            "left out: {} (TICKMINT_FULL_MODEL=1 runs them)\n",
-            names.join("; ")
-        );
+        let note = format!("left out: {} (TICKMINT_FULL_MODEL=1 runs them)\n", names.join("; "));
         // Past the test harness, which shows only what failed tests print.
-        std::io::stderr()
-            .write_all(note.as_bytes())
-            .expect("stderr is open");
+        std::io::stderr().write_all(note.as_bytes()).expect("stderr is open");
     }
 }
 
@@ -109,9 +97,6 @@ fn it_holds_when_the_log_loses_its_end() {
 
 #[test]
 fn every_rule_that_is_left_out_breaks_something() {
-    let failures: Vec<_> = Flaw::ALL
-        .into_iter()
-        .filter_map(|flaw| check::is_caught(flaw).err())
-        .collect();
+    let failures: Vec<_> = Flaw::ALL.into_iter().filter_map(|flaw| check::is_caught(flaw).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -158,11 +158,7 @@ pub struct Store {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Request {
     PutObject(Object),
-    PutSlot {
-        generation: Generation,
-        start: Offset,
-        slot: Slot,
-    },
+    PutSlot { generation: Generation, start: Offset, slot: Slot },
 }
 
 /// A request under way. It may arrive long after its sender has crashed.
@@ -185,10 +181,7 @@ impl Network {
 
     /// One copy of the message leaves the network.
     pub fn take(&mut self, message: &Message) {
-        let copies = self
-            .0
-            .get_mut(message)
-            .expect("only what is under way can arrive");
+        let copies = self.0.get_mut(message).expect("only what is under way can arrive");
         *copies -= 1;
         if *copies == 0 {
             self.0.remove(message);
@@ -206,16 +199,8 @@ impl Network {
     /// The same network with the two writers' parts exchanged.
     #[must_use]
     pub fn mirrored(&self) -> Self {
-        let exchange = |message: &Message| Message {
-            writer: 1 - message.writer,
-            ..message.clone()
-        };
-        Self(
-            self.0
-                .iter()
-                .map(|(message, copies)| (exchange(message), *copies))
-                .collect(),
-        )
+        let exchange = |message: &Message| Message { writer: 1 - message.writer, ..message.clone() };
+        Self(self.0.iter().map(|(message, copies)| (exchange(message), *copies)).collect())
     }
 }
 
@@ -249,10 +234,7 @@ impl Log {
 
     /// The record stands at this offset or later.
     pub fn holds_from(&self, offset: Offset, record: Record) -> bool {
-        self.entries
-            .iter()
-            .skip(usize::from(offset))
-            .any(|entry| *entry == Entry::Record(record))
+        self.entries.iter().skip(usize::from(offset)).any(|entry| *entry == Entry::Record(record))
     }
 }
 
@@ -303,15 +285,7 @@ pub struct Writer {
 impl Writer {
     /// A writer that knows nothing: everything it needs is in the store and the log.
     pub fn down() -> Self {
-        Self {
-            phase: Phase::Down,
-            incarnation: 0,
-            generation: 0,
-            start: 0,
-            next: 0,
-            buffer: Vec::new(),
-            carry: Carry::default(),
-        }
+        Self { phase: Phase::Down, incarnation: 0, generation: 0, start: 0, next: 0, buffer: Vec::new(), carry: Carry::default() }
     }
 
     pub fn is_waiting_for(&self, request: &Request) -> bool {

@@ -29,10 +29,7 @@ impl World {
                 actions.push(Action::ArriveLate(record));
             }
         }
-        let first_session_is_deleted = self
-            .below(1)
-            .iter()
-            .all(|record| !spool.held.contains(record));
+        let first_session_is_deleted = self.below(1).iter().all(|record| !spool.held.contains(record));
         if self.forgets && spool.forgotten_below == 0 && first_session_is_deleted {
             actions.push(Action::AppendForget(1));
         }
@@ -42,9 +39,7 @@ impl World {
     pub(super) fn needs_resend(&self, state: &State, record: Record) -> bool {
         if self.is_flawed(Flaw::ResendAfterGapOnly) {
             let is_gap = |kind: &Kind| matches!(kind, Kind::Gap { .. });
-            if state.log.incarnation == 0
-                && !state.store.slots.values().any(|slot| is_gap(&slot.kind))
-            {
+            if state.log.incarnation == 0 && !state.store.slots.values().any(|slot| is_gap(&slot.kind)) {
                 return false;
             }
         }
@@ -88,9 +83,7 @@ impl World {
     fn may_delete(&self, state: &State, records: RecordSet) -> bool {
         if self.is_flawed(Flaw::SpoolByTail) {
             let tail = self.tail(state);
-            return records
-                .iter()
-                .all(|record| record < state.spool.sent && !state.log.holds_from(tail, record));
+            return records.iter().all(|record| record < state.spool.sent && !state.log.holds_from(tail, record));
         }
         self.claimed(&state.store).includes(records)
     }
@@ -128,12 +121,7 @@ impl World {
     }
 
     /// No slot names the object, and none ever will: its generation is closed, or its start has been passed.
-    fn is_orphan(
-        &self,
-        tails: &[(Offset, bool)],
-        named: &BTreeSet<Object>,
-        object: &Object,
-    ) -> bool {
+    fn is_orphan(&self, tails: &[(Offset, bool)], named: &BTreeSet<Object>, object: &Object) -> bool {
         if self.is_flawed(Flaw::SweepBySharedPrefix) {
             return (1..GENERATIONS).any(|generation| {
                 let is_named = object.generation == generation && named.contains(object);
@@ -141,8 +129,7 @@ impl World {
             });
         }
         let (tail, is_closed) = tails[usize::from(object.generation)];
-        !named.contains(object)
-            && (is_closed || object.start < tail || self.is_flawed(Flaw::SweepAboveTail))
+        !named.contains(object) && (is_closed || object.start < tail || self.is_flawed(Flaw::SweepAboveTail))
     }
 
     /// Hour 0 is complete when the open generation has passed it; a closed one counts for nothing.
@@ -151,8 +138,7 @@ impl World {
             return;
         }
         let open = self.open_generation(&state.store);
-        let is_new =
-            || open.generation > 1 && !state.store.slots.contains_key(&(open.generation, 0));
+        let is_new = || open.generation > 1 && !state.store.slots.contains_key(&(open.generation, 0));
         if open.carry.hour > 0 || self.is_flawed(Flaw::EndedCountsAsPassed) && is_new() {
             actions.push(Action::Seal);
         }
@@ -166,10 +152,7 @@ impl State {
 
     /// Names and tails from one reading of the chain.
     pub(super) fn look(&self) -> SweeperView {
-        SweeperView {
-            tails: self.store.tails(),
-            named: self.store.named(),
-        }
+        SweeperView { tails: self.store.tails(), named: self.store.named() }
     }
 
     /// Retention takes the first entry that is left.

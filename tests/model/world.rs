@@ -62,14 +62,7 @@ impl World {
     pub fn of(records: usize) -> Self {
         Self {
             flaw: None,
-            records: vec![
-                Spooled {
-                    session: 0,
-                    segment: 0,
-                    hour: 0
-                };
-                records
-            ],
+            records: vec![Spooled { session: 0, segment: 0, hour: 0 }; records],
             crashes: 0,
             copies: 0,
             resends: 0,
@@ -88,28 +81,14 @@ impl World {
 
     /// Two sessions of one record, each in a segment of its own.
     pub fn of_two_sessions() -> Self {
-        let record = |session| Spooled {
-            session,
-            segment: session,
-            hour: 0,
-        };
-        Self {
-            records: vec![record(0), record(1)],
-            ..Self::of(2)
-        }
+        let record = |session| Spooled { session, segment: session, hour: 0 };
+        Self { records: vec![record(0), record(1)], ..Self::of(2) }
     }
 
     /// Two records of one session, received in different hours.
     pub fn of_two_hours() -> Self {
-        let record = |hour| Spooled {
-            session: 0,
-            segment: 0,
-            hour,
-        };
-        Self {
-            records: vec![record(0), record(1)],
-            ..Self::of(2)
-        }
+        let record = |hour| Spooled { session: 0, segment: 0, hour };
+        Self { records: vec![record(0), record(1)], ..Self::of(2) }
     }
 
     pub fn is_flawed(&self, flaw: Flaw) -> bool {
@@ -130,9 +109,7 @@ impl World {
     }
 
     pub fn records_where(&self, holds: impl Fn(Spooled) -> bool) -> RecordSet {
-        (0..self.count())
-            .filter(|record| holds(self.record(*record)))
-            .collect()
+        (0..self.count()).filter(|record| holds(self.record(*record))).collect()
     }
 
     /// The records of the sessions below the floor.
@@ -141,11 +118,6 @@ impl World {
     }
 
     pub fn segments(&self) -> impl Iterator<Item = Segment> {
-        0..=self
-            .records
-            .iter()
-            .map(|record| record.segment)
-            .max()
-            .unwrap_or(0)
+        0..=self.records.iter().map(|record| record.segment).max().unwrap_or(0)
     }
 }

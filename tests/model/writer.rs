@@ -6,10 +6,7 @@
 use super::actions::Action;
 use super::chain::Standing;
 use super::flaws::Flaw;
-use super::state::{
-    Carry, Entry, Generation, Kind, Message, Object, Offset, Phase, Request, Slot, State, Writer,
-    WriterId,
-};
+use super::state::{Carry, Entry, Generation, Kind, Message, Object, Offset, Phase, Request, Slot, State, Writer, WriterId};
 use super::world::World;
 
 impl World {
@@ -99,15 +96,8 @@ impl World {
     /// [`Flaw::CommittedOffset`]: trusts Kafka for the place, and the chain only for what is seen.
     fn start_from_committed_offset(&self, state: &mut State, id: WriterId) {
         let at = state.log.committed.max(state.log.start);
-        let before = state
-            .store
-            .slots
-            .iter()
-            .filter(|((_, start), _)| *start < at);
-        let carry = before
-            .map(|(_, slot)| slot.carry)
-            .next_back()
-            .unwrap_or_default();
+        let before = state.store.slots.iter().filter(|((_, start), _)| *start < at);
+        let carry = before.map(|(_, slot)| slot.carry).next_back().unwrap_or_default();
         state.writers[id].go_to(1, at, carry);
     }
 
@@ -115,14 +105,8 @@ impl World {
     /// the chain `i + 1` for itself and an `end` slot linked it to the one before.
     fn read_chain_of_incarnation(&self, state: &mut State, id: WriterId) {
         let own = state.writers[id].incarnation + 1;
-        let Standing {
-            tail,
-            carry,
-            closed_for,
-        } = state.store.standing(own, Carry::default());
-        let older = (1..own)
-            .rev()
-            .find(|generation| state.store.slots.contains_key(&(*generation, 0)));
+        let Standing { tail, carry, closed_for } = state.store.standing(own, Carry::default());
+        let older = (1..own).rev().find(|generation| state.store.slots.contains_key(&(*generation, 0)));
         let writer = &mut state.writers[id];
         match older {
             _ if closed_for.is_some() => *writer = Writer::down(),
@@ -142,26 +126,9 @@ impl World {
     }
 
     /// Puts the `end` slot at the tail: the next generation begins with what it hands on.
-    fn close(
-        &self,
-        state: &mut State,
-        id: WriterId,
-        generation: Generation,
-        tail: Offset,
-        carry: Carry,
-    ) {
-        let kind = Kind::End {
-            next: state.writers[id].incarnation,
-        };
-        self.send(
-            state,
-            id,
-            Request::PutSlot {
-                generation,
-                start: tail,
-                slot: Slot { kind, carry },
-            },
-        );
+    fn close(&self, state: &mut State, id: WriterId, generation: Generation, tail: Offset, carry: Carry) {
+        let kind = Kind::End { next: state.writers[id].incarnation };
+        self.send(state, id, Request::PutSlot { generation, start: tail, slot: Slot { kind, carry } });
     }
 
     /// Reads one entry of the log.
@@ -193,12 +160,8 @@ impl World {
             let slot = self.put_slot(writer, None);
             return self.send(state, id, slot);
         }
-        let object = Object {
-            generation: writer.generation,
-            start: writer.start,
-            end: writer.next - 1,
-            records: writer.buffer.clone(),
-        };
+        let object =
+            Object { generation: writer.generation, start: writer.start, end: writer.next - 1, records: writer.buffer.clone() };
         let slot = self.put_slot(writer, Some(object.clone()));
         self.send(state, id, Request::PutObject(object));
         if self.is_flawed(Flaw::SlotBeforeData) {
@@ -209,17 +172,8 @@ impl World {
     /// Says in the chain that retention has taken what comes next.
     pub(super) fn put_gap(&self, state: &mut State, id: WriterId) {
         let writer = &state.writers[id];
-        let slot = Slot {
-            kind: Kind::Gap {
-                end: state.log.start - 1,
-            },
-            carry: writer.carry,
-        };
-        let request = Request::PutSlot {
-            generation: writer.generation,
-            start: writer.start,
-            slot,
-        };
+        let slot = Slot { kind: Kind::Gap { end: state.log.start - 1 }, carry: writer.carry };
+        let request = Request::PutSlot { generation: writer.generation, start: writer.start, slot };
         self.send(state, id, request);
     }
 
@@ -227,11 +181,7 @@ impl World {
         let Phase::Waiting(request) = state.writers[id].phase.clone() else {
             unreachable!("only who waits sends again");
         };
-        if state
-            .network
-            .messages()
-            .any(|message| message.writer == id && message.request == request)
-        {
+        if state.network.messages().any(|message| message.writer == id && message.request == request) {
             state.used.copies += 1;
         }
         self.send(state, id, request);
@@ -239,11 +189,7 @@ impl World {
 
     fn send(&self, state: &mut State, id: WriterId, request: Request) {
         state.writers[id].phase = Phase::Waiting(request.clone());
-        state.network.send(Message {
-            writer: id,
-            request,
-            checked: false,
-        });
+        state.network.send(Message { writer: id, request, checked: false });
     }
 
     fn put_slot(&self, writer: &Writer, object: Option<Object>) -> Request {
@@ -256,26 +202,14 @@ impl World {
                 }
             }
         }
-        let kind = Kind::Data {
-            end: writer.next - 1,
-            object,
-        };
-        Request::PutSlot {
-            generation: writer.generation,
-            start: writer.start,
-            slot: Slot { kind, carry },
-        }
+        let kind = Kind::Data { end: writer.next - 1, object };
+        Request::PutSlot { generation: writer.generation, start: writer.start, slot: Slot { kind, carry } }
     }
 
     /// The store has answered. For a slot, 200 and 412 are handled alike: what stands in the store now says
     /// where the writer goes on.
     pub(super) fn answered(&self, state: &mut State, id: WriterId, request: &Request) {
-        let State {
-            writers,
-            store,
-            log,
-            ..
-        } = state;
+        let State { writers, store, log, .. } = state;
         let writer = &mut writers[id];
         if !writer.is_waiting_for(request) {
             return;
@@ -285,16 +219,10 @@ impl World {
                 let slot = self.put_slot(writer, Some(object.clone()));
                 self.send(state, id, slot);
             }
-            Request::PutSlot {
-                generation,
-                start,
-                slot: ours,
-            } => {
+            Request::PutSlot { generation, start, slot: ours } => {
                 let slot = &store.slots[&(*generation, *start)];
                 match slot.kind {
-                    Kind::Data { end, .. } | Kind::Gap { end }
-                        if !matches!(ours.kind, Kind::End { .. }) =>
-                    {
+                    Kind::Data { end, .. } | Kind::Gap { end } if !matches!(ours.kind, Kind::End { .. }) => {
                         if self.is_flawed(Flaw::CommittedOffset) {
                             log.committed = end + 1;
                         }
@@ -303,9 +231,7 @@ impl World {
                         writer.go_to(*generation, end + 1, carry);
                     }
                     // The generation is closed, or somebody else was quicker than our closing: look again.
-                    Kind::Data { .. } | Kind::Gap { .. } | Kind::End { .. } => {
-                        *writer = Writer::down()
-                    }
+                    Kind::Data { .. } | Kind::Gap { .. } | Kind::End { .. } => *writer = Writer::down(),
                 }
             }
         }

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::rig::{Rig, end, pause, verify};
 
-fn count(report: &serde_json::Value, name: &str) -> u64 {
+pub(super) fn count(report: &serde_json::Value, name: &str) -> u64 {
     report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report}"))
 }
 
@@ -19,7 +19,7 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
     let seed = 20_261_123;
     let mut random = StdRng::seed_from_u64(seed);
     let symbols = tickmint::exchange::simulated_symbols(20);
-    let mut rig = Rig::new(&["--simulate", "20", "--rate", "3000"], &symbols);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "3000"], &symbols, "");
     for _ in 0..kills {
         let mut daemon = rig.daemon();
         pause(Duration::from_millis(random.random_range(30..900)));

@@ -4,5 +4,8 @@
 //! what it did not must be covered by a gap or a session's end. Every check has a control that
 //! breaks something and must be seen.
 
+mod gold;
 mod kills;
+mod outages;
 mod rig;
+mod rubbish;

@@ -28,8 +28,9 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Starts an exchange with these arguments, and writes the daemon's config for its `symbols`.
-    pub(super) fn new(exchange: &[&str], symbols: &[String]) -> Rig {
+    /// Starts an exchange with these arguments, and writes the daemon's config for its `symbols`, with
+    /// `more` options at its end.
+    pub(super) fn new(exchange: &[&str], symbols: &[String], more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(TICKMINT);
         command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.path().join("ledger")).args(exchange);
@@ -46,7 +47,7 @@ impl Rig {
              [[feed.keys]]\nkey_file = {key:?}\nsymbols = {symbols:?}\n\
              [validation]\nmax_age = \"none\"\n\
              [spool]\nsegment_bytes = \"256 KiB\"\n\
-             [bronze]\nflush_after = \"150ms\"\n[warehouse]\nenabled = false\n",
+             [warehouse]\nenabled = false\n[bronze]\nflush_after = \"150ms\"\n{more}",
             dir = dir.path(),
             key = dir.path().join("key"),
         );
@@ -79,6 +80,15 @@ impl Rig {
     pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&serde_json::Value) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)) {
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            pause(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the daemon's alarms are such.
+    pub(super) fn wait_for_alarms(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !self.get("/health").is_some_and(|health| is_so(&health["alarms"].to_string())) {
             assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
             pause(Duration::from_millis(50));
         }
@@ -121,7 +131,6 @@ pub(super) fn end(process: &mut Process) -> Option<i32> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test's own thread, and no actor's")]
 pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -19,10 +19,9 @@ use tickmint::io::probe::{self, ProbeError, Size, probe, probe_once};
 use tickmint::io::s3::S3Store;
 use tickmint::io::store::{self, Created, Store, StoreError};
 
+use crate::support::bucket::{BUCKET, owner};
 use crate::support::s3_proxy::{Fault, Reply, Rule, S3Proxy};
 use crate::support::servers::{Server, Skip, or_skip};
-
-const BUCKET: &str = "lake";
 
 /// More than one answer of a server holds.
 const MANY: usize = 1_100;
@@ -41,21 +40,7 @@ impl Rig {
     async fn start(start: fn(&std::path::Path) -> Result<Server, Skip>) -> Option<Rig> {
         let folder = tempfile::tempdir().unwrap();
         let server = or_skip(start(folder.path()))?;
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(aws_config::BehaviorVersion::latest())
-            .endpoint_url(server.endpoint())
-            .region(aws_sdk_s3::config::Region::new(Server::REGION))
-            .credentials_provider(aws_sdk_s3::config::Credentials::new(
-                Server::ACCESS_KEY,
-                Server::SECRET_KEY,
-                None,
-                None,
-                "test",
-            ))
-            .force_path_style(true)
-            .build();
-        let admin = aws_sdk_s3::Client::from_conf(config);
-        admin.create_bucket().bucket(BUCKET).send().await.unwrap();
+        let admin = owner(&server).await;
         Some(Rig { server, admin, _folder: folder })
     }
 
@@ -294,12 +279,9 @@ async fn a_failing_network_is_a_retry_whatever_the_server_did() {
 async fn a_server_that_does_not_answer_is_given_up_in_time_and_its_late_write_does_no_harm() {
     let Some(rig) = Rig::minio().await else { return };
     let (proxy, store) = rig.through_proxy();
-    let impatient = S3Store::new(S3Config {
-        endpoint: Some(proxy.endpoint()),
-        attempt_timeout: Duration::from_secs(1),
-        ..rig.config()
-    })
-    .unwrap();
+    let impatient =
+        S3Store::new(S3Config { endpoint: Some(proxy.endpoint()), attempt_timeout: Duration::from_secs(1), ..rig.config() })
+            .unwrap();
     proxy.inject(Rule::once(Fault::Hold).method("PUT"));
     // On a busy machine it may give up before the request is under way.
     while proxy.seen().is_empty() {
@@ -484,9 +466,7 @@ async fn measure(name: &str, store: &dyn Store) {
         store.first("_commit/trades/p0/").await.unwrap();
     }
     let first = rate(begun);
-    eprintln!(
-        "{name}: create {create:.0}/s, put {put:.0}/s (8 at once {put_by_eight:.0}/s), get {get:.0}/s, first {first:.0}/s"
-    );
+    eprintln!("{name}: create {create:.0}/s, put {put:.0}/s (8 at once {put_by_eight:.0}/s), get {get:.0}/s, first {first:.0}/s");
     for size in [Size { writers: 2, rounds: 20 }, Size { writers: 4, rounds: 20 }, Size::default()] {
         eprintln!("{name}: probe {size:?}: {:?}", probe(store, probe::FOLDER, size).await.unwrap().took.unwrap());
     }

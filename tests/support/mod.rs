@@ -1,4 +1,5 @@
 //! Real servers and the things that make them fail.
 
+pub(crate) mod bucket;
 pub mod s3_proxy;
 pub mod servers;

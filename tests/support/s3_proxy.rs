@@ -57,19 +57,10 @@ pub struct Reply {
 }
 
 impl Reply {
-    pub const SLOW_DOWN: Self = Self {
-        status: 503,
-        code: "SlowDown",
-    };
-    pub const INTERNAL_ERROR: Self = Self {
-        status: 500,
-        code: "InternalError",
-    };
+    pub const SLOW_DOWN: Self = Self { status: 503, code: "SlowDown" };
+    pub const INTERNAL_ERROR: Self = Self { status: 500, code: "InternalError" };
     /// Another conditional request for this name is being carried out: to be sent again.
-    pub const CONFLICT: Self = Self {
-        status: 409,
-        code: "ConditionalRequestConflict",
-    };
+    pub const CONFLICT: Self = Self { status: 409, code: "ConditionalRequestConflict" };
 
     fn bytes(self, method: &str) -> Vec<u8> {
         let Self { status, code } = self;
@@ -78,14 +69,8 @@ impl Reply {
              <Message>injected by the test</Message><RequestId>0</RequestId></Error>"
         );
         let length = body.len();
-        let head = format!(
-            "HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\r\n"
-        );
-        if method == "HEAD" {
-            head.into_bytes()
-        } else {
-            (head + &body).into_bytes()
-        }
+        let head = format!("HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\r\n");
+        if method == "HEAD" { head.into_bytes() } else { (head + &body).into_bytes() }
     }
 }
 
@@ -107,13 +92,7 @@ impl Rule {
 
     /// The first so many that match.
     pub fn times(times: usize, fault: Fault) -> Self {
-        Self {
-            fault,
-            method: None,
-            path: String::new(),
-            after: 0,
-            times,
-        }
+        Self { fault, method: None, path: String::new(), after: 0, times }
     }
 
     /// All that match, until [`S3Proxy::clear`].
@@ -123,20 +102,14 @@ impl Rule {
 
     #[must_use]
     pub fn method(self, method: &'static str) -> Self {
-        Self {
-            method: Some(method),
-            ..self
-        }
+        Self { method: Some(method), ..self }
     }
 
     /// Those with this text in path or query, which are compared without percent encoding
     /// (`/bucket/_commit/trades/p0/...`, `/bucket/?list-type=2&prefix=_commit/...`).
     #[must_use]
     pub fn path(self, part: &str) -> Self {
-        Self {
-            path: part.to_owned(),
-            ..self
-        }
+        Self { path: part.to_owned(), ..self }
     }
 
     /// Leaves out the first so many that match.
@@ -147,8 +120,7 @@ impl Rule {
 
     /// Counts the request if it matches, and says whether the fault is its.
     fn applies_to(&mut self, method: &str, target: &str) -> bool {
-        let matches =
-            self.method.is_none_or(|wanted| wanted == method) && target.contains(&self.path);
+        let matches = self.method.is_none_or(|wanted| wanted == method) && target.contains(&self.path);
         if !matches || self.times == 0 {
             return false;
         }
@@ -201,9 +173,7 @@ impl S3Proxy {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let accepts = {
@@ -215,22 +185,15 @@ impl S3Proxy {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("s3-proxy".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = accepts => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?;
-        Ok(Self {
-            address,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("s3-proxy".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accepts => {}
+                    _ = stopped => {}
+                }
+            });
+        })?;
+        Ok(Self { address, shared, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where the client finds the S3 server.
@@ -261,9 +224,7 @@ impl S3Proxy {
     /// Waits until the requests so far are such. Looks at each change.
     pub async fn wait_until(&self, are_such: impl Fn(&[Seen]) -> bool) {
         let mut seen = self.shared.seen.subscribe();
-        seen.wait_for(|seen| are_such(seen))
-            .await
-            .expect("the proxy holds the other end");
+        seen.wait_for(|seen| are_such(seen)).await.expect("the proxy holds the other end");
     }
 }
 
@@ -295,19 +256,13 @@ impl Shared {
         let mut number = 0;
         self.seen.send_modify(|seen| {
             number = seen.len();
-            seen.push(Seen {
-                method,
-                target,
-                fault,
-                answer: None,
-            });
+            seen.push(Seen { method, target, fault, answer: None });
         });
         (number, fault)
     }
 
     fn answered(&self, number: usize, status: u16) {
-        self.seen
-            .send_modify(|seen| seen[number].answer = Some(status));
+        self.seen.send_modify(|seen| seen[number].answer = Some(status));
     }
 
     async fn released(&self) {
@@ -322,23 +277,13 @@ impl Shared {
 /// server that has died.
 async fn serve(client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>) {
     let mut client = Connection::new(client);
-    let mut server = Upstream {
-        address: upstream,
-        idle: None,
-    };
-    if serve_requests(&mut client, &mut server, &shared)
-        .await
-        .is_err()
-    {
+    let mut server = Upstream { address: upstream, idle: None };
+    if serve_requests(&mut client, &mut server, &shared).await.is_err() {
         reset(&client);
     }
 }
 
-async fn serve_requests(
-    client: &mut Connection<TcpStream>,
-    server: &mut Upstream,
-    shared: &Shared,
-) -> std::io::Result<()> {
+async fn serve_requests(client: &mut Connection<TcpStream>, server: &mut Upstream, shared: &Shared) -> std::io::Result<()> {
     client.stream().set_nodelay(true)?;
     while let Some(request) = client.read_request().await? {
         let method = request.head.method();
@@ -349,8 +294,7 @@ async fn serve_requests(
         let is_carried_out = match fault {
             Some(Fault::Refuse(_)) => false,
             Some(Fault::NoAnswer { carried_out } | Fault::Reset { carried_out }) => carried_out,
-            Some(Fault::CarryOutThen(_) | Fault::CutAnswer | Fault::Slow(_) | Fault::Hold)
-            | None => true,
+            Some(Fault::CarryOutThen(_) | Fault::CutAnswer | Fault::Slow(_) | Fault::Hold) | None => true,
         };
         let mut answer = None;
         if is_carried_out {

@@ -57,9 +57,7 @@ pub fn or_skip<T>(outcome: Result<T, Skip>) -> Option<T> {
         Err(Skip(reason)) => {
             // Past the test harness, which shows only what failed tests print.
             let line = format!("SKIPPED: {reason}\n");
-            std::io::stderr()
-                .write_all(line.as_bytes())
-                .expect("stderr is open");
+            std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
             None
         }
     }
@@ -73,25 +71,15 @@ pub fn part(name: &str) -> Result<PathBuf, Skip> {
     if !is_required {
         command.arg("--have"); // a test that nobody asked for builds nothing for minutes
     }
-    let output = command
-        .arg(name)
-        .stdin(Stdio::null())
-        .output()
-        .expect("scripts/parts can be run");
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let output = command.arg(name).stdin(Stdio::null()).output().expect("scripts/parts can be run");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     match output.status.code() {
         Some(0) => Ok(PathBuf::from(stdout.trim())),
         Some(3) if !is_required => {
             let reason = stderr.lines().next_back().unwrap_or(name);
             Err(Skip(reason.trim_start_matches("parts: ").to_owned()))
         }
-        _ => panic!(
-            "`scripts/parts {name}` failed, {}:\n{stderr}",
-            output.status
-        ),
+        _ => panic!("`scripts/parts {name}` failed, {}:\n{stderr}", output.status),
     }
 }
 
@@ -133,15 +121,7 @@ impl Server {
                 .env("MINIO_BROWSER", "off")
                 .env("MINIO_UPDATE", "off")
                 .env("MINIO_PROMETHEUS_AUTH_TYPE", "public");
-            (
-                command,
-                Probe {
-                    port,
-                    path: "/",
-                    status: 403,
-                },
-                None,
-            )
+            (command, Probe { port, path: "/", status: 403 }, None)
         }))
     }
 
@@ -151,46 +131,21 @@ impl Server {
         let binary = part("seaweedfs")?;
         Ok(Self::start("seaweedfs", dir, |dir| {
             let ports: [u16; 10] = free_ports();
-            let names = [
-                "s3.port",
-                "master.port",
-                "volume.port",
-                "filer.port",
-                "admin.port",
-            ];
+            let names = ["s3.port", "master.port", "volume.port", "filer.port", "admin.port"];
             let mut command = Command::new(&binary);
             command.arg("-alsologtostderr=true").arg("mini");
             for (name, pair) in names.iter().zip(ports.chunks_exact(2)) {
-                command
-                    .arg(format!("-{name}={}", pair[0]))
-                    .arg(format!("-{name}.grpc={}", pair[1]));
+                command.arg(format!("-{name}={}", pair[0])).arg(format!("-{name}.grpc={}", pair[1]));
             }
             command
                 .arg(format!("-dir={}", dir.join("seaweedfs").display()))
                 .arg(format!("-s3.localSocket={}", dir.join("s3.sock").display()))
-                .args([
-                    "-ip=127.0.0.1",
-                    "-ip.bind=127.0.0.1",
-                    "-master.telemetry=false",
-                ])
-                .args([
-                    "-s3.port.iceberg=0",
-                    "-s3.port.lance=0",
-                    "-webdav=false",
-                    "-admin.ui=false",
-                ])
+                .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"])
+                .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"])
                 .env("AWS_ACCESS_KEY_ID", Self::ACCESS_KEY)
                 .env("AWS_SECRET_ACCESS_KEY", Self::SECRET_KEY);
             // It answers those without a key with 403, once it knows who has one.
-            (
-                command,
-                Probe {
-                    port: ports[0],
-                    path: "/",
-                    status: 403,
-                },
-                None,
-            )
+            (command, Probe { port: ports[0], path: "/", status: 403 }, None)
         }))
     }
 
@@ -229,11 +184,7 @@ impl Server {
             std::fs::write(&file, config.to_string()).expect("the test's folder can be written");
             let mut command = Command::new(&binary);
             command.arg("--config").arg(file);
-            let probe = Probe {
-                port: health,
-                path: "/status",
-                status: 200,
-            };
+            let probe = Probe { port: health, path: "/status", status: 200 };
             (command, probe, Some([query, otlp]))
         }))
     }
@@ -264,11 +215,7 @@ impl Server {
 
     /// `prepare` gives the command, how to know that it is ready, and of a server with several endpoints
     /// the ports of the query API and of OTLP. It is asked anew for each try, with other ports.
-    fn start(
-        name: &str,
-        dir: &Path,
-        prepare: impl Fn(&Path) -> (Command, Probe, Option<[u16; 2]>),
-    ) -> Self {
+    fn start(name: &str, dir: &Path, prepare: impl Fn(&Path) -> (Command, Probe, Option<[u16; 2]>)) -> Self {
         std::fs::create_dir_all(dir.join(name)).expect("the test's folder can be written");
         let dir = dir.canonicalize().expect("the test's folder is there");
         let mut tries = 1;
@@ -294,10 +241,7 @@ impl Server {
 
     /// Returns when it is ready.
     fn launch(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
+        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
         self.command.stdout(log.try_clone()?).stderr(log);
         let mut process = Process(self.command.spawn().context("cannot be started")?);
         let begun = Instant::now();
@@ -305,11 +249,7 @@ impl Server {
             if let Some(status) = process.0.try_wait()? {
                 anyhow::bail!("has ended, {status}:\n{}", self.log_tail());
             }
-            anyhow::ensure!(
-                begun.elapsed() < READY_WITHIN,
-                "not ready after {READY_WITHIN:?}:\n{}",
-                self.log_tail()
-            );
+            anyhow::ensure!(begun.elapsed() < READY_WITHIN, "not ready after {READY_WITHIN:?}:\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(20));
         }
         self.process = Some(process);
@@ -339,10 +279,7 @@ impl Drop for Process {
 /// The command, in a process group of its own that ends with the test.
 fn with_the_test(command: &Command) -> Command {
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", WITH_THE_TEST, "sh"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    shell.args(["-c", WITH_THE_TEST, "sh"]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
             shell.env(name, value);
@@ -363,10 +300,7 @@ impl Probe {
         let mut stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_read_timeout(Some(patience))?;
         let (path, host) = (self.path, local(self.port));
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut start = [0; 12]; // "HTTP/1.1 200"
         stream.read_exact(&mut start)?;
         Ok(std::str::from_utf8(&start[9..])?.parse()?)
@@ -454,8 +388,7 @@ mod tests {
             return;
         };
         let trace = "5b8efff798038103d269b633813fc60c";
-        let service =
-            serde_json::json!({"key": "service.name", "value": {"stringValue": "tickmint"}});
+        let service = serde_json::json!({"key": "service.name", "value": {"stringValue": "tickmint"}});
         let span = serde_json::json!({
             "traceId": trace, "spanId": "eee19b7ec3c1b174", "name": "frame",
             "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000",

@@ -57,19 +57,12 @@ impl Head {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self
-            .text
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(':'));
-        headers
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.trim())
+        let mut headers = self.text.lines().skip(1).filter_map(|line| line.split_once(':'));
+        headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
     fn says(&self, name: &str, value: &str) -> bool {
-        self.header(name)
-            .is_some_and(|found| found.to_ascii_lowercase().contains(value))
+        self.header(name).is_some_and(|found| found.to_ascii_lowercase().contains(value))
     }
 
     fn request_framing(&self) -> Result<Framing> {
@@ -89,9 +82,7 @@ impl Head {
             return Ok(Some(Framing::Chunked));
         }
         let length = self.header("content-length").map(str::parse).transpose();
-        Ok(length
-            .map_err(|_| malformed("content-length"))?
-            .map(Framing::Length))
+        Ok(length.map_err(|_| malformed("content-length"))?.map(Framing::Length))
     }
 }
 
@@ -108,11 +99,7 @@ impl Message {
 
     /// Head and half of the body.
     pub fn first_half(&self) -> Vec<u8> {
-        [
-            self.head.bytes.as_slice(),
-            &self.body[..self.body.len() / 2],
-        ]
-        .concat()
+        [self.head.bytes.as_slice(), &self.body[..self.body.len() / 2]].concat()
     }
 }
 
@@ -124,10 +111,7 @@ pub struct Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(stream: S) -> Self {
-        Self {
-            stream,
-            unread: Vec::new(),
-        }
+        Self { stream, unread: Vec::new() }
     }
 
     pub fn stream(&self) -> &S {
@@ -155,11 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let body = self.read_body(framing).await?;
-        Ok(Some(Message {
-            head,
-            body,
-            framing,
-        }))
+        Ok(Some(Message { head, body, framing }))
     }
 
     /// Sends a request and reads its answer. The server may answer before it has read all; then the rest
@@ -169,10 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         S: Send,
     {
         let (reader, mut writer) = tokio::io::split(&mut self.stream);
-        let mut answers = Connection {
-            stream: tokio::io::join(reader, tokio::io::sink()),
-            unread: Vec::new(),
-        };
+        let mut answers = Connection { stream: tokio::io::join(reader, tokio::io::sink()), unread: Vec::new() };
         let mut is_sent = false;
         let answer = {
             let send = async {
@@ -196,11 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !(100..200).contains(&head.status()) {
                 let framing = head.answer_framing(method)?;
                 let body = self.read_body(framing).await?;
-                return Ok(Message {
-                    head,
-                    body,
-                    framing,
-                });
+                return Ok(Message { head, body, framing });
             }
         }
     }
@@ -223,11 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Err(malformed("a head without an end"));
             }
             if self.fill().await? == 0 {
-                return if self.unread.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(ErrorKind::UnexpectedEof.into())
-                };
+                return if self.unread.is_empty() { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
             }
         }
     }
@@ -299,10 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 fn malformed(what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidData,
-        format!("not to be understood: {what}"),
-    )
+    Error::new(ErrorKind::InvalidData, format!("not to be understood: {what}"))
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -351,8 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_come_out_as_they_went_in_however_they_are_cut() {
-        let put =
-            "PUT /b/a%2Fb?x-id=PutObject HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+        let put = "PUT /b/a%2Fb?x-id=PutObject HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
         let chunked = "PUT /b/k HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n\
                        5;chunk-signature=abc\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAA\r\n\r\n";
         let get = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
@@ -362,10 +327,7 @@ mod tests {
             let bytes: Vec<_> = requests.iter().map(Message::bytes).collect();
             assert_eq!(bytes, all.map(|text| text.as_bytes().to_vec()));
             assert_eq!(requests[0].head.target(), "/b/a/b?x-id=PutObject");
-            assert_eq!(
-                requests.iter().map(Message::is_last).collect::<Vec<_>>(),
-                [false, false, true]
-            );
+            assert_eq!(requests.iter().map(Message::is_last).collect::<Vec<_>>(), [false, false, true]);
         }
     }
 
@@ -375,10 +337,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
         let both = format!("HTTP/1.1 100 Continue\r\n\r\n{answer}");
         far.write_all(both.as_bytes()).await.unwrap();
-        let (message, is_reusable) = Connection::new(near)
-            .exchange("HEAD", b"HEAD")
-            .await
-            .unwrap();
+        let (message, is_reusable) = Connection::new(near).exchange("HEAD", b"HEAD").await.unwrap();
         assert_eq!(message.bytes(), answer.as_bytes());
         assert!(is_reusable);
     }
@@ -387,15 +346,10 @@ mod tests {
     async fn a_server_may_answer_without_reading_all() {
         let (near, mut far) = tokio::io::duplex(16);
         let server = tokio::spawn(async move {
-            far.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-                .await
-                .unwrap();
+            far.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
             far
         });
-        let (message, is_reusable) = Connection::new(near)
-            .exchange("PUT", &[0; 1000])
-            .await
-            .unwrap();
+        let (message, is_reusable) = Connection::new(near).exchange("PUT", &[0; 1000]).await.unwrap();
         assert_eq!((message.head.status(), is_reusable), (403, false));
         server.await.unwrap();
     }
