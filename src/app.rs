@@ -3,6 +3,7 @@
 //! ```text
 //! root ── http               probes, metrics, page
 //!      ├─ refiner            Gold from what is new in Bronze
+//!      ├─ hour_sealer        `_complete/` markers, orphans
 //!      ├─ writers/*          one per stream: log -> objects and slots
 //!      ├─ spool              the one durable log
 //!      └─ shards/*/          one supervisor a key: validator, session
@@ -19,7 +20,7 @@ use actix::{Addr, Arbiter};
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::watch;
 
-use crate::actors::{feed_session, partition_writer, refiner, spool, validator};
+use crate::actors::{feed_session, hour_sealer, partition_writer, refiner, spool, validator};
 use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
@@ -70,13 +71,18 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     root.top.spawn(child("http", DRAIN_WITHIN), &web.handle(), move |_, vitals| http::Web::new(vitals, listener, state))?;
 
     if let Some(warehouse) = config.warehouse.clone() {
-        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let chains = chains();
         let (every, store, metrics) = (warehouse.every, store.clone(), metrics.clone());
         let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone()));
         root.top.spawn(child("refiner", config.drain_within), &bronze.handle(), move |_, vitals| {
             refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
         })?;
     }
+
+    let sealed = store.clone();
+    root.top.spawn(child("hour_sealer", DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
+        hour_sealer::HourSealer::new(vitals, sealed, chains())
+    })?;
 
     let covered = Arc::new(OnceLock::new());
     let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5))?;
@@ -98,6 +104,11 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
 
     start_feed(config, &root, &feed, &spool, &metrics)?;
     Ok(App { root, store, _lock: lock })
+}
+
+/// The chains of a daemon whose spool is the log: one partition a stream.
+fn chains() -> Vec<ChainId> {
+    Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec()
 }
 
 /// What remakes a writer's archiver after each restart.
