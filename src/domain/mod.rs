@@ -8,6 +8,8 @@ pub mod hour;
 pub mod identity;
 pub mod intervals;
 pub mod object;
+mod scan;
+mod schema;
 pub mod stream;
 pub mod trade;
 pub mod verdict;

@@ -1,11 +1,20 @@
 //! A trade, read from the text that the server sent. Money is decimal: the digits are taken over
 //! as they stand, never through a binary float (design, invariant 6).
+//!
+//! It is read twice: by validation, and by the partition writer for the typed columns. `scan` reads
+//! the form in which the feed writes; what that does not know, the JSON parser reads here, and what
+//! is refused here, the schema explains ([`super::schema`]). Decided, and tested below: a key given
+//! twice refuses the element (whoever reads it later might see the other value); unknown keys are
+//! allowed, so that the feed may grow; a price of 0 is for Silver to reject; `1e2`, `1.0` and
+//! `1700000000000.0` are the numbers that they are; a number is never rounded.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::scan::{self, Codes};
+use super::schema;
 use super::verdict::Reason;
 
 /// Digits behind the point of prices and sizes: DECIMAL(18,8).
@@ -15,7 +24,7 @@ pub const SCALE: u32 = 8;
 const LIMIT: u128 = 10u128.pow(18);
 
 /// The last millisecond of the year 9999, the end of what every warehouse can hold.
-const LAST_TIME: i64 = 253_402_300_799_999;
+pub(super) const LAST_TIME: i64 = 253_402_300_799_999;
 
 /// A trade as one element of a frame says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub struct Trade<'a> {
     /// Milliseconds since the Unix epoch.
     pub event_time: i64,
     /// Sale conditions in the order sent, joined by commas; empty for `[]`, none for null and absent.
-    pub conditions: Option<String>,
+    pub conditions: Option<Cow<'a, str>>,
 }
 
 /// Why an element is no trade.
@@ -40,6 +49,35 @@ pub struct NoTrade {
     pub reason: Reason,
     /// What exactly.
     pub detail: String,
+}
+
+impl<'a> Trade<'a> {
+    /// Reads an element's text.
+    pub fn parse(raw: &'a [u8]) -> Result<Trade<'a>, NoTrade> {
+        match scan::element(raw) {
+            Some(scan::Element { symbol, price, size, time, codes }) => {
+                let conditions = joined(codes);
+                Ok(Trade { symbol: symbol.into(), price, size, event_time: time, conditions })
+            }
+            None => Trade::parse_any(raw),
+        }
+    }
+
+    /// Reads it in any form that JSON allows.
+    pub(super) fn parse_any(raw: &'a [u8]) -> Result<Trade<'a>, NoTrade> {
+        parse_json(raw).map_err(|no| NoTrade { detail: schema::fault_of_trade(raw, no.reason).unwrap_or(no.detail), ..no })
+    }
+}
+
+/// The codes without their quotes.
+fn joined(codes: Codes<'_>) -> Option<Cow<'_, str>> {
+    let Codes::List(list) = codes else { return None };
+    let list = list.trim_ascii();
+    Some(match list.strip_prefix('"').and_then(|list| list.strip_suffix('"')) {
+        None => Cow::Borrowed(""),
+        Some(one) if !one.contains('"') => Cow::Borrowed(one),
+        Some(_) => list.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(",").into(),
+    })
 }
 
 /// An element with its fields unread. Unknown fields are allowed; a field given twice is not.
@@ -57,54 +95,59 @@ struct Element<'a> {
     c: Option<&'a RawValue>,
 }
 
-impl<'a> Trade<'a> {
-    /// Reads an element's text.
-    pub fn parse(raw: &'a [u8]) -> Result<Trade<'a>, NoTrade> {
-        let element: Element<'a> = serde_json::from_slice(raw).map_err(|error| no(Reason::WrongShape, error))?;
-        let missing = |name: &str| no(Reason::WrongShape, format!("`{name}` is missing"));
-        let symbol: &RawValue = element.s.ok_or_else(|| missing("s"))?;
-        let symbol: Text<'a> = serde_json::from_str(symbol.get())
-            .map_err(|_| no(Reason::WrongShape, format!("`s` is {}, not a string", short(symbol.get()))))?;
-        if symbol.0.is_empty() {
-            return Err(no(Reason::WrongShape, "`s` is empty"));
-        }
-        let number = |value: Option<&'a RawValue>, name: &str, reason| {
-            let text = value.map_or("missing", RawValue::get);
-            decimal(text).map_err(|fault| no(reason, format!("`{name}` is {}: {fault}", short(text))))
-        };
-        Ok(Trade {
-            symbol: symbol.0,
-            price: number(element.p, "p", Reason::BadPrice)?,
-            size: number(element.v, "v", Reason::BadSize)?,
-            event_time: time(element.t)?,
-            conditions: element.c.map(conditions).transpose()?.flatten(),
-        })
-    }
-}
-
 /// A string that is borrowed where it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// Whether a JSON text is an object. A derived `Deserialize` would take a list for one.
+pub(super) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
+}
+
+fn parse_json(raw: &[u8]) -> Result<Trade<'_>, NoTrade> {
+    if !is_object(raw) {
+        return Err(no(Reason::WrongShape, "not an object"));
+    }
+    let element: Element = serde_json::from_slice(raw).map_err(|error| no(Reason::WrongShape, error))?;
+    let symbol = element.s.ok_or_else(|| no(Reason::WrongShape, "`s` is missing"))?;
+    let symbol: Text = serde_json::from_str(symbol.get())
+        .map_err(|_| no(Reason::WrongShape, format!("`s` is {}, not a string", short(symbol.get()))))?;
+    if symbol.0.is_empty() {
+        return Err(no(Reason::WrongShape, "`s` is empty"));
+    }
+    Ok(Trade {
+        symbol: symbol.0,
+        price: number(element.p, "p", Reason::BadPrice)?,
+        size: number(element.v, "v", Reason::BadSize)?,
+        event_time: time(element.t)?,
+        conditions: element.c.map(conditions).transpose()?.flatten(),
+    })
+}
 
 fn no(reason: Reason, detail: impl ToString) -> NoTrade {
     NoTrade { reason, detail: detail.to_string() }
 }
 
 /// The beginning of a text that may be long.
-fn short(text: &str) -> &str {
+pub(super) fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(60)]
+}
+
+fn number(value: Option<&RawValue>, name: &str, reason: Reason) -> Result<i64, NoTrade> {
+    let text = value.map_or("missing", RawValue::get);
+    decimal(text).map_err(|fault| no(reason, format!("`{name}` is {}: {fault}", short(text))))
 }
 
 fn time(value: Option<&RawValue>) -> Result<i64, NoTrade> {
     let text = value.map_or("missing", RawValue::get);
-    let time = text.parse().ok().filter(|time| (0..=LAST_TIME).contains(time));
-    time.ok_or_else(|| no(Reason::BadTime, format!("`t` is {}, not milliseconds from 1970 to 9999", short(text))))
+    let time = scaled(text, 0, LAST_TIME as u128 + 1);
+    time.map_err(|_| no(Reason::BadTime, format!("`t` is {}, not milliseconds from 1970 to 9999", short(text))))
 }
 
-fn conditions(value: &RawValue) -> Result<Option<String>, NoTrade> {
+fn conditions(value: &RawValue) -> Result<Option<Cow<'_, str>>, NoTrade> {
     let codes: Option<Vec<Text>> = serde_json::from_str(value.get())
         .map_err(|_| no(Reason::WrongShape, format!("`c` is {}, not a list of strings or null", short(value.get()))))?;
-    Ok(codes.map(|codes| codes.iter().map(|code| &*code.0).collect::<Vec<_>>().join(",")))
+    Ok(codes.map(|codes| codes.iter().map(|code| &*code.0).collect::<Vec<_>>().join(",").into()))
 }
 
 /// Why a text is no price and no size.
@@ -123,44 +166,49 @@ pub enum BadNumber {
 
 /// Reads a JSON number (`164.0601`, `9e-05`) exactly, in units of 10^-8.
 pub fn decimal(text: &str) -> Result<i64, BadNumber> {
+    scaled(text, SCALE, LIMIT)
+}
+
+/// Reads a JSON number exactly in units of 10^-`scale`, if there are fewer than `limit`.
+fn scaled(text: &str, scale: u32, limit: u128) -> Result<i64, BadNumber> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
     };
     let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().map_err(|_| exponent_fault(exponent))?),
-        None => (digits, 0),
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (digits, None),
     };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() || mantissa.ends_with('.') || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    if ![whole, fraction].into_iter().chain(exponent.map(unsigned)).all(is_digits) {
         return Err(BadNumber::NotANumber);
     }
-    let mut units: u128 = 0;
-    for digit in whole.bytes().chain(fraction.bytes()) {
-        units = units.checked_mul(10).and_then(|n| n.checked_add(u128::from(digit - b'0'))).ok_or(BadNumber::DoesNotFit)?;
-    }
-    if units == 0 {
+    // Zeros at either end are worth nothing, however many there are.
+    let fraction = fraction.trim_end_matches('0');
+    let digits = || whole.bytes().chain(fraction.bytes()).skip_while(|digit| *digit == b'0');
+    let trailing = if fraction.is_empty() { whole.len() - whole.trim_end_matches('0').len() } else { 0 };
+    let significant = digits().count().saturating_sub(trailing);
+    if significant == 0 {
         return Ok(0);
     }
     if negative {
         return Err(BadNumber::Negative);
     }
-    let shift = exponent.saturating_add(i64::from(SCALE)).saturating_sub(fraction.len() as i64);
-    let power =
-        u32::try_from(shift.unsigned_abs()).ok().and_then(|shift| 10u128.checked_pow(shift)).ok_or(BadNumber::DoesNotFit)?;
-    let units = if shift >= 0 {
-        units.checked_mul(power).ok_or(BadNumber::DoesNotFit)?
-    } else if units.is_multiple_of(power) {
-        units / power
-    } else {
-        return Err(BadNumber::DoesNotFit);
-    };
-    if units < LIMIT { Ok(units as i64) } else { Err(BadNumber::DoesNotFit) }
+    let exponent: i64 = exponent.map_or(Ok(0), str::parse).map_err(|_| BadNumber::DoesNotFit)?;
+    let shift = exponent.saturating_add(i64::from(scale)).saturating_add(trailing as i64).saturating_sub(fraction.len() as i64);
+    let shift = u32::try_from(shift).map_err(|_| BadNumber::DoesNotFit)?;
+    let append = |units: u128, digit: u8| units.checked_mul(10)?.checked_add(u128::from(digit - b'0'));
+    let units = digits().take(significant).try_fold(0, append);
+    let units = units.zip(10u128.checked_pow(shift)).and_then(|(units, power)| units.checked_mul(power));
+    units.filter(|units| *units < limit).map(|units| units as i64).ok_or(BadNumber::DoesNotFit)
 }
 
-fn exponent_fault(exponent: &str) -> BadNumber {
-    let digits = exponent.trim_start_matches(['+', '-']);
-    if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) { BadNumber::DoesNotFit } else { BadNumber::NotANumber }
+fn unsigned(exponent: &str) -> &str {
+    exponent.strip_prefix(['+', '-']).unwrap_or(exponent)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -178,49 +226,79 @@ mod tests {
         assert_eq!(parse(r#"{"c":[],"p":1,"s":"A","t":0,"v":0}"#).conditions.as_deref(), Some(""));
         assert_eq!(parse(r#"{"c":null,"p":1,"s":"A","t":0,"v":9e-05}"#).size, 9_000);
         assert_eq!(parse(r#"{"v":1.0,"t":0,"s":"A\u0042","p":1E2,"x":{"y":[]}}"#).symbol, "AB");
+        assert_eq!(parse(r#" {"v":1,"t":1.7e3,"s":"é","p":1,"\u0063":[ "1" , "\u0032"]} "#).conditions.as_deref(), Some("1,2"));
     }
 
     #[test]
-    fn each_fault_has_its_reason() {
-        for (text, reason) in [
-            ("[]", Reason::WrongShape),
-            (r#"{"p":1,"t":0,"v":1}"#, Reason::WrongShape),
-            (r#"{"s":"","p":1,"t":0,"v":1}"#, Reason::WrongShape),
-            (r#"{"s":7,"p":1,"t":0,"v":1}"#, Reason::WrongShape),
-            (r#"{"s":"A","p":1,"p":2,"t":0,"v":1}"#, Reason::WrongShape),
-            (r#"{"s":"A","p":1,"t":0,"v":1,"c":"1"}"#, Reason::WrongShape),
-            (r#"{"s":"A","p":1,"t":0,"v":1,"c":[1]}"#, Reason::WrongShape),
-            (r#"{"s":"A","p":"1","t":0,"v":1}"#, Reason::BadPrice),
-            (r#"{"s":"A","t":0,"v":1}"#, Reason::BadPrice),
-            (r#"{"s":"A","p":-1,"t":0,"v":1}"#, Reason::BadPrice),
-            (r#"{"s":"A","p":1,"t":0,"v":1e99}"#, Reason::BadSize),
-            (r#"{"s":"A","p":1,"t":0,"v":0.000000001}"#, Reason::BadSize),
-            (r#"{"s":"A","p":1,"t":1.5,"v":1}"#, Reason::BadTime),
-            (r#"{"s":"A","p":1,"t":-1,"v":1}"#, Reason::BadTime),
-            (r#"{"s":"A","p":1,"t":99999999999999999999,"v":1}"#, Reason::BadTime),
+    fn each_fault_has_its_reason_and_its_explanation() {
+        for (text, reason, detail) in [
+            ("7", Reason::WrongShape, "7 is not of type \"object\""),
+            (r#"["A",1,1,0,null]"#, Reason::WrongShape, "is not of type \"object\""),
+            (r#"{"p":1,"t":0,"v":1}"#, Reason::WrongShape, "\"s\" is a required property"),
+            (r#"{"s":"","p":1,"t":0,"v":1}"#, Reason::WrongShape, "s: \"\" is shorter than 1 character"),
+            (r#"{"s":7,"p":1,"t":0,"v":1}"#, Reason::WrongShape, "s: 7 is not of type \"string\""),
+            (r#"{"s":"A","p":1,"p":2,"t":0,"v":1}"#, Reason::WrongShape, "duplicate field `p`"),
+            (r#"{"s":"A","p":1,"t":0,"v":1,"c":"1"}"#, Reason::WrongShape, "c: \"1\" is not of types \"null\", \"array\""),
+            (r#"{"s":"A","p":1,"t":0,"v":1,"c":[1]}"#, Reason::WrongShape, "c/0: 1 is not of type \"string\""),
+            (r#"{"s":"A","p":"1","t":0,"v":1}"#, Reason::BadPrice, "p: \"1\" is not of type \"number\""),
+            (r#"{"s":"A","t":0,"v":1}"#, Reason::BadPrice, "\"p\" is a required property"),
+            (r#"{"s":"A","p":null,"t":0,"v":1}"#, Reason::BadPrice, "p: null is not of type \"number\""),
+            (r#"{"s":"A","p":-1,"t":0,"v":1}"#, Reason::BadPrice, "p: -1 is less than the minimum of 0"),
+            (r#"{"s":"A","p":1,"t":0,"v":1e11}"#, Reason::BadSize, "v: 100000000000.0 is greater than or equal to"),
+            (r#"{"s":"A","p":1,"t":0,"v":1e999}"#, Reason::BadSize, "`v` is 1e999: does not fit DECIMAL(18,8)"),
+            (r#"{"s":"A","p":1,"t":0,"v":0.000000001}"#, Reason::BadSize, "`v` is 0.000000001: does not fit DECIMAL(18,8)"),
+            (r#"{"s":"A","p":1,"t":1.5,"v":1}"#, Reason::BadTime, "t: 1.5 is not of type \"integer\""),
+            (r#"{"s":"A","p":1,"t":-1,"v":1}"#, Reason::BadTime, "t: -1 is less than the minimum of 0"),
+            (r#"{"s":"A","p":1,"t":99999999999999999999,"v":1}"#, Reason::BadTime, "t: 100000000000000000000.0 is greater than"),
         ] {
-            assert_eq!(Trade::parse(text.as_bytes()).map_err(|no| no.reason), Err(reason), "{text}");
+            let no = Trade::parse(text.as_bytes()).expect_err(text);
+            assert_eq!(no.reason, reason, "{text}: {no}");
+            assert!(no.detail.contains(detail), "{text}: {no}");
         }
     }
 
     #[test]
     fn numbers_are_exact_or_refused() {
+        let zeros = "0".repeat(60);
         for (text, units) in [
             ("0", 0),
             ("-0.0", 0),
-            ("0e9", 0),
+            ("0e99999999999999999999", 0),
             ("1e-8", 1),
             ("9999999999.99999999", 999_999_999_999_999_999),
             ("1.50000000000", 150_000_000),
+            ("100e-10", 1),
+            (&format!("1.{zeros}"), 100_000_000),
+            (&format!("1{zeros}e-60"), 100_000_000),
+            (&format!("0.{zeros}1e61"), 100_000_000),
         ] {
             assert_eq!(decimal(text), Ok(units), "{text}");
         }
         for text in ["10000000000", "1e10", "1e-9", "1e999999999999", "1e-999999999999999999999", "0.123456789"] {
             assert_eq!(decimal(text), Err(BadNumber::DoesNotFit), "{text}");
         }
-        for text in ["", "null", "1.", ".5", "1e", "NaN", "0x1", "1_0"] {
+        for text in ["", "-", "null", "1.", ".5", "1e", "1e+", "1e--2", "NaN", "0x1", "1_0", "missing"] {
             assert_eq!(decimal(text), Err(BadNumber::NotANumber), "{text}");
         }
+        assert_eq!(decimal("-1e-99"), Err(BadNumber::Negative));
+    }
+
+    fn nearly_a_trade() -> impl Strategy<Value = String> {
+        let key = "[cpstvx]|\\\\u0070";
+        let value = prop_oneof![
+            3 => "-?[0-9]{1,12}(\\.[0-9]{1,9})?([eE][-+]?[0-9]{1,3})?",
+            2 => "\"[A-Z:.\\\\é]{0,4}\"",
+            1 => "\\[( ?\"[0-9]{1,2}\" ?,?){0,3}\\]",
+            1 => "null|true|NaN|\\{\\}",
+        ];
+        let good = "\\{\"c\":(null|\\[(\"[0-9]{1,2}\"(,\"[0-9]{1,2}\"){0,3})?\\]),\"p\":(0|[1-9][0-9]{0,4})(\\.[0-9]{1,8})?,\"s\":\"[A-Z:]{1,9}\",\"t\":[1-9][0-9]{0,13},\"v\":[1-9]\\}";
+        let odd = prop::collection::vec((key, value, "( ?: ?)?"), 0..6).prop_map(|members| {
+            let members = members
+                .iter()
+                .map(|(key, value, colon)| format!("\"{key}\"{}{value}", if colon.is_empty() { ":" } else { colon }));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        });
+        prop_oneof![good, odd]
     }
 
     proptest! {
@@ -229,6 +307,21 @@ mod tests {
             let text = format!("{}.{:08}", units / 100_000_000, units % 100_000_000);
             prop_assert_eq!(decimal(&text), Ok(units));
             prop_assert_eq!(decimal(&format!("{units}e-8")), Ok(units));
+            let element = format!(r#"{{"s":"A","p":{text},"v":{text},"t":1}}"#);
+            let trade = scan::element(element.as_bytes()).unwrap();
+            prop_assert_eq!((trade.price, trade.size), (units, units));
+        }
+
+        #[test]
+        fn what_the_fast_way_reads_the_parser_reads_the_same(text in nearly_a_trade(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3)) {
+            let mut text = text.into_bytes();
+            for (at, byte) in edits {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            if scan::element(&text).is_some() {
+                prop_assert_eq!(Trade::parse(&text), parse_json(&text), "{}", String::from_utf8_lossy(&text));
+            }
         }
 
         #[test]
