@@ -30,6 +30,7 @@ use crate::domain::frame::{Rules, Watchlist};
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::http;
+use crate::io::probe::{self, ProbeError};
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
 use crate::spool::writer::{LogWriter, create_dir_durably};
@@ -59,6 +60,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
     let store = store::open(&config.bronze.store)?;
+    probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
     let root = Root::start(policy(3));
@@ -104,6 +106,19 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
 
     start_feed(config, &root, &feed, &spool, &metrics)?;
     Ok(App { root, store, _lock: lock })
+}
+
+/// Refuses a store whose creates are not atomic: two writers would both believe that they decided a
+/// slot. One that does not answer yet is not refused; `/health` says so as soon as it is written to.
+async fn probe_first_use(store: &dyn Store) -> Result<()> {
+    match probe::probe_once(store, probe::FOLDER, probe::Size::default()).await {
+        Ok(_) => Ok(()),
+        Err(error @ ProbeError::Unsafe { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the store could not be probed; `tickmint check` tries again");
+            Ok(())
+        }
+    }
 }
 
 /// The chains of a daemon whose spool is the log: one partition a stream.
