@@ -3,6 +3,7 @@
 //! ```text
 //! root ── http               probes, metrics, page
 //!      ├─ refiner            Gold from what is new in Bronze
+//!      ├─ hour_sealer        `_complete/` markers, orphans
 //!      ├─ writers/*          one per stream: log -> objects and slots
 //!      ├─ spool              the one durable log
 //!      └─ shards/*/          one supervisor a key: validator, session
@@ -19,7 +20,7 @@ use actix::{Addr, Arbiter};
 use anyhow::{Context as _, Result, bail};
 use tokio::sync::watch;
 
-use crate::actors::{feed_session, partition_writer, refiner, spool, validator};
+use crate::actors::{feed_session, hour_sealer, partition_writer, refiner, spool, validator};
 use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
@@ -29,6 +30,7 @@ use crate::domain::frame::{Rules, Watchlist};
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::http;
+use crate::io::probe::{self, ProbeError};
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
 use crate::spool::writer::{LogWriter, create_dir_durably};
@@ -58,6 +60,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
     let store = store::open(&config.bronze.store)?;
+    probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
     let root = Root::start(policy(3));
@@ -70,13 +73,18 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     root.top.spawn(child("http", DRAIN_WITHIN), &web.handle(), move |_, vitals| http::Web::new(vitals, listener, state))?;
 
     if let Some(warehouse) = config.warehouse.clone() {
-        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let chains = chains();
         let (every, store, metrics) = (warehouse.every, store.clone(), metrics.clone());
         let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone()));
         root.top.spawn(child("refiner", config.drain_within), &bronze.handle(), move |_, vitals| {
             refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
         })?;
     }
+
+    let sealed = store.clone();
+    root.top.spawn(child("hour_sealer", DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
+        hour_sealer::HourSealer::new(vitals, sealed, chains())
+    })?;
 
     let covered = Arc::new(OnceLock::new());
     let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5))?;
@@ -98,6 +106,24 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
 
     start_feed(config, &root, &feed, &spool, &metrics)?;
     Ok(App { root, store, _lock: lock })
+}
+
+/// Refuses a store whose creates are not atomic: two writers would both believe that they decided a
+/// slot. One that does not answer yet is not refused; `/health` says so as soon as it is written to.
+async fn probe_first_use(store: &dyn Store) -> Result<()> {
+    match probe::probe_once(store, probe::FOLDER, probe::Size::default()).await {
+        Ok(_) => Ok(()),
+        Err(error @ ProbeError::Unsafe { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "the store could not be probed; `tickmint check` tries again");
+            Ok(())
+        }
+    }
+}
+
+/// The chains of a daemon whose spool is the log: one partition a stream.
+fn chains() -> Vec<ChainId> {
+    Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec()
 }
 
 /// What remakes a writer's archiver after each restart.

@@ -3,6 +3,7 @@
 //! * [`chain`]: where a chain stands, and following it slot by slot.
 //! * [`encode`], [`columns`]: records to a raw and a typed object.
 //! * [`poison`]: counts the records that kill their writer.
+//! * [`sealer`]: declares hours complete and sweeps orphans out of them.
 //! * [`archiver`]: drains a log into a chain; what a partition writer does, step by step.
 
 pub mod archiver;
@@ -10,3 +11,4 @@ pub mod chain;
 pub mod columns;
 pub mod encode;
 pub mod poison;
+pub mod sealer;

@@ -27,7 +27,7 @@ fn a_failing_store_is_said_waited_for_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let Some(server) = or_skip(Server::start_minio(folder.path())) else { return };
     tickmint::commands::block_on(owner(&server)).unwrap();
-    let proxy = S3Proxy::start(&server.endpoint()).unwrap();
+    let proxy = S3Proxy::start(server.endpoint()).unwrap();
     let secrets = tempfile::tempdir().unwrap();
     let symbols = tickmint::exchange::simulated_symbols(20);
     let mut rig = Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, &bronze(secrets.path(), &proxy));

@@ -1,0 +1,67 @@
+//! Declares hours complete and sweeps orphans out of them.
+//!
+//! In: nothing; it follows the chains. Out: `_complete/` markers. After a restart it goes on behind
+//! the last marker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::prelude::*;
+use tokio::time::sleep;
+
+use crate::bronze::sealer::Sealer;
+use crate::domain::chain::ChainId;
+use crate::io::store::Store;
+use crate::supervisor::{Child, Vitals};
+
+/// Hours turn slowly, and each look costs a read a chain.
+const EVERY: Duration = Duration::from_secs(20);
+
+/// See the module.
+pub struct HourSealer {
+    vitals: Arc<Vitals>,
+    store: Arc<dyn Store>,
+    chains: Vec<ChainId>,
+}
+
+impl HourSealer {
+    /// A sealer of these chains.
+    pub fn new(vitals: Arc<Vitals>, store: Arc<dyn Store>, chains: Vec<ChainId>) -> HourSealer {
+        HourSealer { vitals, store, chains }
+    }
+}
+
+impl Actor for HourSealer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let (vitals, mut sealer) = (self.vitals.clone(), Sealer::new(self.store.clone(), self.chains.clone()));
+        let run = async move {
+            loop {
+                match sealer.round(jiff::Timestamp::now().as_microsecond()).await {
+                    Ok(sealed) => {
+                        vitals.clear_note("store");
+                        vitals.advance(sealed.hours.len() as u64);
+                        if let Some(hour) = sealed.hours.last() {
+                            tracing::info!(%hour, orphans = sealed.orphans.len(), "an hour is complete");
+                            vitals.note("complete", hour.to_string());
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "hours are not sealed for now");
+                        vitals.note("store", error.to_string());
+                    }
+                }
+                sleep(EVERY).await;
+            }
+        };
+        ctx.spawn(wrap_future(run));
+    }
+}
+
+impl Supervised for HourSealer {
+    fn restarting(&mut self, _: &mut Self::Context) {}
+}
+
+impl Child for HourSealer {}

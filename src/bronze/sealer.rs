@@ -1,0 +1,296 @@
+//! Declares archive hours complete, and sweeps what no slot names out of them.
+//!
+//! An hour is complete when the tail of every chain has passed it: nothing can be archived in it any
+//! more, since the archive hour never goes back, over generations too. `_complete/YYYY/MM/DD/HH.json`
+//! says so, with counts and with the places where the next hour begins, so that a new process goes on
+//! there. Only then are the hour's folders looked through for orphans.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::{Chain, ChainError, Follower};
+use crate::domain::chain::{ChainId, Position, Slot};
+use crate::domain::hour::Hour;
+use crate::domain::identity::Micros;
+use crate::domain::object::{self, Form};
+use crate::io::store::Store;
+
+/// How many days back a process looks for the last complete hour before it reads the chains from
+/// their beginning.
+const DAYS_BACK: i64 = 14;
+
+/// What an hour holds of one chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourCount {
+    /// Slots with data.
+    pub slots: u64,
+    /// Records.
+    pub rows: u64,
+    /// Bytes of the raw and the typed objects.
+    pub bytes: u64,
+}
+
+/// The marker of a complete hour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Complete {
+    /// The hour.
+    pub hour: Hour,
+    /// What it holds, by `stream/partition`.
+    pub chains: BTreeMap<String, HourCount>,
+    /// By `stream/partition`, a place in the chain before which all of the hour's slots stand.
+    pub next: BTreeMap<String, Position>,
+    /// When it was declared, microseconds.
+    pub sealed_at: Micros,
+}
+
+impl Complete {
+    /// The key of an hour's marker.
+    pub fn key(hour: Hour) -> String {
+        format!("_complete/{}.json", hour.folder())
+    }
+}
+
+/// What was done in a round.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// Hours that were declared complete.
+    pub hours: Vec<Hour>,
+    /// Orphans that were deleted.
+    pub orphans: Vec<String>,
+}
+
+/// One chain as far as it has been read.
+struct Reading {
+    follower: Follower,
+    reached: Option<Hour>,
+    /// Where the chain stood when it first reached each hour.
+    began: BTreeMap<Hour, Position>,
+}
+
+/// Follows all chains and seals the hours that they have passed.
+pub struct Sealer {
+    store: Arc<dyn Store>,
+    chains: Vec<ChainId>,
+    readings: Vec<Reading>,
+    counts: BTreeMap<Hour, BTreeMap<String, HourCount>>,
+    named: BTreeMap<Hour, BTreeSet<String>>,
+    /// The last hour that is complete.
+    last: Option<Hour>,
+}
+
+impl Sealer {
+    /// A sealer that has not read anything yet.
+    pub fn new(store: Arc<dyn Store>, chains: Vec<ChainId>) -> Sealer {
+        Sealer { store, chains, readings: Vec::new(), counts: BTreeMap::new(), named: BTreeMap::new(), last: None }
+    }
+
+    /// Reads what is new in the chains, seals and sweeps what they have passed. After an error the
+    /// same is tried again by the next round.
+    pub async fn round(&mut self, now: Micros) -> Result<Sealed, ChainError> {
+        if self.readings.is_empty() {
+            self.start(now).await?;
+        }
+        for at in 0..self.readings.len() {
+            while let Some(slot) = self.readings[at].follower.next().await? {
+                self.note(at, &slot);
+            }
+        }
+        let mut sealed = Sealed::default();
+        let passed = self.readings.iter().map(|reading| reading.reached).min().flatten();
+        let due: Vec<Hour> = self.counts.keys().copied().filter(|hour| passed.is_some_and(|passed| *hour < passed)).collect();
+        for hour in due {
+            self.seal(hour, now).await?;
+            sealed.orphans.extend(self.sweep(hour).await?);
+            self.counts.remove(&hour);
+            self.named.remove(&hour);
+            self.last = Some(hour);
+            sealed.hours.push(hour);
+        }
+        Ok(sealed)
+    }
+
+    async fn start(&mut self, now: Micros) -> Result<(), ChainError> {
+        let last = self.last_complete(now).await?;
+        self.last = last.as_ref().map(|complete| complete.hour);
+        let next = last.map(|complete| complete.next).unwrap_or_default();
+        let reading = |id: &ChainId| Reading {
+            follower: Follower::new(Chain::new(*id, self.store.clone()), next.get(&id.to_string()).copied().unwrap_or_default()),
+            reached: None,
+            began: BTreeMap::new(),
+        };
+        self.readings = self.chains.iter().map(reading).collect();
+        Ok(())
+    }
+
+    async fn last_complete(&self, now: Micros) -> Result<Option<Complete>, ChainError> {
+        for back in 0..DAYS_BACK {
+            let folder = Hour(Hour::of(now).0 - 24 * back).folder();
+            let Some(newest) = self.store.list(&format!("_complete/{}/", &folder[..10])).await?.pop() else { continue };
+            let complete = self.store.get(&newest).await?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            if complete.is_some() {
+                return Ok(complete);
+            }
+        }
+        Ok(None)
+    }
+
+    fn note(&mut self, at: usize, slot: &Slot) {
+        let reading = &mut self.readings[at];
+        if let Some(hour) = slot.carry.archive_hour {
+            reading.reached = reading.reached.max(Some(hour));
+            reading.began.entry(hour).or_insert(slot.position);
+        }
+        let Some(data) = slot.data().filter(|data| Some(data.hour) > self.last) else { return };
+        let chain = reading.follower.id().to_string();
+        let count = self.counts.entry(data.hour).or_default().entry(chain).or_default();
+        count.slots += 1;
+        count.rows += data.rows;
+        count.bytes += data.raw.bytes + data.typed.bytes;
+        self.named.entry(data.hour).or_default().extend([data.raw.key.clone(), data.typed.key.clone()]);
+    }
+
+    async fn seal(&self, hour: Hour, now: Micros) -> Result<(), ChainError> {
+        let next = self.readings.iter().map(|reading| {
+            let after = reading.began.range(Hour(hour.0 + 1)..).next().map(|(_, position)| *position);
+            (reading.follower.id().to_string(), after.unwrap_or(reading.follower.position()))
+        });
+        let chains = self.counts.get(&hour).cloned().unwrap_or_default();
+        let complete = Complete { hour, chains, next: next.collect(), sealed_at: now };
+        let body = serde_json::to_vec_pretty(&complete).expect("the keys are strings");
+        // One that another process wrote says the same: an hour that all have passed does not change.
+        self.store.create(&Complete::key(hour), body.into()).await?;
+        Ok(())
+    }
+
+    /// Deletes the hour's objects that no slot names. Names and tails are of one reading of the chains;
+    /// an object at or above the tail may belong to a slot that is being written.
+    async fn sweep(&self, hour: Hour) -> Result<Vec<String>, ChainError> {
+        let none = BTreeSet::new();
+        let named = self.named.get(&hour).unwrap_or(&none);
+        let mut orphans = Vec::new();
+        for reading in &self.readings {
+            let (id, tail) = (reading.follower.id(), reading.follower.position());
+            for form in [Form::Raw, Form::Typed] {
+                for key in self.store.list(&object::hour_prefix(form, id, hour)).await? {
+                    let below = object::parse_name(&key).is_some_and(|(p, position)| p == id.partition && position < tail);
+                    if below && !named.contains(&key) {
+                        self.store.delete(&key).await?;
+                        orphans.push(key);
+                    }
+                }
+            }
+        }
+        Ok(orphans)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::chain::{Body, Carry, DataRange, SLOT_VERSION};
+    use crate::domain::identity::LogId;
+    use crate::domain::stream::Stream;
+    use crate::io::memory::MemoryStore;
+
+    const TRADES: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
+    const GAPS: ChainId = ChainId { stream: Stream::Gaps, partition: 0 };
+
+    /// A chain that is written by hand: each slot's hour, with data or not.
+    async fn write(store: &Arc<dyn Store>, id: ChainId, slots: &[(u64, u64, i64, bool)]) {
+        for &(generation, start, hour, with_data) in slots {
+            let position = Position { generation, start };
+            let mut data = None;
+            if with_data {
+                let refer =
+                    |form| object::name(form, id, Hour(hour), position, start, format!("{generation} {start}").as_bytes());
+                let (raw, typed) = (refer(Form::Raw), refer(Form::Typed));
+                for object in [&raw, &typed] {
+                    store.put(&object.key, Bytes::from(format!("{generation} {start}"))).await.unwrap();
+                }
+                let (min_time, max_time, event_hours) = (0, 0, vec![]);
+                data = Some(DataRange { rows: 2, raw, typed, hour: Hour(hour), min_time, max_time, event_hours, poison: vec![] });
+            }
+            let slot = Slot {
+                version: SLOT_VERSION,
+                stream: id.stream,
+                partition: id.partition,
+                position,
+                incarnation: None,
+                body: Body::Data { end: start, data },
+                carry: Carry { archive_hour: Some(Hour(hour)), ..Carry::default() },
+                writer: uuid::Uuid::nil(),
+                epoch: 1,
+                written_at: 0,
+                traceparent: None,
+            };
+            Chain::new(id, store.clone()).decide(&slot).await.unwrap();
+        }
+    }
+
+    async fn end(store: &Arc<dyn Store>, id: ChainId, start: u64, hour: i64) {
+        let slot = Slot {
+            version: SLOT_VERSION,
+            stream: id.stream,
+            partition: id.partition,
+            position: Position { generation: 0, start },
+            incarnation: None,
+            body: Body::End { next: LogId::generate() },
+            carry: Carry { archive_hour: Some(Hour(hour)), ..Carry::default() },
+            writer: uuid::Uuid::nil(),
+            epoch: 1,
+            written_at: 0,
+            traceparent: None,
+        };
+        Chain::new(id, store.clone()).decide(&slot).await.unwrap();
+    }
+
+    fn store() -> Arc<dyn Store> {
+        Arc::new(MemoryStore::new())
+    }
+
+    #[tokio::test]
+    async fn an_hour_is_complete_when_every_chain_has_passed_it() {
+        let store = store();
+        let mut sealer = Sealer::new(store.clone(), vec![TRADES, GAPS]);
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 10, true), (0, 2, 11, true)]).await;
+        assert_eq!(sealer.round(Hour(12).begins()).await.unwrap(), Sealed::default(), "gaps have not passed");
+        write(&store, GAPS, &[(0, 0, 11, false)]).await;
+        assert_eq!(sealer.round(Hour(12).begins()).await.unwrap().hours, [Hour(10)]);
+        let bytes = store.get(&Complete::key(Hour(10))).await.unwrap().unwrap();
+        let complete: Complete = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(complete.chains["trades/0"].rows, 4);
+        assert_eq!(sealer.round(Hour(12).begins()).await.unwrap(), Sealed::default(), "once");
+    }
+
+    #[tokio::test]
+    async fn a_new_process_goes_on_behind_the_last_complete_hour_and_counts_nothing_twice() {
+        let store = store();
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 11, true)]).await;
+        assert_eq!(Sealer::new(store.clone(), vec![TRADES]).round(Hour(12).begins()).await.unwrap().hours, [Hour(10)]);
+        end(&store, TRADES, 2, 11).await;
+        write(&store, TRADES, &[(1, 0, 11, true), (1, 1, 12, true)]).await;
+        assert_eq!(Sealer::new(store.clone(), vec![TRADES]).round(Hour(13).begins()).await.unwrap().hours, [Hour(11)]);
+        let bytes = store.get(&Complete::key(Hour(11))).await.unwrap().unwrap();
+        let complete: Complete = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(complete.chains["trades/0"], HourCount { slots: 2, rows: 4, bytes: complete.chains["trades/0"].bytes });
+    }
+
+    #[tokio::test]
+    async fn orphans_below_the_tail_go_and_nothing_else() {
+        let store = store();
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 11, true)]).await;
+        let lost = object::name(Form::Raw, TRADES, Hour(10), Position { generation: 0, start: 0 }, 5, b"the loser's").key;
+        let coming = object::name(Form::Raw, TRADES, Hour(10), Position { generation: 0, start: 2 }, 5, b"not yet named").key;
+        for key in [&lost, &coming] {
+            store.put(key, Bytes::from_static(b"x")).await.unwrap();
+        }
+        let sealed = Sealer::new(store.clone(), vec![TRADES]).round(Hour(12).begins()).await.unwrap();
+        assert_eq!((sealed.hours, sealed.orphans), (vec![Hour(10)], vec![lost]));
+        assert!(store.get(&coming).await.unwrap().is_some());
+        assert_eq!(store.list("bronze/raw/").await.unwrap().len(), 3);
+    }
+}
