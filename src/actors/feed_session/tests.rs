@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::*;
-use crate::supervisor::{ChildSpec, Policy, Root};
+use crate::supervisor::{ChildSpec, Policy, Report, Root, State};
 
 /// Nothing takes that long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -231,11 +231,15 @@ impl Rig {
         .await;
     }
 
-    fn note(&self, name: &str) -> Option<String> {
+    fn session(&self) -> Report {
         let actors = self.root.registry.snapshot();
         let session = actors.into_iter().find(|actor| actor.path == "session").unwrap();
         assert_eq!(session.restarts, 0, "{:?}", session.last_failure);
-        session.notes.get(name).cloned()
+        session
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.session().notes.get(name).cloned()
     }
 
     async fn session_notes(&self, name: &str, text: &str) {
@@ -394,6 +398,13 @@ async fn a_drain_finishes_what_was_read() {
         let top = rig.root.top.clone();
         async move { top.stop("session").await }
     });
+    soon(async {
+        while rig.session().state != State::Draining {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    sleep(Duration::from_millis(20)).await; // It has heard of it by now, or the test proves less.
     rig.gate.add_permits(2);
     assert_eq!(rig.batch(session).await, numbered(2..=5));
     assert_eq!(rig.end().await, (session, 5, "shutdown".into()));
