@@ -16,7 +16,8 @@ use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::config::{FeedConfig, Secret};
 use crate::domain::frame::Watchlist;
@@ -32,8 +33,11 @@ use crate::telemetry::metrics::ShardMetrics;
 /// A batch holds at most so many frames: at ten trades each, what the spool writes in one go.
 const BATCH_FRAMES: usize = 2048;
 
-/// And at most so many bytes.
+/// And at most so many bytes, or one frame.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// The last number that a frame may have; the end of the session takes the one behind it.
+const LAST_FRAME: u32 = u32::MAX - 1;
 
 /// A refused key or a full spool does not mend in a second.
 const LONG_WAIT: Duration = Duration::from_secs(60);
@@ -41,14 +45,23 @@ const LONG_WAIT: Duration = Duration::from_secs(60);
 /// A connection that lived so long was a good one: the next back-off starts small.
 const GOOD_LIFE: Duration = Duration::from_secs(60);
 
-/// Between two tries to hand a batch over.
+/// Between two tries to hand something over.
 const RESEND_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a new connection waits for the spool to take its session.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// A server that does not take a few kilobytes by then is dead.
+const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long an end waits for a spool that does not take it; its successor tells of it then.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
-/// How often silent symbols are looked for.
-const STALE_CHECK: Duration = Duration::from_secs(10);
+/// How long the server's goodbye is waited for.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often silent symbols and a batch that waits too long are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct FeedSession {
@@ -126,23 +139,26 @@ impl Child for FeedSession {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     Shutdown,
-    Closed,
+    Closed(String),
     Stalled,
     Broken(String),
     SpoolFull,
     /// The spool does not know the session: it was restarted, or the disk refused its opening.
     NotOpen,
+    /// There are no more numbers for its frames.
+    NumbersUsedUp,
 }
 
 impl End {
     fn reason(&self) -> &'static str {
         match self {
             End::Shutdown => "shutdown",
-            End::Closed => "closed_by_server",
+            End::Closed(_) => "closed_by_server",
             End::Stalled => "stalled",
             End::Broken(_) => "disconnected",
             End::SpoolFull => SPOOL_FULL,
             End::NotOpen => "session_died",
+            End::NumbersUsedUp => "numbers_used_up",
         }
     }
 }
@@ -151,11 +167,7 @@ impl End {
 async fn live(parts: &Parts, mut stop: watch::Receiver<bool>) {
     let mut attempt = 0;
     while !*stop.borrow() {
-        let began = Instant::now();
-        let wait = once(parts, &stop, &mut attempt).await;
-        if began.elapsed() > GOOD_LIFE {
-            attempt = 0;
-        }
+        let wait = once(parts, stop.clone(), &mut attempt).await;
         parts.vitals.note("connection", format!("waiting {:.1} s before the next try", wait.as_secs_f64()));
         tokio::select! {
             () = sleep(wait) => {}
@@ -169,68 +181,107 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// One connection from beginning to end; returns how long to wait before the next.
-async fn once(parts: &Parts, stop: &watch::Receiver<bool>, attempt: &mut u32) -> Duration {
+async fn once(parts: &Parts, mut stop: watch::Receiver<bool>, attempt: &mut u32) -> Duration {
     let Parts { vitals, config, shard, .. } = parts;
     let session = SessionId::generate();
     vitals.note("connection", "connecting");
-    let socket = finnhub::connect(&config.url, &parts.key, session, &shard.name, config.max_frame_bytes).await;
+    let socket = tokio::select! {
+        () = stopped(&mut stop) => return Duration::ZERO,
+        socket = finnhub::connect(&config.url, &parts.key, session, &shard.name, config.max_frame_bytes) => socket,
+    };
     let mut socket = match socket {
         Ok(socket) => socket,
+        Err(error) => return unreachable(parts, &error, attempt),
+    };
+    let connected_at = Instant::now();
+    let mut reading = Reading::new(parts, session);
+    let end = match open(parts, session, &mut stop).await {
+        Ok(()) => match subscribe(&mut socket, shard, &mut stop).await {
+            Ok(()) => reading.until_the_end(&mut socket, stop).await,
+            Err(end) => end,
+        },
+        Err(_) if *stop.borrow() => End::Shutdown,
         Err(error) => {
-            let wait = if error.is_retryable() { back_off(config, attempt) } else { LONG_WAIT };
-            match &error {
-                ConnectError::Passing(_) => tracing::warn!(shard = shard.name, %error, ?wait, "no connection to the feed"),
-                _ => tracing::error!(shard = shard.name, %error, ?wait, "no connection to the feed"),
-            }
             vitals.note("feed", error.to_string());
-            parts.metrics.unreachable(&parts.shard_metrics, &error);
-            return wait;
+            tracing::error!(shard = shard.name, %error, "the spool takes no session");
+            return LONG_WAIT.min(config.reconnect_max);
         }
     };
-    if let Err(error) = open(parts, session).await {
-        vitals.note("feed", error.to_string());
-        tracing::error!(shard = shard.name, %error, "the spool takes no session");
-        return LONG_WAIT.min(config.reconnect_max);
-    }
-    if let Err(error) = subscribe(&mut socket, shard).await {
-        tracing::debug!(%error, "the first read will say why");
-    }
-    vitals.clear_note("feed");
-    parts.metrics.connected(&parts.shard_metrics);
-    vitals.note("connection", format!("session {session}"));
-    tracing::info!(shard = shard.name, %session, symbols = shard.symbols.len(), "connected");
-    let mut reading = Reading { parts, session, frames: 0, last_received_at: None, batch: Vec::new(), batch_bytes: 0 };
-    let end = reading.until_the_end(&mut socket, stop.clone()).await;
-    let (frames, last_received_at) = (reading.frames, reading.last_received_at);
+    // What was read and could not be made durable is as if it had not been read: it lies in the gap.
+    let Mark { frames, received_at } = reading.durable;
     parts.metrics.disconnected(&parts.shard_metrics, end.reason());
     tracing::info!(shard = shard.name, %session, frames, ?end, "the session has ended");
-    close(parts, EndSession { session, frames, last_received_at, reason: end.reason().to_string() }).await;
-    drop(timeout(Duration::from_secs(1), socket.close(None)).await);
+    match &end {
+        End::Broken(why) | End::Closed(why) => vitals.note("feed", why.clone()),
+        End::Stalled => vitals.note("feed", format!("no message for {:?}", config.watchdog)),
+        End::Shutdown | End::SpoolFull | End::NotOpen | End::NumbersUsedUp => {}
+    }
+    close(parts, EndSession { session, frames, last_received_at: received_at, reason: end.reason().to_string() }).await;
+    drop(timeout(GOODBYE_WITHIN, socket.close(None)).await);
+    if connected_at.elapsed() > GOOD_LIFE {
+        *attempt = 0;
+    }
     match end {
+        End::Shutdown => Duration::ZERO,
         End::SpoolFull => LONG_WAIT.min(config.reconnect_max),
-        _ => back_off(config, attempt),
+        End::Closed(_) | End::Stalled | End::Broken(_) | End::NotOpen | End::NumbersUsedUp => back_off(config, attempt),
     }
 }
 
-async fn subscribe(socket: &mut Socket, shard: &Shard) -> Result<(), tungstenite::Error> {
-    for symbol in shard.symbols.iter() {
-        socket.feed(finnhub::subscribe(symbol)).await?;
+/// Tells of a connection that did not come about; returns how long to wait before the next try.
+fn unreachable(parts: &Parts, error: &ConnectError, attempt: &mut u32) -> Duration {
+    let (shard, mends_soon) = (&parts.shard.name, error.is_retryable());
+    let wait = if mends_soon { back_off(&parts.config, attempt) } else { LONG_WAIT };
+    if mends_soon {
+        tracing::warn!(shard, %error, ?wait, "no connection to the feed");
+    } else {
+        tracing::error!(shard, %error, ?wait, "no connection to the feed");
     }
-    socket.flush().await
+    parts.vitals.note("feed", error.to_string());
+    parts.metrics.unreachable(&parts.shard_metrics, error);
+    wait
+}
+
+/// Asks for all symbols. The server does not answer, so that is all.
+async fn subscribe(socket: &mut Socket, shard: &Shard, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
+    let ask = async {
+        for symbol in shard.symbols.iter() {
+            socket.feed(finnhub::subscribe(symbol)).await?;
+        }
+        socket.flush().await
+    };
+    let asked = tokio::select! {
+        biased;
+        () = stopped(stop) => return Err(End::Shutdown),
+        asked = timeout(SUBSCRIBE_WITHIN, ask) => asked,
+    };
+    match asked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(End::Broken(error.to_string())),
+        Err(_) => Err(End::Stalled),
+    }
 }
 
 fn back_off(config: &FeedConfig, attempt: &mut u32) -> Duration {
     let full = config.reconnect_min.saturating_mul(1 << (*attempt).min(16)).min(config.reconnect_max);
-    *attempt += 1;
+    *attempt = attempt.saturating_add(1);
     full.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-async fn open(parts: &Parts, session: SessionId) -> Result<(), AppendError> {
+/// Has the spool take the session, before anything is asked of the server.
+async fn open(parts: &Parts, session: SessionId, stop: &mut watch::Receiver<bool>) -> Result<(), AppendError> {
+    let late = Instant::now() + OPEN_WITHIN;
     loop {
         let open = OpenSession { session, shard: parts.shard.clone() };
-        match parts.open.send(open).await.unwrap_or(Err(AppendError::Down("spool"))) {
-            Err(AppendError::Down(_)) => sleep(RESEND_AFTER).await,
-            other => return other,
+        let answer = parts.open.send(open).timeout(OPEN_WITHIN).await;
+        match answer.unwrap_or(Err(AppendError::Down("spool"))) {
+            Err(AppendError::Down(_) | AppendError::Disk(_)) if Instant::now() < late && !*stop.borrow() => {
+                tokio::select! {
+                    () = sleep(RESEND_AFTER) => {}
+                    () = stopped(stop) => {}
+                }
+            }
+            answer => return answer,
         }
     }
 }
@@ -246,57 +297,112 @@ async fn close(parts: &Parts, end: EndSession) {
     }
 }
 
-type Delivery = Pin<Box<dyn Future<Output = Result<(), AppendError>>>>;
+/// How far a session has got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    /// The number of the last frame.
+    frames: u32,
+    /// When it was read.
+    received_at: Option<Micros>,
+}
+
+/// Resolves when a batch is durable, with its last frame, or cannot be made so.
+type Delivery = Pin<Box<dyn Future<Output = Result<Mark, AppendError>>>>;
+
+/// A batch on its way to the disk.
+struct UnderWay {
+    delivery: Delivery,
+    since: Instant,
+}
 
 /// One open connection.
 struct Reading<'a> {
     parts: &'a Parts,
     session: SessionId,
-    frames: u32,
-    last_received_at: Option<Micros>,
+    read: Mark,
+    durable: Mark,
     /// Read, and not yet under way.
     batch: Vec<RawFrame>,
     batch_bytes: usize,
+    under_way: Option<UnderWay>,
 }
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn new(parts: &'a Parts, session: SessionId) -> Reading<'a> {
+        Reading {
+            parts,
+            session,
+            read: Mark::default(),
+            durable: Mark::default(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            under_way: None,
+        }
+    }
+
     /// Reads until the connection or the process ends, then hands over what was read.
-    async fn until_the_end(&mut self, socket: &mut Socket, mut stop: watch::Receiver<bool>) -> End {
-        let mut under_way: Option<Delivery> = None;
-        let mut watchdog = Instant::now() + self.parts.config.watchdog;
-        let mut stale_check = Instant::now() + STALE_CHECK;
-        let end = loop {
-            if under_way.is_none() && !self.batch.is_empty() {
-                under_way = Some(self.hand_over());
+    async fn until_the_end(&mut self, socket: &mut Socket, stop: watch::Receiver<bool>) -> End {
+        self.begin();
+        let end = self.read_on(socket, stop).await;
+        self.parts.vitals.clear_note("backlog");
+        match end {
+            End::SpoolFull | End::NotOpen => end,
+            End::Shutdown | End::Closed(_) | End::Stalled | End::Broken(_) | End::NumbersUsedUp => {
+                self.finish().await.err().unwrap_or(end)
+            }
+        }
+    }
+
+    fn begin(&self) {
+        let Parts { vitals, metrics, shard_metrics, shard, .. } = self.parts;
+        vitals.clear_note("feed");
+        vitals.note("connection", format!("session {}", self.session));
+        metrics.connected(shard_metrics);
+        tracing::info!(shard = shard.name, session = %self.session, symbols = shard.symbols.len(), "connected");
+    }
+
+    async fn read_on(&mut self, socket: &mut Socket, mut stop: watch::Receiver<bool>) -> End {
+        let patience = self.parts.config.watchdog;
+        let mut watchdog = Instant::now() + patience;
+        let mut look = Instant::now() + LOOK_EVERY;
+        loop {
+            if self.under_way.is_none() && !self.batch.is_empty() {
+                self.under_way = Some(self.hand_over());
+            }
+            if self.read.frames == LAST_FRAME {
+                return End::NumbersUsedUp;
             }
             let room = self.batch.len() < BATCH_FRAMES && self.batch_bytes < BATCH_BYTES;
             tokio::select! {
                 biased;
-                () = stopped(&mut stop) => break End::Shutdown,
-                done = deliver(&mut under_way) => match done {
-                    Ok(()) => {}
-                    Err(AppendError::Full { .. }) => break End::SpoolFull,
-                    Err(_) => break End::NotOpen,
-                },
-                message = socket.next(), if room => {
-                    watchdog = Instant::now() + self.parts.config.watchdog;
-                    match message {
-                        Some(Ok(message)) => self.read(message),
-                        Some(Err(error)) => break End::Broken(error.to_string()),
-                        None => break End::Closed,
+                () = stopped(&mut stop) => return End::Shutdown,
+                done = arrival(&mut self.under_way) => {
+                    if let Err(end) = self.arrived(done) {
+                        return end;
+                    }
+                    if !room {
+                        // Nobody listened, so the silence was ours.
+                        watchdog = Instant::now() + patience;
                     }
                 }
-                () = sleep_until(watchdog), if room => break End::Stalled,
-                () = sleep_until(stale_check) => {
-                    stale_check += STALE_CHECK;
+                message = socket.next(), if room => {
+                    watchdog = Instant::now() + patience;
+                    match message {
+                        // Not every server hangs up after its goodbye.
+                        Some(Ok(Message::Close(close))) => return End::Closed(goodbye(close)),
+                        Some(Ok(message)) => self.read(message),
+                        Some(Err(error)) => return End::Broken(error.to_string()),
+                        None => return End::Closed(goodbye(None)),
+                    }
+                }
+                () = sleep_until(watchdog), if room => return End::Stalled,
+                () = sleep_until(look) => {
+                    look = Instant::now() + LOOK_EVERY;
                     self.note_stale();
+                    self.note_backlog();
                 }
             }
-        };
-        if !matches!(end, End::SpoolFull | End::NotOpen) {
-            self.finish(under_way).await;
         }
-        end
     }
 
     fn read(&mut self, message: Message) {
@@ -306,25 +412,25 @@ impl Reading<'_> {
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
         };
         let received_at = jiff::Timestamp::now().as_microsecond();
-        self.frames += 1;
-        self.last_received_at = Some(received_at);
+        self.read = Mark { frames: self.read.frames + 1, received_at: Some(received_at) };
         self.batch_bytes += payload.len();
         self.parts.shard_metrics.received(1, payload.len() as u64, received_at);
-        self.batch.push(RawFrame { number: self.frames, received_at, payload, binary });
+        self.batch.push(RawFrame { number: self.read.frames, received_at, payload, binary });
     }
 
     /// Begins to hand the batch over; it is sent until it is durable or cannot be.
-    fn hand_over(&mut self) -> Delivery {
+    fn hand_over(&mut self) -> UnderWay {
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();
         let batch = Judge { session: self.session, frames };
-        let (validator, vitals, count) = (self.parts.validator.clone(), self.parts.vitals.clone(), batch.frames.len());
-        Box::pin(async move {
+        let (validator, vitals, count, mark) =
+            (self.parts.validator.clone(), self.parts.vitals.clone(), batch.frames.len(), self.read);
+        let delivery = Box::pin(async move {
             loop {
                 match validator.send(batch.clone()).await.unwrap_or(Err(AppendError::Down("validator"))) {
                     Ok(()) => {
                         vitals.advance(count as u64);
-                        return Ok(());
+                        return Ok(mark);
                     }
                     Err(error @ (AppendError::Full { .. } | AppendError::NotOpen(_))) => return Err(error),
                     Err(error @ (AppendError::Down(_) | AppendError::Disk(_))) => {
@@ -333,18 +439,34 @@ impl Reading<'_> {
                     }
                 }
             }
-        })
+        });
+        UnderWay { delivery, since: Instant::now() }
+    }
+
+    /// The batch under way has arrived, or will not.
+    fn arrived(&mut self, answer: Result<Mark, AppendError>) -> Result<(), End> {
+        self.under_way = None;
+        match answer {
+            Ok(mark) => {
+                self.durable = mark;
+                Ok(())
+            }
+            Err(AppendError::Full { .. }) => Err(End::SpoolFull),
+            Err(AppendError::NotOpen(_) | AppendError::Down(_) | AppendError::Disk(_)) => Err(End::NotOpen),
+        }
     }
 
     /// Hands over the batch under way and the one behind it.
-    async fn finish(&mut self, under_way: Option<Delivery>) {
-        if let Some(under_way) = under_way
-            && under_way.await.is_err()
-        {
-            return;
-        }
-        if !self.batch.is_empty() {
-            drop(self.hand_over().await);
+    async fn finish(&mut self) -> Result<(), End> {
+        loop {
+            if self.under_way.is_none() {
+                if self.batch.is_empty() {
+                    return Ok(());
+                }
+                self.under_way = Some(self.hand_over());
+            }
+            let answer = arrival(&mut self.under_way).await;
+            self.arrived(answer)?;
         }
     }
 
@@ -357,16 +479,35 @@ impl Reading<'_> {
             _ => self.parts.vitals.note("silent_symbols", silent.join(" ")),
         }
     }
+
+    fn note_backlog(&self) {
+        match &self.under_way {
+            Some(batch) if batch.since.elapsed() >= LOOK_EVERY => {
+                let seconds = batch.since.elapsed().as_secs();
+                let text =
+                    format!("a batch has been waiting for the disk for {seconds} s, {} frames behind it", self.batch.len());
+                self.parts.vitals.note("backlog", text);
+            }
+            Some(_) | None => self.parts.vitals.clear_note("backlog"),
+        }
+    }
 }
 
-/// Resolves when the batch under way is durable; never where there is none.
-async fn deliver(under_way: &mut Option<Delivery>) -> Result<(), AppendError> {
+/// What the server said when it closed.
+fn goodbye(close: Option<CloseFrame>) -> String {
+    match close {
+        Some(close) => format!("the server closed the connection: {} {}", close.code, close.reason),
+        None => "the server closed the connection".to_string(),
+    }
+}
+
+/// Resolves when the batch under way has arrived, or will not; never where there is none.
+async fn arrival(under_way: &mut Option<UnderWay>) -> Result<Mark, AppendError> {
     match under_way {
-        Some(delivery) => {
-            let done = delivery.await;
-            *under_way = None;
-            done
-        }
+        Some(batch) => batch.delivery.as_mut().await,
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,12 @@ impl Watchlist {
         Watchlist(symbols.into_iter().map(|symbol| (symbol.clone(), AtomicI64::new(now))).collect())
     }
 
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Notes a trade; `false` if nobody subscribed to the symbol.
     fn traded(&self, symbol: &str, at: Micros) -> bool {
         let last = self.0.get(symbol);
@@ -103,10 +109,10 @@ struct Frame<'a> {
 /// Judges `frame`; `previous` is the payload before it in its session.
 pub fn judge(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgement {
     if frame.binary {
-        return whole(frame, Reason::Binary, "a binary message of a feed of text");
+        return refuse(frame, Reason::Binary, "a binary message of a feed of text");
     }
     if frame.payload.len() > rules.max_frame_bytes {
-        return whole(
+        return refuse(
             frame,
             Reason::Overlong,
             format!("{} bytes, at most {} are expected", frame.payload.len(), rules.max_frame_bytes),
@@ -130,13 +136,13 @@ fn known_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Opti
 fn any_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgement {
     let misshapen = |detail: String| {
         let detail = schema::fault_of_frame(&frame.payload).unwrap_or(detail);
-        whole(frame, Reason::WrongShape, detail)
+        refuse(frame, Reason::WrongShape, detail)
     };
     let parsed: Frame = match serde_json::from_slice(&frame.payload) {
         Ok(_) if !is_object(&frame.payload) => return misshapen("not an object".to_string()),
         Ok(parsed) => parsed,
         Err(error) if error.is_data() => return misshapen(error.to_string()),
-        Err(error) => return whole(frame, Reason::NotJson, error),
+        Err(error) => return refuse(frame, Reason::NotJson, error),
     };
     let kind = parsed.kind.and_then(|kind| serde_json::from_str(kind.get()).ok()).map(|Text(kind)| kind);
     match (kind.as_deref(), parsed.data) {
@@ -147,14 +153,15 @@ fn any_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgem
                 Ok(Text(text)) => text.into_owned(),
                 Err(_) => msg.get().to_string(),
             });
-            Judgement { kind: Kind::Error(text.clone()), ..whole(frame, Reason::ServerError, text) }
+            Judgement { kind: Kind::Error(text.clone()), ..refuse(frame, Reason::ServerError, text) }
         }
         (Some(kind), _) => misshapen(format!("`type` is `{}`, or `data` is out of place", short(kind))),
         (None, _) => misshapen("`type` is missing".to_string()),
     }
 }
 
-fn whole(frame: &RawFrame, reason: Reason, detail: impl ToString) -> Judgement {
+/// The judgement on a frame that cannot be taken apart: one element that spans it.
+pub fn refuse(frame: &RawFrame, reason: Reason, detail: impl ToString) -> Judgement {
     let range = 0..frame.payload.len() as u32;
     let verdict = Verdict::Quarantined { reason, detail: detail.to_string() };
     Judgement { kind: Kind::Other, elements: vec![Judged { range, verdict }] }

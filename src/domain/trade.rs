@@ -249,7 +249,7 @@ mod tests {
             (r#"{"s":"A","p":1,"t":0,"v":0.000000001}"#, Reason::BadSize, "`v` is 0.000000001: does not fit DECIMAL(18,8)"),
             (r#"{"s":"A","p":1,"t":1.5,"v":1}"#, Reason::BadTime, "t: 1.5 is not of type \"integer\""),
             (r#"{"s":"A","p":1,"t":-1,"v":1}"#, Reason::BadTime, "t: -1 is less than the minimum of 0"),
-            (r#"{"s":"A","p":1,"t":99999999999999999999,"v":1}"#, Reason::BadTime, "is greater than the maximum of 253402300799999"),
+            (r#"{"s":"A","p":1,"t":99999999999999999999,"v":1}"#, Reason::BadTime, "t: 1e+20 is greater than the maximum"),
         ] {
             let no = Trade::parse(text.as_bytes()).expect_err(text);
             assert_eq!(no.reason, reason, "{text}: {no}");

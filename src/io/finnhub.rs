@@ -108,4 +108,60 @@ mod tests {
         assert_eq!(with_token("wss://ws.finnhub.io", &key), "wss://ws.finnhub.io/?token=k");
         assert_eq!(with_token("ws://127.0.0.1:9/feed?x=1", &key), "ws://127.0.0.1:9/feed?x=1&token=k");
     }
+
+    #[test]
+    fn what_the_server_answers_to_the_handshake_has_a_meaning() {
+        let http = |status: u16| {
+            let response = tungstenite::http::Response::builder().status(status).body(None).unwrap();
+            meaning(&tungstenite::Error::Http(response.into()), "shard-1", |reason| ConnectError::Address {
+                url: String::new(),
+                reason,
+            })
+        };
+        assert_eq!(http(401), ConnectError::KeyRefused { shard: "shard-1".into() });
+        assert!(!http(401).is_retryable());
+        for status in [200, 403, 429, 502, 524] {
+            assert!(http(status).is_retryable(), "{status}");
+            assert!(http(status).to_string().contains(&status.to_string()));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_error_tells_the_key() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let hang_up = async {
+            loop {
+                drop(listener.accept().await);
+            }
+        };
+        let attempts = async {
+            // A TLS client can be made here at all, and says what is wrong.
+            for (url, retryable) in [
+                (format!("wss://{address}"), true),
+                (format!("ws://{address}"), true),
+                ("ws://127.0.0.1:1".to_string(), true),
+                (format!("http://{address}"), false),
+                ("ws://".to_string(), false),
+                ("nonsense".to_string(), false),
+            ] {
+                let error = connect(&url, &Secret::new("s3cret"), SessionId::generate(), "shard-1", 1000).await.unwrap_err();
+                assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+                assert_eq!(error.is_retryable(), retryable, "{url}: {error}");
+            }
+        };
+        tokio::select! {
+            () = attempts => {}
+            () = hang_up => {}
+        }
+    }
+
+    #[test]
+    fn a_subscription_is_as_finnhub_wants_it() {
+        let text = subscribe("BINANCE:BTCUSDT").into_text().unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            serde_json::json!({"type": "subscribe", "symbol": "BINANCE:BTCUSDT"})
+        );
+    }
 }
