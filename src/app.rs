@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use anyhow::{Context as _, Result, bail};
+use fail::fail_point;
 use tokio::sync::watch;
 
 use crate::actors::{feed_session, hour_sealer, partition_writer, refiner, spool, validator};
 use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
+use crate::clock;
 use crate::config::Config;
 use crate::domain::chain::ChainId;
 use crate::domain::frame::{Rules, Watchlist};
@@ -156,12 +158,14 @@ fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::
     let id = LogId::generate();
     let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)
         .with_context(|| format!("no log can be begun in {}", dir.display()))?;
-    let now = jiff::Timestamp::now().as_microsecond();
+    fail_point!("start.log-created");
+    let now = clock::now();
     for session in log.state().living() {
         if let Some(end) = log.state().end_of(session, 0, now, "process_died") {
             log.stage(&end);
         }
     }
+    fail_point!("start.ends-staged");
     log.sync().with_context(|| format!("the log in {} cannot be written", dir.display()))?;
     let (durable, view) = watch::channel(log.view());
     let logs = Logs::new(dir.clone(), found.dead, id, view);
@@ -210,7 +214,7 @@ fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spoo
     let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(5))?;
     for (shard, key) in &config.feed.shards {
         let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5))?;
-        let now = jiff::Timestamp::now().as_microsecond();
+        let now = clock::now();
         let watch = Arc::new(Watchlist::new(shard.symbols.iter(), now));
         let micros = |span: Option<Duration>| span.map(|span| span.as_micros() as i64);
         let rules = Rules {

@@ -173,7 +173,7 @@ async fn tell(parts: &Parts, slot: &Slot) {
         parts.vitals.advance(data.rows);
     }
     parts.metrics.slot_decided(slot);
-    let covered = Covered { stream: slot.stream, seen: Arc::new(slot.carry.seen.clone()) };
+    let covered = Covered { stream: slot.stream, seen: Arc::new(slot.carry.seen.clone()), tail: slot.tail().next.start };
     // A spool that is down learns it with the next slot.
     if let Some(spool) = parts.covered.get()
         && let Err(error) = spool.send(covered).await

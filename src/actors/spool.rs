@@ -13,16 +13,18 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock::now;
 use crate::config::SpoolConfig;
 use crate::domain::hour::Hour;
-use crate::domain::identity::Micros;
 use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
+use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
+use crate::spool::segment::SegmentView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
@@ -53,6 +55,8 @@ pub struct Spool {
     last_commit: Instant,
     hour: Hour,
     seen: PerStream<Arc<Seen>>,
+    /// For [`Flaw::DeleteByTail`].
+    tails: PerStream<u64>,
 }
 
 /// What a spool is made of.
@@ -87,6 +91,7 @@ impl Spool {
             last_commit: Instant::now(),
             hour: Hour::of(now()),
             seen: PerStream::default(),
+            tails: PerStream::default(),
         }
     }
 
@@ -115,6 +120,7 @@ impl Spool {
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.last_commit = Instant::now();
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
+        let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
         let metrics = self.metrics.clone();
@@ -157,6 +163,7 @@ impl Spool {
             // A sender that has gone down sends again.
             drop(answer.send(result));
         }
+        fail::fail_point!("spool.answered");
         self.metrics.spool_disk(refused.as_ref().map(|reason| reason as &dyn std::fmt::Display));
         match refused {
             None => {
@@ -188,16 +195,23 @@ impl Spool {
     /// seen (model: "the spool deletes by the tail" loses records).
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
         let (logs, log, seen, durable) = (self.logs.clone(), self.log.clone(), self.seen.clone(), self.durable.clone());
+        let tails = self.tails;
+        let covered = move |segment: &SegmentView| {
+            if flawed(Flaw::DeleteByTail) {
+                return segment.end.iter().zip(tails).all(|(end, tail)| *end <= tail);
+            }
+            segment.ranges.are_covered(&seen)
+        };
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if view.closed.iter().all(|segment| segment.ranges.are_covered(&seen)) {
+                if view.closed.iter().all(&covered) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }
             }
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(log) = shared.as_mut()
-                && !log.delete_while(|segment| segment.ranges.are_covered(&seen))?.is_empty()
+                && !log.delete_while(&covered)?.is_empty()
             {
                 durable.send_replace(log.view());
             }
@@ -257,10 +271,19 @@ impl Handler<EndSession> for Spool {
 impl Handler<Covered> for Spool {
     type Result = ();
 
-    fn handle(&mut self, Covered { stream, seen }: Covered, ctx: &mut Self::Context) {
-        self.seen[stream.index()] = seen;
+    fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
+        self.seen[covered.stream.index()] = covered.seen;
+        self.tails[covered.stream.index()] = covered.tail;
         self.delete_covered(ctx);
     }
+}
+
+/// For [`Flaw::AckBeforeFsync`]: tells everyone that all is durable. Nobody is left to be told later.
+fn answer_all(answers: Vec<Answer>) -> Vec<Answer> {
+    for answer in answers {
+        drop(answer.send(Ok(())));
+    }
+    Vec::new()
 }
 
 /// Tells the metrics of a commit: its time, its records, and how long each frame waited.
@@ -279,8 +302,4 @@ fn measure(
             metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
         }
     }
-}
-
-fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
 }

@@ -15,4 +15,7 @@ pub struct Covered {
     pub stream: Stream,
     /// Everything archived so far, as the newest slot hands it on.
     pub seen: Arc<Seen>,
+    /// Where the chain stands in the log of its generation. Says nothing of what may go: a new log
+    /// begins at 0 again.
+    pub tail: u64,
 }
