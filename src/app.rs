@@ -155,7 +155,7 @@ fn archiver_of(
 fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::spool::reader::LogView>)> {
     let dir = &config.spool.dir;
     let found = logs::find(dir).with_context(|| format!("the spool in {} cannot be read", dir.display()))?;
-    let id = LogId::generate();
+    let id = LogId::after(found.dead.keys().next_back().copied());
     let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)
         .with_context(|| format!("no log can be begun in {}", dir.display()))?;
     fail_point!("start.log-created");

@@ -4,7 +4,7 @@
 //!
 //! | variable | what it holds |
 //! |---|---|
-//! | `TICKMINT_FAULTS` | `point=action`, several with `;`. The actions of the crate `fail`, and `abort@n`: die at the n-th pass |
+//! | `TICKMINT_FAULTS` | `point=action`, several with `;`. The actions of the crate `fail`, and `abort@n`: die at the n-th pass. `actor:PATH=return(panic)`, `(hang)`, `(5000)`: at each beat of that actor it panics, hangs, blocks its thread for so many milliseconds |
 //! | `TICKMINT_FLAW` | one of [`Flaw`]: a rule that this process does without |
 //! | `TICKMINT_WITNESS` | a file that is told of each answer to the feed and of each fsync |
 //! | `TICKMINT_HURRY` | `begin:factor`: from that microsecond on the time of day runs so much faster |
@@ -58,7 +58,7 @@ pub fn flawed(_: Flaw) -> bool {
 }
 
 #[cfg(feature = "faults")]
-pub use injected::{Misbehaviour, flawed, hurried, hurry, misbehaviour, start, with_flaw, witness};
+pub use injected::{flawed, hurried, hurry, start, with_flaw, witness};
 
 /// Every point at which the fault campaign kills the daemon, in the order of the pipeline.
 pub const POINTS: [&str; 30] = [
@@ -100,24 +100,12 @@ mod injected {
     use std::io::Write;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    use std::time::Duration;
 
     use super::Flaw;
     use crate::domain::identity::Micros;
 
     thread_local! {
         static FLAW: Cell<Option<Flaw>> = const { Cell::new(None) };
-    }
-
-    /// What an actor is to do wrong at its next beat.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Misbehaviour {
-        /// A handler of it panics.
-        Panic,
-        /// Its loop waits for what never comes.
-        Hang,
-        /// Its thread sleeps.
-        Block(Duration),
     }
 
     /// Reads the variables. Call it once, before any actor runs.
@@ -161,17 +149,6 @@ mod injected {
         let done = work();
         FLAW.set(None);
         done
-    }
-
-    /// What the actor at `path` is to do wrong now: `TICKMINT_FAULTS="actor:{path}=1*return(panic)"`.
-    pub fn misbehaviour(path: &str) -> Option<Misbehaviour> {
-        fail::fail_point!(format!("actor:{path}").as_str(), |what| Some(match what.as_deref() {
-            Some("panic") => Misbehaviour::Panic,
-            Some("hang") => Misbehaviour::Hang,
-            Some(time) => Misbehaviour::Block(Duration::from_millis(time.parse().expect("panic, hang or milliseconds"))),
-            None => panic!("`return` needs what to do: panic, hang or milliseconds"),
-        }));
-        None
     }
 
     /// Tells the witness. What it was told before a kill -9 is in its file.

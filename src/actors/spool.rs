@@ -16,15 +16,14 @@ use tokio::time::Instant;
 use crate::clock::now;
 use crate::config::SpoolConfig;
 use crate::domain::hour::Hour;
-use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
+use crate::spool::archived::{Archived, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
-use crate::spool::segment::SegmentView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
@@ -54,9 +53,7 @@ pub struct Spool {
     busy: bool,
     last_commit: Instant,
     hour: Hour,
-    seen: PerStream<Arc<Seen>>,
-    /// For [`Flaw::DeleteByTail`].
-    tails: PerStream<u64>,
+    archived: PerStream<Archived>,
 }
 
 /// What a spool is made of.
@@ -90,8 +87,7 @@ impl Spool {
             busy: false,
             last_commit: Instant::now(),
             hour: Hour::of(now()),
-            seen: PerStream::default(),
-            tails: PerStream::default(),
+            archived: PerStream::default(),
         }
     }
 
@@ -191,27 +187,19 @@ impl Spool {
         }
     }
 
-    /// Deletes what the chains have archived. The tail of a chain is not asked: only what it has
-    /// seen (model: "the spool deletes by the tail" loses records).
+    /// Deletes what the chains have archived.
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
-        let (logs, log, seen, durable) = (self.logs.clone(), self.log.clone(), self.seen.clone(), self.durable.clone());
-        let tails = self.tails;
-        let covered = move |segment: &SegmentView| {
-            if flawed(Flaw::DeleteByTail) {
-                return segment.end.iter().zip(tails).all(|(end, tail)| *end <= tail);
-            }
-            segment.ranges.are_covered(&seen)
-        };
+        let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if view.closed.iter().all(&covered) {
+                if view.closed.iter().all(|segment| may_go(segment, id, &archived)) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }
             }
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(log) = shared.as_mut()
-                && !log.delete_while(&covered)?.is_empty()
+                && !log.delete_while(|segment| may_go(segment, logs.live(), &archived))?.is_empty()
             {
                 durable.send_replace(log.view());
             }
@@ -272,8 +260,7 @@ impl Handler<Covered> for Spool {
     type Result = ();
 
     fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
-        self.seen[covered.stream.index()] = covered.seen;
-        self.tails[covered.stream.index()] = covered.tail;
+        self.archived[covered.stream.index()] = covered.archived;
         self.delete_covered(ctx);
     }
 }

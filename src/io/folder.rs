@@ -350,7 +350,7 @@ fn check_then_act(file: &Path, path: &Path) -> io::Result<()> {
     if path.exists() {
         return Err(ErrorKind::AlreadyExists.into());
     }
-    std::thread::yield_now();
+    (0..100).for_each(|_| std::thread::yield_now());
     std::fs::rename(file, path)
 }
 

@@ -206,7 +206,7 @@ impl<A: Child> Life<A> {
                 _ = beat.tick() => {
                     vitals.thread_turns();
                     #[cfg(feature = "faults")]
-                    misbehave(fut.ctx(), vitals.path());
+                    super::misbehaviour::ask(fut.ctx(), vitals.path());
                     // Runs only when the actor's own loop turns: not while a `ctx.wait` hangs.
                     if !on_its_way.replace(true) {
                         let (vitals, on_its_way) = (vitals.clone(), on_its_way.clone());
@@ -336,19 +336,6 @@ fn beat(member: &Member) -> Interval {
     let mut beat = interval(BEAT.min(member.spec.stall_after / 4).max(Duration::from_millis(1)));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat
-}
-
-/// Does what a test asks of the actor, inside of the actor's own context.
-#[cfg(feature = "faults")]
-fn misbehave<A: Child>(ctx: &mut Context<A>, path: &str) {
-    use crate::faults::Misbehaviour;
-    match crate::faults::misbehaviour(path) {
-        None => {}
-        Some(Misbehaviour::Panic) => drop(ctx.spawn(fut::wrap_future(async { panic!("as a test asked") }))),
-        Some(Misbehaviour::Hang) => ctx.wait(fut::wrap_future(std::future::pending())),
-        #[expect(clippy::disallowed_methods, reason = "to block the thread is what is asked")]
-        Some(Misbehaviour::Block(time)) => drop(ctx.spawn(fut::wrap_future(async move { std::thread::sleep(time) }))),
-    }
 }
 
 /// What `f` shares may be half-changed after a panic. Actors share atomics, channels and constants

@@ -4,8 +4,10 @@
 //! what it did not must be covered by a gap or a session's end. Every check has a control that
 //! breaks something and must be seen.
 
+mod campaign;
 mod gold;
 mod kills;
 mod outages;
+mod power;
 mod rig;
 mod rubbish;

@@ -66,6 +66,11 @@ fn a_loser_that_keeps_its_own_state_is_noticed() {
 }
 
 #[test]
+fn a_spool_that_deletes_by_the_tail_is_noticed() {
+    is_noticed(Flaw::DeleteByTail);
+}
+
+#[test]
 fn a_sweeper_that_reads_names_and_tail_apart_is_noticed() {
     is_noticed(Flaw::SweepApart);
 }

@@ -17,7 +17,6 @@ use tickmint::bronze::sealer::{Sealed, Sealer};
 use tickmint::domain::chain::ChainId;
 use tickmint::domain::hour::Hour;
 use tickmint::domain::identity::{LogId, SessionId};
-use tickmint::domain::intervals::Seen;
 use tickmint::domain::stream::{PerStream, Stream};
 use tickmint::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
 use tickmint::faults::{Flaw, flawed};
@@ -25,6 +24,7 @@ use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, OpenSession, Shard};
+use tickmint::spool::archived::{Archived, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
@@ -32,7 +32,8 @@ use tickmint::spool::writer::LogWriter;
 use tokio::sync::watch;
 
 const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
-const STREAMS: [Stream; 2] = [Stream::Trades, Stream::Gaps];
+/// Two writers of trades know nothing of each other.
+const WRITERS: [Stream; 4] = [Stream::Trades, Stream::Trades, Stream::Gaps, Stream::Quarantine];
 const FIRST_HOUR: i64 = 489_000;
 
 /// A worker that is between two steps, or within one.
@@ -60,10 +61,9 @@ pub(super) struct World {
     /// The store, where it is the one in memory.
     memory: Option<MemoryStore>,
     life: Life,
-    /// Two of trades, which know nothing of each other, and one of gaps.
     writers: Vec<Option<WriterTask>>,
     sweeper: Option<SweeperTask>,
-    seen: PerStream<Arc<Seen>>,
+    archived: PerStream<Archived>,
     hour: i64,
     sent: u64,
 }
@@ -82,9 +82,9 @@ impl World {
         };
         let hour = FIRST_HOUR;
         let life = Life::begin(&dir.path().join("spool"), hour);
-        let writers = (0..3).map(|_| None).collect();
-        let seen = PerStream::default();
-        let mut world = World { random, dir, store, memory, life, writers, sweeper: None, seen, hour, sent: 0 };
+        let writers = WRITERS.map(|_| None).into_iter().collect();
+        let mut world =
+            World { random, dir, store, memory, life, writers, sweeper: None, archived: PerStream::default(), hour, sent: 0 };
         for _ in 0..120 {
             world.act().await;
         }
@@ -98,7 +98,9 @@ impl World {
             27..80 => {
                 let writer = self.random.random_range(0..self.writers.len());
                 let flush = self.random.random_bool(0.5);
-                self.nudge_writer(writer, flush).await;
+                for _ in 0..self.random.random_range(1..6) {
+                    self.nudge_writer(writer, flush).await;
+                }
             }
             80..84 => {
                 let writer = self.random.random_range(0..self.writers.len());
@@ -152,7 +154,7 @@ impl World {
     fn new_life(&mut self) {
         self.writers.iter_mut().for_each(|writer| *writer = None);
         self.sweeper = None;
-        self.seen = PerStream::default();
+        self.archived = PerStream::default();
         self.life = Life::begin(&self.dir.path().join("spool"), self.hour);
     }
 
@@ -168,7 +170,7 @@ impl World {
                 0 => Fault::Retry,
                 1 => Fault::LoseAnswer,
                 2 => Fault::Late,
-                _ => Fault::Delay(Duration::from_micros(random.random_range(1..2000))),
+                _ => Fault::Delay(Duration::from_micros(random.random_range(1..3000))),
             })
         });
     }
@@ -190,7 +192,7 @@ impl World {
     }
 
     async fn nudge_writer(&mut self, writer: usize, flush: bool) {
-        let stream = if writer == 2 { Stream::Gaps } else { Stream::Trades };
+        let stream = WRITERS[writer];
         let task = self.writers[writer].take().unwrap_or_else(|| Task::Between(self.archiver(stream)));
         let times = self.random.random_range(1..12);
         let begin = |mut archiver: Archiver| -> LocalBoxFuture<'static, _> {
@@ -202,14 +204,14 @@ impl World {
         let (task, done) = nudge(task, times, begin).await;
         self.writers[writer] = Some(task);
         match done {
-            Some(Ok(Step::Decided(slot))) => self.seen[slot.stream.index()] = Arc::new(slot.carry.seen.clone()),
+            Some(Ok(Step::Decided(slot))) => self.archived[slot.stream.index()] = Archived::behind(&slot),
             Some(Err(error)) if !error.is_retryable() => self.writers[writer] = None,
             _ => {}
         }
     }
 
     async fn nudge_sweeper(&mut self) {
-        let chains = STREAMS.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
         let task = self.sweeper.take().unwrap_or_else(|| Task::Between(Sealer::new(self.store.clone(), chains)));
         let (times, now) = (self.random.random_range(1..40), Hour(self.hour).begins());
         let begin = |mut sealer: Sealer| -> LocalBoxFuture<'static, _> {
@@ -224,11 +226,12 @@ impl World {
     /// As the spool does.
     fn delete_covered(&mut self) {
         for (id, view) in self.life.logs.dead() {
-            if view.closed.iter().all(|segment| segment.ranges.are_covered(&self.seen)) {
+            if view.closed.iter().all(|segment| may_go(segment, id, &self.archived)) {
                 self.life.logs.delete(id).unwrap();
             }
         }
-        self.life.log.delete_while(|segment| segment.ranges.are_covered(&self.seen)).unwrap();
+        let live = self.life.logs.live();
+        self.life.log.delete_while(|segment| may_go(segment, live, &self.archived)).unwrap();
         self.life.durable.send_replace(self.life.log.view());
     }
 
@@ -241,13 +244,13 @@ impl World {
         self.new_life();
         self.turn_the_hour();
         let mut findings = Vec::new();
-        for stream in STREAMS {
+        for stream in Stream::ALL {
             let mut archiver = self.archiver(stream);
             if !drain(&mut archiver).await {
                 findings.push(format!("{stream} is never archived to its end"));
             }
         }
-        let chains = STREAMS.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
         if let Err(error) = Sealer::new(self.store.clone(), chains).round(Hour(self.hour).begins()).await {
             findings.push(format!("hours cannot be sealed: {error}"));
         }
@@ -305,8 +308,9 @@ async fn nudge<T, R>(
         if let Poll::Ready((worker, done)) = futures_util::poll!(&mut step) {
             return (Task::Between(worker), Some(done));
         }
-        // For what another thread does, and for a store that takes its time.
-        tokio::time::sleep(Duration::from_micros(50)).await;
+        // For a store that takes its time, and for what other threads do.
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_micros(10));
     }
     (Task::Within(step), None)
 }
