@@ -65,7 +65,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
-    let root = Root::start(policy(3));
+    let root = Root::start(policy(3, 600));
     let feed = Arbiter::new();
     let io = Arbiter::new();
     let bronze = Arbiter::new();
@@ -89,7 +89,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     })?;
 
     let covered = Arc::new(OnceLock::new());
-    let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5))?;
+    let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5, 30))?;
     let budget = Budget::new(config.bronze.memory);
     for stream in Stream::ALL {
         let archiver = archiver_of(stream, config, &store, &logs, &budget);
@@ -176,10 +176,11 @@ fn child(id: &str, drain_within: Duration) -> ChildSpec {
     ChildSpec { drain_within, stall_after: STALL_AFTER, ..ChildSpec::permanent(id) }
 }
 
-/// A supervisor that fails itself when its children fail more than `max_restarts` times in 30 s. The
-/// numbers multiply over the levels, so the top has the smallest.
-fn policy(max_restarts: usize) -> Policy {
-    Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(30) }, ..Policy::default() }
+/// A supervisor that fails itself when a child of it fails more than `max_restarts` times in so many
+/// seconds. Restarts multiply over the levels and each level's take the time of those below: so the
+/// top has the smallest number and the longest window, else a loop far down would never get there.
+fn policy(max_restarts: usize, seconds: u64) -> Policy {
+    Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(seconds) }, ..Policy::default() }
 }
 
 /// Keeps a second daemon out of a spool folder, for as long as the process lives.
@@ -211,9 +212,9 @@ impl FolderLock {
 
 /// One supervisor a shard: its validator, then its session.
 fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>, metrics: &Arc<Metrics>) -> Result<()> {
-    let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(5))?;
+    let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(3, 180))?;
     for (shard, key) in &config.feed.shards {
-        let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5))?;
+        let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5, 30))?;
         let now = clock::now();
         let watch = Arc::new(Watchlist::new(shard.symbols.iter(), now));
         let micros = |span: Option<Duration>| span.map(|span| span.as_micros() as i64);

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `TICKMINT_FAULTS` | `point=action`, several with `;`. The actions of the crate `fail`, and `abort@n`: die at the n-th pass. `actor:PATH=return(panic)`, `(hang)`, `(5000)`: at each beat of that actor it panics, hangs, blocks its thread for so many milliseconds |
 //! | `TICKMINT_FLAW` | one of [`Flaw`]: a rule that this process does without |
+//! | `TICKMINT_POISON` | a text: whoever encodes a raw line with it dies |
 //! | `TICKMINT_WITNESS` | a file that is told of each answer to the feed and of each fsync |
 //! | `TICKMINT_HURRY` | `begin:factor`: from that microsecond on the time of day runs so much faster |
 
@@ -18,7 +19,7 @@ pub enum Flaw {
     StoredOffset,
     /// The name of a slot holds the archive hour: two writers may decide one place twice.
     HourInName,
-    /// The store looks whether a name is taken, then writes it.
+    /// The store looks whether a name is taken, then writes it: `MemoryStore::check_then_act`.
     CheckThenAct,
     /// A slot is sent before its objects are answered for.
     SlotBeforeObjects,
@@ -58,7 +59,7 @@ pub fn flawed(_: Flaw) -> bool {
 }
 
 #[cfg(feature = "faults")]
-pub use injected::{flawed, hurried, hurry, start, with_flaw, witness};
+pub use injected::{flawed, hurried, hurry, poison, start, with_flaw, witness};
 
 /// Every point at which the fault campaign kills the daemon, in the order of the pipeline.
 pub const POINTS: [&str; 30] = [
@@ -149,6 +150,14 @@ mod injected {
         let done = work();
         FLAW.set(None);
         done
+    }
+
+    /// Dies of a raw line that is poison.
+    pub fn poison(line: &[u8]) {
+        static POISON: OnceLock<Option<String>> = OnceLock::new();
+        if let Some(poison) = POISON.get_or_init(|| variable("TICKMINT_POISON")) {
+            assert!(!String::from_utf8_lossy(line).contains(poison), "as a test asked");
+        }
     }
 
     /// Tells the witness. What it was told before a kill -9 is in its file.

@@ -26,8 +26,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tracing::{debug, warn};
 
-use crate::faults::{Flaw, flawed};
-
 use super::store::{CHAINS, Created, Store, StoreError, check_key, check_prefix};
 
 const TEMPORARY: &str = ".tmp";
@@ -55,8 +53,6 @@ struct Inner {
     durable: Mutex<HashSet<PathBuf>>,
     /// Slots created in each chain since this process began.
     created: Mutex<HashMap<String, u32>>,
-    /// [`Flaw::CheckThenAct`].
-    is_racy: bool,
     #[cfg(test)]
     listings: AtomicU64,
 }
@@ -77,7 +73,6 @@ impl FolderStore {
             temporary: Mutex::default(),
             durable: Mutex::default(),
             created: Mutex::default(),
-            is_racy: flawed(Flaw::CheckThenAct),
             #[cfg(test)]
             listings: AtomicU64::default(),
         };
@@ -193,7 +188,7 @@ impl Inner {
         };
         self.make_folder_of(&path).map_err(at)?;
         fail::fail_point!("folder.before-link");
-        let mut linked = if self.is_racy { check_then_act(&file.0, &path) } else { std::fs::hard_link(&file.0, &path) };
+        let mut linked = std::fs::hard_link(&file.0, &path);
         if linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             // Somebody removed the folder that we remember, or the temporary file.
             locked(&self.durable).clear();
@@ -343,15 +338,6 @@ impl Inner {
             debug!(key, %error, "hint not written: the next start lists the chain");
         }
     }
-}
-
-/// [`Flaw::CheckThenAct`]: many may find the name free, and each writes.
-fn check_then_act(file: &Path, path: &Path) -> io::Result<()> {
-    if path.exists() {
-        return Err(ErrorKind::AlreadyExists.into());
-    }
-    (0..100).for_each(|_| std::thread::yield_now());
-    std::fs::rename(file, path)
 }
 
 /// This process' folder of temporary files. Removed with its last user.

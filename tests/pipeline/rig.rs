@@ -64,6 +64,20 @@ impl Rig {
         self.dir.path().join(name)
     }
 
+    /// Lives from now on have a warehouse.
+    pub(super) fn with_warehouse(&self) {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
+        self.edit("[warehouse]\nenabled = false\n", &format!("[warehouse]\nproject_dir = {project:?}\n"));
+    }
+
+    /// Changes the config of lives from now on.
+    pub(super) fn edit(&self, from: &str, to: &str) {
+        let path = self.path("tickmint.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
     /// Sets a variable for all lives from now on.
     pub(super) fn set(&mut self, name: &'static str, value: &str) {
         self.environment.insert(name, value.to_string());

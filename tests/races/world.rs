@@ -74,8 +74,10 @@ impl World {
         let mut random = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("spool")).unwrap();
-        // The folder's own way of deciding a slot is what `CheckThenAct` breaks.
-        let memory = (!flawed(Flaw::CheckThenAct) && random.random_bool(0.8)).then(MemoryStore::new);
+        let memory = match flawed(Flaw::CheckThenAct) {
+            true => Some(MemoryStore::check_then_act()),
+            false => random.random_bool(0.8).then(MemoryStore::new),
+        };
         let store: Arc<dyn Store> = match &memory {
             Some(memory) => Arc::new(memory.clone()),
             None => Arc::new(FolderStore::open(dir.path().join("lake")).unwrap()),
