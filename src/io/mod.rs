@@ -3,6 +3,7 @@
 pub mod finnhub;
 pub mod folder;
 #[cfg(any(test, feature = "faults"))]
+pub mod measured;
 pub mod memory;
 pub mod probe;
 pub mod s3;
