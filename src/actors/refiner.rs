@@ -92,6 +92,7 @@ async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) -> String {
     loop {
         let mut guard = rounds.lock().await;
         let done = round(parts, &mut guard).await;
+        let logs = guard.log_span();
         drop(guard);
         match done {
             Ok(Round::Refined { more: true, .. }) => {}
@@ -99,7 +100,7 @@ async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) -> String {
             // The process is gone: a new one, by the supervisor's back-off.
             Err(error @ RoundError::Refine(RefineError::Process(_))) => return error.to_string(),
             Err(error) => {
-                tracing::error!(%error, "Gold stays as it is");
+                logs.in_scope(|| tracing::error!(%error, "Gold stays as it is"));
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -115,7 +116,9 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
             vitals.note("phase", "waiting");
             parts.metrics.refined(done.run, done.seconds, done.rows.clone());
             vitals.advance(1);
-            tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+            rounds.log_span().in_scope(|| {
+                tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+            });
         }
         Ok(Round::Nothing) => {
             vitals.note("phase", "waiting");

@@ -25,7 +25,8 @@ use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::logs_of;
+use crate::telemetry::{Metrics, Traces};
 
 /// How often the clock is looked at for the turn of the hour.
 const TICK_CHECK: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ pub struct Spool {
     log: SharedLog,
     durable: Arc<watch::Sender<LogView>>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     pending: Vec<(Request, Answer)>,
     /// A commit is under way, or one is due at a known time.
     busy: bool,
@@ -69,12 +71,14 @@ pub struct SpoolParts {
     pub durable: watch::Sender<LogView>,
     /// Counts and alarms.
     pub metrics: Arc<Metrics>,
+    /// Traces commits with sampled frames in them.
+    pub traces: Traces,
 }
 
 impl Spool {
     /// A spool on an open log.
     pub fn new(parts: SpoolParts) -> Spool {
-        let SpoolParts { config, vitals, logs, log, durable, metrics } = parts;
+        let SpoolParts { config, vitals, logs, log, durable, metrics, traces } = parts;
         Spool {
             config,
             vitals,
@@ -82,6 +86,7 @@ impl Spool {
             log: Arc::new(Mutex::new(Some(log))),
             durable: Arc::new(durable),
             metrics,
+            traces,
             pending: Vec::new(),
             busy: false,
             last_commit: Instant::now(),
@@ -117,7 +122,7 @@ impl Spool {
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
-        let metrics = self.metrics.clone();
+        let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
         metrics.spool_used(room.used, room.max);
         let work = move || {
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,18 +132,24 @@ impl Spool {
             };
             match taken {
                 Ok(mut log) => {
+                    let mut span = traces.span_append(traced(&requests));
                     let (began, before) = (Instant::now(), log.state().next);
                     let results = commit(&mut log, &requests, room, now());
+                    let refused = results.iter().find_map(|result| result.as_ref().err());
+                    span.iter_mut().zip(refused).for_each(|(span, refused)| span.fail(refused));
+                    let logs = logs_of(span.as_ref());
+                    drop(span); // before anybody can read what it wrote
                     measure(&metrics, &requests, &results, began.elapsed(), before, log.state().next);
                     durable.send_replace(log.view());
+                    log.take_gaps().iter().for_each(|reason| metrics.gap(reason));
                     *shared = Some(log);
-                    results
+                    (results, logs)
                 }
-                Err(error) => vec![Err(AppendError::Disk(error.to_string())); requests.len()],
+                Err(error) => (vec![Err(AppendError::Disk(error.to_string())); requests.len()], tracing::Span::none()),
             }
         };
         let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(move |results, spool, ctx| match results {
-            Ok(results) => spool.committed(answers, results, ctx),
+            Ok((results, logs)) => logs.in_scope(|| spool.committed(answers, results, ctx)),
             Err(error) => {
                 spool.vitals.fail(format!("a commit died: {error}"));
                 ctx.stop();
@@ -261,6 +272,15 @@ impl Handler<Covered> for Spool {
         self.seen[stream.index()] = seen;
         self.delete_covered(ctx);
     }
+}
+
+/// The trace contexts of the frames that are sampled.
+fn traced(requests: &[Request]) -> impl Iterator<Item = &str> {
+    let frames = requests.iter().flat_map(|request| match request {
+        Request::Append(append) => append.frames.as_slice(),
+        Request::Open(_) | Request::End(_) | Request::Tick(_) => &[],
+    });
+    frames.filter_map(|judged| judged.traceparent.as_deref())
 }
 
 /// Tells the metrics of a commit: its time, its records, and how long each frame waited.

@@ -9,3 +9,4 @@ mod kills;
 mod outages;
 mod rig;
 mod rubbish;
+mod traces;
