@@ -31,6 +31,9 @@ use crate::telemetry::{Metrics, Traces};
 /// How often the clock is looked at for the turn of the hour.
 const TICK_CHECK: Duration = Duration::from_secs(1);
 
+/// A commit that takes this long raises an alarm: the disk hangs. A slow one takes a second.
+const HUNG_AFTER: Duration = Duration::from_secs(10);
+
 /// How long the disk is left alone after it refused.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -52,6 +55,8 @@ pub struct Spool {
     pending: Vec<(Request, Answer)>,
     /// A commit is under way, or one is due at a known time.
     busy: bool,
+    /// Since when a commit has been on the disk.
+    writing: Option<Instant>,
     last_commit: Instant,
     hour: Hour,
     seen: PerStream<Arc<Seen>>,
@@ -89,6 +94,7 @@ impl Spool {
             traces,
             pending: Vec::new(),
             busy: false,
+            writing: None,
             last_commit: Instant::now(),
             hour: Hour::of(now()),
             seen: PerStream::default(),
@@ -119,6 +125,7 @@ impl Spool {
 
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.last_commit = Instant::now();
+        self.writing = Some(self.last_commit);
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
@@ -159,6 +166,7 @@ impl Spool {
     }
 
     fn committed(&mut self, answers: Vec<Answer>, results: Vec<Result<(), AppendError>>, ctx: &mut Context<Self>) {
+        self.writing = None;
         let refused = results.iter().find_map(|result| match result {
             Err(error @ AppendError::Disk(_)) => Some(error.to_string()),
             _ => None,
@@ -187,12 +195,24 @@ impl Spool {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_disk();
         let hour = Hour::of(now());
         if hour > self.hour {
             self.hour = hour;
             self.pending.push((Request::Tick(hour), oneshot::channel().0));
             self.kick(ctx);
         }
+    }
+
+    /// Tells of a disk that does not answer. The end of the commit takes it back.
+    fn look_at_disk(&self) {
+        let Some(hung) = self.writing.map(|since| since.elapsed()).filter(|hung| *hung >= HUNG_AFTER) else { return };
+        let why = format!("the disk hangs: a write has not returned for {} s", hung.as_secs());
+        if hung < HUNG_AFTER + TICK_CHECK {
+            tracing::error!(dir = %self.config.dir.display(), "the spool's disk hangs");
+        }
+        self.metrics.spool_disk(Some(&why));
+        self.vitals.note("disk", why);
     }
 
     /// Deletes what the chains have archived. The tail of a chain is not asked: only what it has
@@ -236,6 +256,7 @@ impl Supervised for Spool {
     fn restarting(&mut self, _: &mut Self::Context) {
         self.pending.clear();
         self.busy = false;
+        self.writing = None;
     }
 }
 
@@ -303,4 +324,72 @@ fn measure(
 
 fn now() -> Micros {
     jiff::Timestamp::now().as_microsecond()
+}
+
+#[cfg(all(test, feature = "faults"))]
+mod tests {
+    use super::*;
+    use crate::domain::identity::{LogId, SessionId};
+    use crate::messages::feed::Shard;
+    use crate::spool::state::LogState;
+
+    /// Takes the fail point away also where the test fails: other tests of this process write logs too.
+    struct Hung;
+
+    impl Hung {
+        fn begin() -> Hung {
+            fail::cfg("spool.before-fsync", "pause").expect("it is an action");
+            Hung
+        }
+    }
+
+    impl Drop for Hung {
+        fn drop(&mut self) {
+            fail::remove("spool.before-fsync");
+        }
+    }
+
+    #[actix::test]
+    async fn a_disk_that_hangs_is_an_alarm_until_it_answers() {
+        let temp = tempfile::tempdir().unwrap();
+        let id = LogId::generate();
+        let log = LogWriter::create(temp.path(), id, LogState::default(), 1 << 20).unwrap();
+        let (durable, view) = watch::channel(log.view());
+        let logs = Logs::new(temp.path().to_path_buf(), std::collections::BTreeMap::new(), id, view);
+        let config = SpoolConfig {
+            dir: temp.path().to_path_buf(),
+            max_bytes: 1 << 30,
+            reserve_bytes: 0,
+            segment_bytes: 1 << 20,
+            group: Duration::ZERO,
+        };
+        let (metrics, vitals) = (Arc::new(Metrics::new()), Vitals::unsupervised("spool"));
+        let (counted, shown) = (metrics.clone(), vitals.clone());
+        let parts = SpoolParts { config, vitals, logs, log, durable, metrics, traces: Traces::default() };
+        let spool = Spool::new(parts).start();
+        let shard = Shard { name: "shard-1".into(), symbols: Arc::new(["A".to_string()]) };
+        let open = || OpenSession { session: SessionId::generate(), shard: shard.clone() };
+
+        tokio::time::pause(); // advances by hand only, as long as a write is under way
+        let hung = Hung::begin();
+        let answer = spool.send(open());
+        tokio::pin!(answer);
+        assert!(futures_util::poll!(&mut answer).is_pending());
+        while counted.alarms().list().is_empty() {
+            tokio::time::advance(TICK_CHECK).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(counted.alarms().list()[0].why.contains("hangs"), "{:?}", counted.alarms().list());
+        assert!(shown.notes()["disk"].contains("has not returned for 1"), "{:?}", shown.notes());
+        assert!(counted.encode(&[]).contains("tickmint_alarm{alarm=\"spool/disk\"} 1"));
+        drop(hung);
+        assert_eq!(answer.await.unwrap(), Ok(()), "nothing is lost");
+        assert_eq!((counted.alarms().list(), shown.notes().len()), (vec![], 0));
+
+        // The control: a disk that answers is no alarm, however much time passes between two writes.
+        assert_eq!(spool.send(open()).await.unwrap(), Ok(()));
+        tokio::time::advance(3 * HUNG_AFTER).await;
+        spool.send(open()).await.unwrap().unwrap();
+        assert_eq!(counted.alarms().list(), []);
+    }
 }
