@@ -37,7 +37,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -56,7 +56,7 @@ mod tests {
         }
     }
 
-    fn logged(log: &str, json: bool, events: impl FnOnce()) -> String {
+    pub(in crate::telemetry) fn logged(log: &str, json: bool, events: impl FnOnce()) -> String {
         let config = TelemetryConfig { log: log.into(), json, otlp_endpoint: None, sample: 0.0 };
         let lines = Lines::default();
         let writer = lines.clone();

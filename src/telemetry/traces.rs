@@ -8,6 +8,8 @@
 //! Export is by HTTP on a thread of its own (gRPC blocks actix's runtimes when it is flushed), and a
 //! full queue drops spans: telemetry never holds up a trade. Where traces are off, nothing is made.
 
+mod collector;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +21,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
+use self::collector::Collector;
 use crate::config::TelemetryConfig;
 use crate::domain::identity::SessionId;
 use crate::domain::stream::Stream;
@@ -71,7 +74,7 @@ pub fn start(config: &TelemetryConfig) -> Result<(Traces, Exporter), TracesError
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()));
     let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_batch_exporter(Collector::new(exporter, endpoint.clone()))
         .with_resource(resource.build())
         .with_sampler(Sampler::AlwaysOn) // What is not sampled never becomes a span.
         .build();
