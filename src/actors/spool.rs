@@ -13,13 +13,14 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock::now;
 use crate::config::SpoolConfig;
 use crate::domain::hour::Hour;
-use crate::domain::identity::Micros;
-use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
+use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
+use crate::spool::archived::{Archived, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
@@ -59,7 +60,7 @@ pub struct Spool {
     writing: Option<Instant>,
     last_commit: Instant,
     hour: Hour,
-    seen: PerStream<Arc<Seen>>,
+    archived: PerStream<Archived>,
 }
 
 /// What a spool is made of.
@@ -97,7 +98,7 @@ impl Spool {
             writing: None,
             last_commit: Instant::now(),
             hour: Hour::of(now()),
-            seen: PerStream::default(),
+            archived: PerStream::default(),
         }
     }
 
@@ -127,6 +128,7 @@ impl Spool {
         self.last_commit = Instant::now();
         self.writing = Some(self.last_commit);
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
+        let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
         let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
@@ -142,11 +144,12 @@ impl Spool {
                     let mut span = traces.span_append(traced(&requests));
                     let (began, before) = (Instant::now(), log.state().next);
                     let results = commit(&mut log, &requests, room, now());
+                    let took = began.elapsed();
                     let refused = results.iter().find_map(|result| result.as_ref().err());
                     span.iter_mut().zip(refused).for_each(|(span, refused)| span.fail(refused));
                     let logs = logs_of(span.as_ref());
                     drop(span); // before anybody can read what it wrote
-                    measure(&metrics, &requests, &results, began.elapsed(), before, log.state().next);
+                    measure(&metrics, &requests, &results, took, before, log.state().next);
                     durable.send_replace(log.view());
                     log.take_gaps().iter().for_each(|reason| metrics.gap(reason));
                     *shared = Some(log);
@@ -176,6 +179,7 @@ impl Spool {
             // A sender that has gone down sends again.
             drop(answer.send(result));
         }
+        fail::fail_point!("spool.answered");
         self.metrics.spool_disk(refused.as_ref().map(|reason| reason as &dyn std::fmt::Display));
         match refused {
             None => {
@@ -215,20 +219,19 @@ impl Spool {
         self.vitals.note("disk", why);
     }
 
-    /// Deletes what the chains have archived. The tail of a chain is not asked: only what it has
-    /// seen (model: "the spool deletes by the tail" loses records).
+    /// Deletes what the chains have archived.
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
-        let (logs, log, seen, durable) = (self.logs.clone(), self.log.clone(), self.seen.clone(), self.durable.clone());
+        let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if view.closed.iter().all(|segment| segment.ranges.are_covered(&seen)) {
+                if view.closed.iter().all(|segment| may_go(segment, id, &archived)) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }
             }
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(log) = shared.as_mut()
-                && !log.delete_while(|segment| segment.ranges.are_covered(&seen))?.is_empty()
+                && !log.delete_while(|segment| may_go(segment, logs.live(), &archived))?.is_empty()
             {
                 durable.send_replace(log.view());
             }
@@ -289,8 +292,8 @@ impl Handler<EndSession> for Spool {
 impl Handler<Covered> for Spool {
     type Result = ();
 
-    fn handle(&mut self, Covered { stream, seen }: Covered, ctx: &mut Self::Context) {
-        self.seen[stream.index()] = seen;
+    fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
+        self.archived[covered.stream.index()] = covered.archived;
         self.delete_covered(ctx);
     }
 }
@@ -302,6 +305,14 @@ fn traced(requests: &[Request]) -> impl Iterator<Item = &str> {
         Request::Open(_) | Request::End(_) | Request::Tick(_) => &[],
     });
     frames.filter_map(|judged| judged.traceparent.as_deref())
+}
+
+/// For [`Flaw::AckBeforeFsync`]: tells everyone that all is durable. Nobody is left to be told later.
+fn answer_all(answers: Vec<Answer>) -> Vec<Answer> {
+    for answer in answers {
+        drop(answer.send(Ok(())));
+    }
+    Vec::new()
 }
 
 /// Tells the metrics of a commit: its time, its records, and how long each frame waited.
@@ -320,10 +331,6 @@ fn measure(
             metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
         }
     }
-}
-
-fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
 }
 
 #[cfg(all(test, feature = "faults"))]
