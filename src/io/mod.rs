@@ -2,8 +2,8 @@
 
 pub mod finnhub;
 pub mod folder;
-#[cfg(any(test, feature = "faults"))]
 pub mod measured;
+#[cfg(any(test, feature = "faults"))]
 pub mod memory;
 pub mod probe;
 pub mod s3;
