@@ -7,6 +7,7 @@ default:
 check:
     cargo fmt --check
     cargo clippy --release --all-targets --features faults -- -D warnings
+    cargo clippy --release -- -D warnings
 
 # All tests
 test:

@@ -32,12 +32,13 @@ use crate::domain::frame::{Rules, Watchlist};
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::http;
+use crate::io::measured::Measured;
 use crate::io::probe::{self, ProbeError};
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 use crate::warehouse::rounds::Rounds;
 
 /// How long one actor may take to drain. The writers have the most to do.
@@ -58,10 +59,10 @@ pub struct App {
 
 /// Starts everything. An error here is one that a restart does not cure: a wrong config, a folder
 /// that cannot be written, a store that is not safe.
-pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
+pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
-    let store = store::open(&config.bronze.store)?;
+    let store: Arc<dyn Store> = Arc::new(Measured::new(store::open(&config.bronze.store)?, metrics.clone()));
     probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
@@ -76,8 +77,8 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
 
     if let Some(warehouse) = config.warehouse.clone() {
         let chains = chains();
-        let (every, store, metrics) = (warehouse.every, store.clone(), metrics.clone());
-        let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone()));
+        let (every, store, metrics, traces) = (warehouse.every, store.clone(), metrics.clone(), traces.clone());
+        let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone(), traces.clone()));
         root.top.spawn(child("refiner", config.drain_within), &bronze.handle(), move |_, vitals| {
             refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
         })?;
@@ -92,21 +93,21 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5, 30))?;
     let budget = Budget::new(config.bronze.memory);
     for stream in Stream::ALL {
-        let archiver = archiver_of(stream, config, &store, &logs, &budget);
+        let archiver = archiver_of(stream, config, &store, &logs, &budget, traces);
         let (logs, covered, metrics) = (logs.clone(), covered.clone(), metrics.clone());
         writers.spawn(child(stream.name(), DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
             partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, logs, covered, archiver })
         })?;
     }
 
-    let parts = (config.spool.clone(), logs.clone(), metrics.clone());
+    let parts = (config.spool.clone(), logs.clone(), metrics.clone(), traces.clone());
     let spool = root.top.spawn(child("spool", DRAIN_WITHIN), &io.handle(), move |_, vitals| {
-        let (config, logs, metrics) = parts;
-        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable, metrics })
+        let (config, logs, metrics, traces) = parts;
+        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable, metrics, traces })
     })?;
     drop(covered.set(spool.clone().recipient()));
 
-    start_feed(config, &root, &feed, &spool, &metrics)?;
+    start_feed(config, &root, &feed, &spool, (&metrics, traces))?;
     Ok(App { root, store, _lock: lock })
 }
 
@@ -135,6 +136,7 @@ fn archiver_of(
     store: &Arc<dyn Store>,
     logs: &Logs,
     budget: &Arc<Budget>,
+    traces: &Traces,
 ) -> Arc<dyn Fn() -> Archiver + Send + Sync> {
     let limits = Limits {
         flush_bytes: config.bronze.flush_bytes,
@@ -142,11 +144,12 @@ fn archiver_of(
         zstd_level: config.bronze.zstd_level,
     };
     let notes = config.data_dir.join(format!("poison-{stream}.json"));
-    let (store, logs, budget) = (store.clone(), logs.clone(), budget.clone());
+    let (store, logs, budget, traces) = (store.clone(), logs.clone(), budget.clone(), traces.clone());
     Arc::new(move || {
         let chain = Chain::new(ChainId { stream, partition: 0 }, store.clone());
         let poison = Poison::load(notes.clone());
-        Archiver::new(Parts { chain, store: store.clone(), logs: logs.clone(), limits, budget: budget.clone(), poison })
+        let (store, logs, budget, traces) = (store.clone(), logs.clone(), budget.clone(), traces.clone());
+        Archiver::new(Parts { chain, store, logs, limits, budget, poison, traces })
     })
 }
 
@@ -211,7 +214,13 @@ impl FolderLock {
 }
 
 /// One supervisor a shard: its validator, then its session.
-fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>, metrics: &Arc<Metrics>) -> Result<()> {
+fn start_feed(
+    config: &Config,
+    root: &Root,
+    arbiter: &Arbiter,
+    spool: &Addr<spool::Spool>,
+    (metrics, traces): (&Arc<Metrics>, &Traces),
+) -> Result<()> {
     let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(3, 180))?;
     for (shard, key) in &config.feed.shards {
         let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5, 30))?;
@@ -229,7 +238,7 @@ fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spoo
             validator::Validator::new(validator::Parts { vitals, rules, metrics: counted, spool: append })
         })?;
         let (shard, key, feed, spool) = (shard.clone(), key.clone(), config.feed.clone(), spool.clone());
-        let (metrics, shard_metrics) = (metrics.clone(), metrics.shard(&shard.name));
+        let (metrics, shard_metrics, traces) = (metrics.clone(), metrics.shard(&shard.name), traces.clone());
         supervisor.spawn(child("session", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
             feed_session::FeedSession::new(feed_session::Parts {
                 vitals,
@@ -238,6 +247,7 @@ fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spoo
                 key,
                 metrics,
                 shard_metrics,
+                traces,
                 watch,
                 validator: validator.recipient(),
                 open: spool.clone().recipient(),

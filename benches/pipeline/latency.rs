@@ -17,7 +17,7 @@ use tickmint::spool::logs::Logs;
 use tickmint::spool::state::LogState;
 use tickmint::spool::writer::LogWriter;
 use tickmint::supervisor::Vitals;
-use tickmint::telemetry::Metrics;
+use tickmint::telemetry::{Metrics, Traces};
 use tokio::sync::watch;
 
 use super::quantile;
@@ -109,7 +109,8 @@ async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
         SpoolConfig { dir: dir.to_path_buf(), max_bytes: 1 << 40, reserve_bytes: 0, segment_bytes: 64 << 20, group: GROUP };
     let (metrics, waits) = (Arc::new(Metrics::new()), Arc::new(Mutex::new(Vec::new())));
     let vitals = Vitals::unsupervised;
-    let parts = spool::SpoolParts { config, vitals: vitals("spool"), logs, log, durable, metrics: metrics.clone() };
+    let traces = Traces::default();
+    let parts = spool::SpoolParts { config, vitals: vitals("spool"), logs, log, durable, metrics: metrics.clone(), traces };
     let spool_thread = Arbiter::new(); // as the daemon has it
     let spool = spool::Spool::start_in_arbiter(&spool_thread.handle(), move |_| spool::Spool::new(parts));
     let watch = Arc::new(Watchlist::new(&symbols, 0));
@@ -133,6 +134,7 @@ async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
         key: Secret::new("demo"),
         metrics: metrics.clone(),
         shard_metrics: metrics.shard("shard-1"),
+        traces: Traces::default(),
         watch,
         validator: meter.recipient(),
         open: spool.clone().recipient(),

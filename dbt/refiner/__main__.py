@@ -50,7 +50,8 @@ def parse() -> argparse.Namespace:
 
 def refine(warehouse: Any, answers: IO[str], command: dict[str, Any]) -> None:
     began, cpu = time.monotonic(), time.process_time()
-    phase = "load"
+    phase, traceparent = "load", command.get("traceparent")
+    name_trace(traceparent)
 
     def progress(name: str) -> None:
         nonlocal phase
@@ -60,11 +61,22 @@ def refine(warehouse: Any, answers: IO[str], command: dict[str, Any]) -> None:
     try:
         outcome = warehouse.refine(command["slots"], progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it
-        print(f"refiner: {phase}: {error!r}", file=sys.stderr)
+        print(f"refiner: {phase}: {error!r}" + (f" traceparent={traceparent}" if traceparent else ""), file=sys.stderr)
         say(answers, event="failed", id=command["id"], phase=phase, error=str(error), retryable=True)
         return
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
     say(answers, event="done", id=command["id"], seconds=round(seconds, 3), cpu_seconds=round(cpu_seconds, 3), **outcome)
+
+
+def name_trace(traceparent: str | None) -> None:
+    """Has dbt name the trace of this run in its artifacts: `metadata.env.TRACEPARENT` of run_results.json."""
+    from dbt_common.events.functions import reset_metadata_vars
+
+    name = "DBT_ENV_CUSTOM_ENV_TRACEPARENT"
+    os.environ.pop(name, None)
+    if traceparent:
+        os.environ[name] = traceparent
+    reset_metadata_vars()  # dbt reads them once a process
 
 
 def read_commands() -> queue.Queue[dict[str, Any] | None]:

@@ -29,8 +29,8 @@ use crate::io::finnhub::{self, ConnectError, Socket};
 use crate::messages::feed::{AppendError, EndSession, Judge, OpenSession, Shard};
 use crate::spool::commit::SPOOL_FULL;
 use crate::supervisor::{Child, Vitals};
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ShardMetrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// A batch holds at most so many frames: at ten trades each, what the spool writes in one go.
 const BATCH_FRAMES: usize = 2048;
@@ -90,6 +90,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// See `metrics`.
     pub shard_metrics: Arc<ShardMetrics>,
+    /// Traces some of its frames until they are durable.
+    pub traces: Traces,
     /// When each of its symbols last traded.
     pub watch: Arc<Watchlist>,
     /// Judges its frames and has them made durable.
@@ -428,17 +430,23 @@ impl<'a> Reading<'a> {
         fail_point!("session.batch");
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();
-        let batch = Judge { session: self.session, frames };
+        let mut spans = self.parts.traces.span_frames(&self.parts.shard.name, self.session, &frames);
+        let traced = spans.iter().map(|(number, span)| (*number, span.traceparent().into())).collect();
+        let batch = Judge { session: self.session, frames, traced };
         let (validator, vitals, count, mark) =
             (self.parts.validator.clone(), self.parts.vitals.clone(), batch.frames.len(), self.read);
         let delivery = Box::pin(async move {
             loop {
                 match validator.send(batch.clone()).await.unwrap_or(Err(AppendError::Down("validator"))) {
                     Ok(()) => {
+                        drop(spans); // durable: that is where they end
                         vitals.advance(count as u64);
                         return Ok(mark);
                     }
-                    Err(error @ (AppendError::Full { .. } | AppendError::NotOpen(_))) => return Err(error),
+                    Err(error @ (AppendError::Full { .. } | AppendError::NotOpen(_))) => {
+                        spans.iter_mut().for_each(|(_, span)| span.fail(&error));
+                        return Err(error);
+                    }
                     Err(error @ (AppendError::Down(_) | AppendError::Disk(_))) => {
                         tracing::debug!(%error, "a batch is sent again");
                         sleep(RESEND_AFTER).await;

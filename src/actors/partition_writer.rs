@@ -96,7 +96,7 @@ impl Child for PartitionWriter {
                     Ok(Step::Idle { due: None }) => return,
                     Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => attempt = 0,
                     Err(Trouble::Passing(error)) => {
-                        tracing::warn!(%error, "draining: the store does not take it");
+                        archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: the store does not take it"));
                         sleep(back_off(attempt)).await;
                         attempt += 1;
                     }
@@ -124,6 +124,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
         durable.mark_unchanged();
         let mut guard = archiver.lock().await;
         let done = step(parts, &mut guard, false).await;
+        let logs = guard.log_span();
         drop(guard);
         match done {
             Ok(Step::Progress | Step::Decided(_)) => {
@@ -142,7 +143,9 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
             Err(Trouble::Passing(error)) => {
                 let wait = back_off(attempt);
                 attempt += 1;
-                tracing::warn!(%error, attempt, ?wait, "the store does not take it; what is durable waits in the spool");
+                logs.in_scope(|| {
+                    tracing::warn!(%error, attempt, ?wait, "the store does not take it; what is durable waits in the spool");
+                });
                 parts.metrics.archive_failed(parts.stream, &error);
                 parts.vitals.note("store", error);
                 sleep(wait).await;

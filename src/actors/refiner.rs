@@ -88,12 +88,13 @@ async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) {
     loop {
         let mut guard = rounds.lock().await;
         let done = round(parts, &mut guard).await;
+        let logs = guard.log_span();
         drop(guard);
         match done {
             Ok(Round::Refined { more: true, .. }) => {}
             Ok(Round::Refined { .. } | Round::Nothing) => sleep(parts.every).await,
             Err(error) => {
-                tracing::error!(%error, "Gold stays as it is");
+                logs.in_scope(|| tracing::error!(%error, "Gold stays as it is"));
                 if let RoundError::Refine(RefineError::Process(_)) = error {
                     // The process is gone; another one, and no failure of this actor: a warehouse that
                     // cannot run must not take the feed down with it.
@@ -114,7 +115,9 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
             vitals.note("phase", "waiting");
             parts.metrics.refined(done.run, done.seconds, done.rows.clone());
             vitals.advance(1);
-            tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+            rounds.log_span().in_scope(|| {
+                tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+            });
         }
         Ok(Round::Nothing) => {
             vitals.note("phase", "waiting");

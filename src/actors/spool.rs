@@ -26,10 +26,14 @@ use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::logs_of;
+use crate::telemetry::{Metrics, Traces};
 
 /// How often the clock is looked at for the turn of the hour.
 const TICK_CHECK: Duration = Duration::from_secs(1);
+
+/// A commit that takes this long raises an alarm: the disk hangs. A slow one takes a second.
+const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// How long the disk is left alone after it refused.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
@@ -48,9 +52,12 @@ pub struct Spool {
     log: SharedLog,
     durable: Arc<watch::Sender<LogView>>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     pending: Vec<(Request, Answer)>,
     /// A commit is under way, or one is due at a known time.
     busy: bool,
+    /// Since when a commit has been on the disk.
+    writing: Option<Instant>,
     last_commit: Instant,
     hour: Hour,
     archived: PerStream<Archived>,
@@ -70,12 +77,14 @@ pub struct SpoolParts {
     pub durable: watch::Sender<LogView>,
     /// Counts and alarms.
     pub metrics: Arc<Metrics>,
+    /// Traces commits with sampled frames in them.
+    pub traces: Traces,
 }
 
 impl Spool {
     /// A spool on an open log.
     pub fn new(parts: SpoolParts) -> Spool {
-        let SpoolParts { config, vitals, logs, log, durable, metrics } = parts;
+        let SpoolParts { config, vitals, logs, log, durable, metrics, traces } = parts;
         Spool {
             config,
             vitals,
@@ -83,8 +92,10 @@ impl Spool {
             log: Arc::new(Mutex::new(Some(log))),
             durable: Arc::new(durable),
             metrics,
+            traces,
             pending: Vec::new(),
             busy: false,
+            writing: None,
             last_commit: Instant::now(),
             hour: Hour::of(now()),
             archived: PerStream::default(),
@@ -115,11 +126,12 @@ impl Spool {
 
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.last_commit = Instant::now();
+        self.writing = Some(self.last_commit);
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
-        let metrics = self.metrics.clone();
+        let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
         metrics.spool_used(room.used, room.max);
         let work = move || {
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,18 +141,25 @@ impl Spool {
             };
             match taken {
                 Ok(mut log) => {
+                    let mut span = traces.span_append(traced(&requests));
                     let (began, before) = (Instant::now(), log.state().next);
                     let results = commit(&mut log, &requests, room, now());
-                    measure(&metrics, &requests, &results, began.elapsed(), before, log.state().next);
+                    let took = began.elapsed();
+                    let refused = results.iter().find_map(|result| result.as_ref().err());
+                    span.iter_mut().zip(refused).for_each(|(span, refused)| span.fail(refused));
+                    let logs = logs_of(span.as_ref());
+                    drop(span); // before anybody can read what it wrote
+                    measure(&metrics, &requests, &results, took, before, log.state().next);
                     durable.send_replace(log.view());
+                    log.take_gaps().iter().for_each(|reason| metrics.gap(reason));
                     *shared = Some(log);
-                    results
+                    (results, logs)
                 }
-                Err(error) => vec![Err(AppendError::Disk(error.to_string())); requests.len()],
+                Err(error) => (vec![Err(AppendError::Disk(error.to_string())); requests.len()], tracing::Span::none()),
             }
         };
         let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(move |results, spool, ctx| match results {
-            Ok(results) => spool.committed(answers, results, ctx),
+            Ok((results, logs)) => logs.in_scope(|| spool.committed(answers, results, ctx)),
             Err(error) => {
                 spool.vitals.fail(format!("a commit died: {error}"));
                 ctx.stop();
@@ -150,6 +169,7 @@ impl Spool {
     }
 
     fn committed(&mut self, answers: Vec<Answer>, results: Vec<Result<(), AppendError>>, ctx: &mut Context<Self>) {
+        self.writing = None;
         let refused = results.iter().find_map(|result| match result {
             Err(error @ AppendError::Disk(_)) => Some(error.to_string()),
             _ => None,
@@ -179,12 +199,24 @@ impl Spool {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_disk();
         let hour = Hour::of(now());
         if hour > self.hour {
             self.hour = hour;
             self.pending.push((Request::Tick(hour), oneshot::channel().0));
             self.kick(ctx);
         }
+    }
+
+    /// Tells of a disk that does not answer. The end of the commit takes it back.
+    fn look_at_disk(&self) {
+        let Some(hung) = self.writing.map(|since| since.elapsed()).filter(|hung| *hung >= HUNG_AFTER) else { return };
+        let why = format!("the disk hangs: a write has not returned for {} s", hung.as_secs());
+        if hung < HUNG_AFTER + TICK_CHECK {
+            tracing::error!(dir = %self.config.dir.display(), "the spool's disk hangs");
+        }
+        self.metrics.spool_disk(Some(&why));
+        self.vitals.note("disk", why);
     }
 
     /// Deletes what the chains have archived.
@@ -227,6 +259,7 @@ impl Supervised for Spool {
     fn restarting(&mut self, _: &mut Self::Context) {
         self.pending.clear();
         self.busy = false;
+        self.writing = None;
     }
 }
 
@@ -265,6 +298,15 @@ impl Handler<Covered> for Spool {
     }
 }
 
+/// The trace contexts of the frames that are sampled.
+fn traced(requests: &[Request]) -> impl Iterator<Item = &str> {
+    let frames = requests.iter().flat_map(|request| match request {
+        Request::Append(append) => append.frames.as_slice(),
+        Request::Open(_) | Request::End(_) | Request::Tick(_) => &[],
+    });
+    frames.filter_map(|judged| judged.traceparent.as_deref())
+}
+
 /// For [`Flaw::AckBeforeFsync`]: tells everyone that all is durable. Nobody is left to be told later.
 fn answer_all(answers: Vec<Answer>) -> Vec<Answer> {
     for answer in answers {
@@ -288,5 +330,75 @@ fn measure(
         if let Request::Append(append) = request {
             metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
         }
+    }
+}
+
+#[cfg(all(test, feature = "faults"))]
+mod tests {
+    use super::*;
+    use crate::domain::identity::{LogId, SessionId};
+    use crate::messages::feed::Shard;
+    use crate::spool::state::LogState;
+
+    /// Takes the fail point away also where the test fails: other tests of this process write logs too.
+    struct Hung;
+
+    impl Hung {
+        fn begin() -> Hung {
+            fail::cfg("spool.before-fsync", "pause").expect("it is an action");
+            Hung
+        }
+    }
+
+    impl Drop for Hung {
+        fn drop(&mut self) {
+            fail::remove("spool.before-fsync");
+        }
+    }
+
+    #[actix::test]
+    async fn a_disk_that_hangs_is_an_alarm_until_it_answers() {
+        let temp = tempfile::tempdir().unwrap();
+        let id = LogId::generate();
+        let log = LogWriter::create(temp.path(), id, LogState::default(), 1 << 20).unwrap();
+        let (durable, view) = watch::channel(log.view());
+        let logs = Logs::new(temp.path().to_path_buf(), std::collections::BTreeMap::new(), id, view);
+        let config = SpoolConfig {
+            dir: temp.path().to_path_buf(),
+            max_bytes: 1 << 30,
+            reserve_bytes: 0,
+            segment_bytes: 1 << 20,
+            group: Duration::ZERO,
+        };
+        let (metrics, vitals) = (Arc::new(Metrics::new()), Vitals::unsupervised("spool"));
+        let (counted, shown) = (metrics.clone(), vitals.clone());
+        let parts = SpoolParts { config, vitals, logs, log, durable, metrics, traces: Traces::default() };
+        let spool = Spool::new(parts).start();
+        let shard = Shard { name: "shard-1".into(), symbols: Arc::new(["A".to_string()]) };
+        let open = || OpenSession { session: SessionId::generate(), shard: shard.clone() };
+
+        tokio::time::pause(); // advances by hand only, as long as a write is under way
+        let hung = Hung::begin();
+        let answer = spool.send(open());
+        tokio::pin!(answer);
+        assert!(futures_util::poll!(&mut answer).is_pending());
+        while counted.alarms().list().is_empty() {
+            tokio::time::advance(TICK_CHECK).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(counted.alarms().list()[0].why.contains("hangs"), "{:?}", counted.alarms().list());
+        assert!(shown.notes()["disk"].contains("has not returned for 1"), "{:?}", shown.notes());
+        assert!(counted.encode(&[]).contains("tickmint_alarm{alarm=\"spool/disk\"} 1"));
+        drop(hung);
+        assert_eq!(answer.await.unwrap(), Ok(()), "nothing is lost");
+        assert_eq!((counted.alarms().list(), shown.notes().len()), (vec![], 0));
+
+        // The control: a disk that answers is no alarm, however much time passes between two writes.
+        assert_eq!(spool.send(open()).await.unwrap(), Ok(()));
+        for _ in 0..5 {
+            tokio::time::advance(HUNG_AFTER).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(counted.alarms().list(), []);
     }
 }

@@ -84,13 +84,15 @@ impl Validator {
             self.parts.metrics.alarms().clear(&self.alarm());
         }
         let mut previous = batch.frames.first().and_then(|first| self.memory.before(first.number));
+        let mut traced = batch.traced.iter().peekable();
         let frames = batch.frames.iter().map(|frame| {
             let judgement = self.judge_one(frame, previous.as_ref());
             previous = Some(frame.payload.clone());
             if let Kind::Error(message) = &judgement.kind {
                 self.report(message);
             }
-            JudgedFrame { frame: frame.clone(), elements: judgement.elements, traceparent: None }
+            let traceparent = traced.next_if(|(number, _)| *number == frame.number).map(|(_, context)| context.clone());
+            JudgedFrame { frame: frame.clone(), elements: judgement.elements, traceparent }
         });
         let judged: Vec<_> = frames.collect();
         if let (Some(first), Some(last)) = (batch.frames.first(), batch.frames.last()) {
@@ -197,6 +199,7 @@ mod tests {
         appended: Arc<Mutex<Vec<Append>>>,
         metrics: Arc<Metrics>,
         vitals: Arc<Vitals>,
+        traced: Arc<[(u32, Arc<str>)]>,
     }
 
     impl Rig {
@@ -208,7 +211,7 @@ mod tests {
             let (metrics, vitals) = (Arc::new(Metrics::new()), Vitals::unsupervised("validator"));
             let parts = Parts { vitals: vitals.clone(), rules, metrics: metrics.clone(), spool };
             let validator = Validator { judge, ..Validator::new(parts) }.start();
-            Rig { validator, appended, metrics, vitals }
+            Rig { validator, appended, metrics, vitals, traced: Arc::default() }
         }
 
         async fn judge(&self, session: SessionId, first: u32, payloads: &[&str]) -> Result<(), AppendError> {
@@ -218,7 +221,7 @@ mod tests {
                 payload: payload.to_string().into(),
                 binary: false,
             });
-            self.validator.send(Judge { session, frames: frames.collect() }).await.unwrap()
+            self.validator.send(Judge { session, frames: frames.collect(), traced: self.traced.clone() }).await.unwrap()
         }
 
         /// The flags of the trades of all frames that were sent on, in order.
@@ -244,6 +247,16 @@ mod tests {
         assert_eq!(rig.flags(), [PLAIN, REPEAT, REPEAT, PLAIN]);
         rig.judge(SessionId::generate(), 6, &[TRADE]).await.unwrap();
         assert_eq!(rig.flags()[4], PLAIN, "another session");
+    }
+
+    #[actix::test]
+    async fn the_trace_of_a_frame_goes_on_with_it_and_with_no_other() {
+        let mut rig = Rig::new(vec![], judge);
+        rig.traced = Arc::new([(2, "a".into()), (4, "b".into())]);
+        rig.judge(SessionId::generate(), 1, &[TRADE, TRADE, TRADE, TRADE]).await.unwrap();
+        let appended = rig.appended.lock().unwrap();
+        let traced: Vec<_> = appended[0].frames.iter().map(|frame| frame.traceparent.as_deref()).collect();
+        assert_eq!(traced, [None, Some("a"), None, Some("b")]);
     }
 
     #[actix::test]

@@ -28,6 +28,7 @@ use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
 use crate::spool::logs::Logs;
 use crate::spool::reader::{Chunk, LogReader};
+use crate::telemetry::traces::{Span, Traces, logs_of};
 
 /// What a record costs in memory beside its own bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
@@ -132,6 +133,8 @@ struct Open {
 struct Prepared {
     slot: Slot,
     objects: Vec<(String, Bytes)>,
+    /// From the encoding until the slot is decided.
+    span: Option<Span>,
 }
 
 /// Drains the log of one stream into its chain.
@@ -142,6 +145,7 @@ pub struct Archiver {
     limits: Limits,
     budget: Arc<Budget>,
     poison: Poison,
+    traces: Traces,
     writer: Uuid,
     epoch: u64,
     open: Option<Open>,
@@ -162,14 +166,16 @@ pub struct Parts {
     pub budget: Arc<Budget>,
     /// Which records are left out.
     pub poison: Poison,
+    /// Traces objects with sampled frames in them.
+    pub traces: Traces,
 }
 
 impl Archiver {
     /// An archiver that has not looked at anything yet.
     pub fn new(parts: Parts) -> Archiver {
-        let Parts { chain, store, logs, limits, budget, poison } = parts;
+        let Parts { chain, store, logs, limits, budget, poison, traces } = parts;
         let writer = Uuid::now_v7();
-        Archiver { chain, store, logs, limits, budget, poison, writer, epoch: 0, open: None, prepared: None }
+        Archiver { chain, store, logs, limits, budget, poison, traces, writer, epoch: 0, open: None, prepared: None }
     }
 
     /// Does the next thing that is to be done. With `flush`, what is open counts as due.
@@ -198,6 +204,11 @@ impl Archiver {
         Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
     }
 
+    /// Where log lines of what is under way belong.
+    pub fn log_span(&self) -> tracing::Span {
+        logs_of(self.prepared.as_ref().and_then(|prepared| prepared.span.as_ref()))
+    }
+
     /// Takes up the chain at its tail. A generation of a log that is not here is closed.
     async fn begin(&mut self, tail: Tail) -> Result<Step, ArchiveError> {
         self.epoch += 1;
@@ -208,7 +219,7 @@ impl Archiver {
         let here = tail.incarnation.and_then(|log| Some((log, self.logs.view(log)?)));
         let Some((log, view)) = here else {
             let next = self.logs.after(None);
-            self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new() });
+            self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new(), span: None });
             return self.commit().await;
         };
         if tail.next.start > view.end(stream) {
@@ -317,6 +328,7 @@ impl Archiver {
             return Ok(());
         }
         let hour = open.carry.archive_hour.unwrap_or(Hour::of(open.buffer[0].received_at));
+        let span = self.traces.span_object(self.chain.id.stream, traced(&open.buffer));
         let (records, level, at, id) = (std::mem::take(&mut open.buffer), self.limits.zstd_level, open.at, self.chain.id);
         let attempt = self.poison.attempt(open.log, records[0].offset, records[records.len() - 1].offset);
         fail_point!("archive.noted");
@@ -338,13 +350,20 @@ impl Archiver {
         let objects = vec![(raw_ref.key.clone(), Bytes::from(raw)), (typed_ref.key.clone(), Bytes::from(typed))];
         let data = DataRange { rows, raw: raw_ref, typed: typed_ref, hour, min_time, max_time, event_hours, poison };
         self.prepare(Body::Data { end, data: Some(data) }, objects);
+        if let (Some(mut span), Some(prepared)) = (span, &mut self.prepared) {
+            span.count("tickmint.records", rows);
+            let named = ["tickmint.raw", "tickmint.typed"].into_iter().zip(&prepared.objects);
+            named.for_each(|(name, (key, _))| span.note(name, key));
+            prepared.slot.traceparent = Some(span.traceparent());
+            prepared.span = Some(span);
+        }
         Ok(())
     }
 
     fn prepare(&mut self, body: Body, objects: Vec<(String, Bytes)>) {
         let Some(open) = &self.open else { return };
         let tail = Tail { next: open.at, incarnation: Some(open.log), carry: open.carry.clone() };
-        self.prepared = Some(Prepared { slot: self.slot_at(&tail, body), objects });
+        self.prepared = Some(Prepared { slot: self.slot_at(&tail, body), objects, span: None });
     }
 
     fn slot_at(&self, tail: &Tail, body: Body) -> Slot {
@@ -377,7 +396,10 @@ impl Archiver {
         let stands = self.chain.decide(&prepared.slot).await?;
         fail_point!("archive.decided");
         let ours = stands == prepared.slot;
-        self.prepared = None;
+        let span = self.prepared.take().and_then(|done| done.span);
+        if let (Some(mut span), false) = (span, ours) {
+            span.fail(&"another writer decided the slot");
+        }
         self.poison.passed();
         self.budget.holds(self.chain.id.stream.index(), 0);
         let tail = stands.tail();
@@ -399,6 +421,13 @@ impl Archiver {
         }
         Ok(Step::Decided(Box::new(stands)))
     }
+}
+
+/// The trace contexts of the frames that are sampled: one a frame.
+fn traced(records: &[Record]) -> impl Iterator<Item = &str> {
+    let mut last = None;
+    let contexts = records.iter().filter_map(|record| record.traceparent.as_deref());
+    contexts.filter(move |context| last.replace(*context) != Some(*context))
 }
 
 /// Whether two trades have the same text: for [`Flaw::DedupByValue`].
@@ -492,6 +521,7 @@ mod tests {
                 limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(3600), zstd_level: 1 },
                 budget: Budget::new(1 << 20),
                 poison: Poison::load(spool.join("poison.json")),
+                traces: Traces::default(),
             })
         }
     }

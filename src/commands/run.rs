@@ -12,7 +12,7 @@ use super::{BLOCKED, GAVE_UP, NOT_DRAINED};
 use crate::app;
 use crate::config::Config;
 use crate::supervisor::Outcome;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Metrics, Traces};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     crate::faults::start();
     let config = Config::load(&args.config)?;
     let telemetry = telemetry::start(&config.telemetry)?;
-    let code = actix::System::new().block_on(daemon(config));
+    let code = actix::System::new().block_on(daemon(config, telemetry.traces.clone()));
     drop(telemetry);
     // `exit` and not a return: a thread that is blocked must not keep the process.
     match code {
@@ -37,11 +37,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-async fn daemon(config: Config) -> Result<u8> {
+async fn daemon(config: Config, traces: Traces) -> Result<u8> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
     let metrics = Arc::new(Metrics::new());
-    let app = app::start(&config, metrics).await?;
+    let app = app::start(&config, metrics, &traces).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), store = app.store.describe(), "tickmint runs");
     let failed = tokio::select! {
         outcome = app.root.failed() => Some(outcome),

@@ -4,6 +4,8 @@
 //! end, a tick. Its bytes start with a prelude (kind and the number of records by stream), so that
 //! a reader of one stream can pass over the rest without reading it.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
@@ -242,7 +244,7 @@ fn decode_frame(mut bytes: Bytes) -> Result<Entry, Malformed> {
     need(&bytes, traced + 4)?;
     let traceparent = match bytes.split_to(traced) {
         text if text.is_empty() => None,
-        text => Some(String::from_utf8(text.into()).map_err(|_| Malformed("trace context"))?),
+        text => Some(Arc::from(std::str::from_utf8(&text).map_err(|_| Malformed("trace context"))?)),
     };
     let length = bytes.get_u32_le() as usize;
     need(&bytes, length)?;
@@ -280,6 +282,8 @@ pub struct Record {
     pub offset: u64,
     /// When its frame was read, or when it was made.
     pub received_at: Micros,
+    /// The W3C trace context of its frame, where that is sampled.
+    pub traceparent: Option<Arc<str>>,
     /// What it is.
     pub content: Content,
 }
@@ -326,12 +330,14 @@ pub enum Payload {
 /// Takes out of an entry the records of one stream, the first of them at `offset`.
 pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Record>) {
     match entry {
-        Entry::Tick { hour } => out.push(Record { offset, received_at: hour.begins(), content: Content::Tick(hour) }),
+        Entry::Tick { hour } => {
+            out.push(Record { offset, received_at: hour.begins(), traceparent: None, content: Content::Tick(hour) });
+        }
         Entry::Opened(_) => {}
         Entry::Control { delivery, seq, at, control } => {
             if stream == Stream::Gaps {
                 let content = Content::Data { delivery, seq, payload: Payload::Control(control) };
-                out.push(Record { offset, received_at: at, content });
+                out.push(Record { offset, received_at: at, traceparent: None, content });
             }
         }
         Entry::Frame { session, seq, judged } => {
@@ -347,7 +353,8 @@ pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Reco
                 };
                 let delivery = Delivery { session, frame: judged.frame.number, index: index as u16 };
                 let content = Content::Data { delivery, seq, payload };
-                out.push(Record { offset, received_at: judged.frame.received_at, content });
+                let traceparent = judged.traceparent.clone();
+                out.push(Record { offset, received_at: judged.frame.received_at, traceparent, content });
                 offset += 1;
                 seq += 1;
             }
@@ -376,6 +383,7 @@ mod tests {
                 let length = payload.len() as u32;
                 let elements = verdicts.into_iter().map(|verdict| Judged { range: length / 2..length, verdict }).collect();
                 let frame = RawFrame { number, received_at, payload: payload.into(), binary };
+                let traceparent = traceparent.map(Arc::from);
                 Entry::Frame { session: SessionId::generate(), seq, judged: JudgedFrame { frame, elements, traceparent } }
             },
         )

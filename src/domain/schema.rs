@@ -172,7 +172,12 @@ mod tests {
     fn lines(stream: Stream, payloads: Vec<Payload>) -> Vec<Value> {
         let records = payloads.into_iter().enumerate().map(|(n, payload)| {
             let delivery = Delivery { session: SessionId::generate(), frame: n as u32, index: 3 };
-            Record { offset: 40 + n as u64, received_at: 7, content: Content::Data { delivery, seq: n as u64, payload } }
+            Record {
+                offset: 40 + n as u64,
+                received_at: 7,
+                traceparent: None,
+                content: Content::Data { delivery, seq: n as u64, payload },
+            }
         });
         let temp = tempfile::tempdir().unwrap();
         let attempt = Poison::load(temp.path().join("poison")).attempt(LogId::generate(), 40, 99);

@@ -1,6 +1,7 @@
 //! What validation says of each element of a frame. Verdicts are attached; nothing is dropped.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -152,7 +153,7 @@ pub struct JudgedFrame {
     /// Its elements in their order; none for a ping.
     pub elements: Vec<Judged>,
     /// The W3C trace context, where this frame is sampled.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Arc<str>>,
 }
 
 impl JudgedFrame {

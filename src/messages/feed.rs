@@ -47,6 +47,8 @@ pub struct Judge {
     pub session: SessionId,
     /// Never empty.
     pub frames: Arc<[RawFrame]>,
+    /// Of the frames that are sampled, the number and the W3C trace context, numbers rising.
+    pub traced: Arc<[(u32, Arc<str>)]>,
 }
 
 /// Judged frames of one session. A frame that is there already is answered as done.

@@ -229,5 +229,7 @@ mod tests {
         assert_eq!(log.view().end(Stream::Gaps), 3, "the end of the second, and one gap since the first");
         let gap = log.state().gap_before(third, 0);
         assert_eq!(gap, None);
+        assert_eq!(log.take_gaps(), ["session_died"], "told once, when it is durable");
+        assert_eq!(log.take_gaps(), [""; 0]);
     }
 }

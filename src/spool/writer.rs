@@ -16,7 +16,7 @@ use fail::fail_point;
 use super::reader::LogView;
 use super::segment::{self, DrainedBy, Header, Ranges, SegmentView, frame_entry};
 use super::state::LogState;
-use crate::domain::entry::Entry;
+use crate::domain::entry::{Control, Entry};
 use crate::domain::identity::LogId;
 
 /// The open log.
@@ -35,6 +35,8 @@ pub struct LogWriter {
     /// Of what is staged.
     ranges: Ranges,
     staged: Vec<u8>,
+    /// Reasons of outages that are over, as their gaps say; asked for after each sync.
+    gaps: Vec<String>,
     /// A rollback did not succeed: it comes before anything else.
     dirty: bool,
 }
@@ -71,6 +73,7 @@ impl LogWriter {
             durable,
             ranges: Ranges::default(),
             staged: Vec::new(),
+            gaps: Vec::new(),
             dirty: false,
         })
     }
@@ -95,6 +98,7 @@ impl LogWriter {
             durable,
             ranges: Ranges::default(),
             staged: Vec::new(),
+            gaps: Vec::new(),
             dirty: false,
         })
     }
@@ -124,6 +128,16 @@ impl LogWriter {
         frame_entry(entry, &mut self.staged);
         self.state.apply(entry);
         self.ranges.note(entry);
+        if let Entry::Control { control: Control::Gap(gap), .. } = entry
+            && gap.first_received_at.is_some()
+        {
+            self.gaps.push(gap.reason.clone());
+        }
+    }
+
+    /// The reasons of the outages whose gaps the last sync made durable. Each is told once.
+    pub fn take_gaps(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.gaps)
     }
 
     /// Whether anything is staged.
@@ -137,6 +151,7 @@ impl LogWriter {
         let done = self.try_sync();
         if done.is_err() {
             self.staged.clear();
+            self.gaps.clear();
             self.state = self.durable.clone();
             self.ranges = Ranges::default();
             self.dirty = self.file.set_len(self.current.len).is_err();

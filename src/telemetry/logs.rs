@@ -32,12 +32,12 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = fmt::layer().with_writer(writer).with_ansi(colours);
-    let lines = if config.json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    let lines = if config.json { lines.json().flatten_event(true).with_span_list(false).boxed() } else { lines.boxed() };
     Ok(tracing_subscriber::registry().with(EnvFilter::builder().parse(&config.log)?).with(lines))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -56,7 +56,7 @@ mod tests {
         }
     }
 
-    fn logged(log: &str, json: bool, events: impl FnOnce()) -> String {
+    pub(in crate::telemetry) fn logged(log: &str, json: bool, events: impl FnOnce()) -> String {
         let config = TelemetryConfig { log: log.into(), json, otlp_endpoint: None, sample: 0.0 };
         let lines = Lines::default();
         let writer = lines.clone();
@@ -72,6 +72,21 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains("WARN") && text.contains("feed gap") && text.contains("shard=\"shard-1\""), "{text}");
+    }
+
+    #[test]
+    fn lines_of_work_that_is_traced_carry_its_id_whatever_is_filtered() {
+        let config =
+            TelemetryConfig { log: String::new(), json: true, otlp_endpoint: Some("http://127.0.0.1:9".into()), sample: 1.0 };
+        let (traces, exporter) = crate::telemetry::traces::start(&config).unwrap();
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let span = traces.span_append([parent]).unwrap();
+        let text = logged("error", true, || span.logs().in_scope(|| tracing::error!("the disk refuses")));
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["span"]["trace_id"], parent[3..35]);
+        let text = logged("error", true, || crate::telemetry::traces::logs_of(None).in_scope(|| tracing::error!("untraced")));
+        assert!(!text.contains("trace_id"), "{text}");
+        drop((span, exporter));
     }
 
     #[test]

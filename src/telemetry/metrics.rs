@@ -31,6 +31,7 @@ const SPOOL_ALARM: f64 = 0.85;
 
 type Float = Gauge<f64, AtomicU64>;
 type Label = [(&'static str, String); 1];
+type StoreLabels = [(&'static str, &'static str); 2];
 
 /// All metrics and alarms of the process.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Metrics {
     pub(super) spool: SpoolMetrics,
     pub(super) bronze: PerStream<BronzeMetrics>,
     store_errors: ByLabel,
-    store_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    store_seconds: Family<StoreLabels, Histogram, fn() -> Histogram>,
     pub(super) warehouse: WarehouseMetrics,
 }
 
@@ -212,14 +213,15 @@ impl Metrics {
         r.register("trades", "Trades that have been validated", feed.trades.clone());
         r.register("trades_flagged", "Trades that are odd, by what is odd about them", feed.flagged.family.clone());
         r.register("quarantined", "What is no trade, by reason", feed.quarantined.family.clone());
-        r.register("gaps", "Outages of the feed, by reason", feed.gaps.family.clone());
+        r.register("gaps", "Outages of the feed that were recorded from end to end, by reason", feed.gaps.family.clone());
 
         let spool = SpoolMetrics::register(r);
         let bronze = BronzeMetrics::register(r);
         let store_errors = ByLabel::new("operation", []);
         r.register("store_errors", "Requests to the store that failed, by operation", store_errors.family.clone());
         let store_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
-        r.register_with_unit("store_request", "Requests to the store, by operation", Unit::Seconds, store_seconds.clone());
+        let help = "Requests to the store, by operation and outcome";
+        r.register_with_unit("store_request", help, Unit::Seconds, store_seconds.clone());
         let warehouse = WarehouseMetrics::register(r);
 
         Metrics {
@@ -378,7 +380,7 @@ impl Metrics {
         named.filter(|(_, n)| *n > 0).for_each(|(name, n)| self.feed.quarantined.add(name, n));
     }
 
-    /// An outage of the feed was recorded.
+    /// An outage of the feed is over, and its gap is durable.
     pub fn gap(&self, reason: &str) {
         self.feed.gaps.add(reason, 1);
     }
@@ -488,10 +490,35 @@ impl Metrics {
     }
 
     /// A request to the store was answered, or failed.
-    pub fn store_request(&self, operation: &'static str, took: Duration, failed: bool) {
-        self.store_seconds.get_or_create(&[("operation", operation.to_string())]).observe(took.as_secs_f64());
-        if failed {
+    pub fn store_request(&self, operation: &'static str, took: Duration, outcome: StoreOutcome) {
+        let labels = [("operation", operation), ("outcome", outcome.name())];
+        self.store_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        if matches!(outcome, StoreOutcome::Retry | StoreOutcome::Refused) {
             self.store_errors.add(operation, 1);
+        }
+    }
+}
+
+/// How a request to the store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    /// It was answered.
+    Ok,
+    /// The store did not answer, or asked to be left alone: it will be tried again.
+    Retry,
+    /// The store said no.
+    Refused,
+    /// Whoever asked did not wait for the answer.
+    GivenUp,
+}
+
+impl StoreOutcome {
+    fn name(self) -> &'static str {
+        match self {
+            StoreOutcome::Ok => "ok",
+            StoreOutcome::Retry => "retry",
+            StoreOutcome::Refused => "refused",
+            StoreOutcome::GivenUp => "given_up",
         }
     }
 }
@@ -676,14 +703,14 @@ mod tests {
         let metrics = Metrics::new();
         metrics.appended(Duration::from_millis(2), [5, 0, 1]);
         metrics.frames_durable([1_000_000, 1_004_000], 1_006_000);
-        metrics.store_request("put", Duration::from_millis(40), true);
+        metrics.store_request("put", Duration::from_millis(40), StoreOutcome::Retry);
         metrics.refined(3, 1.5, BTreeMap::from([("silver.trades".into(), 70)]));
         let text = metrics.encode(&[]);
         assert_eq!(value(&text, "tickmint_spool_fsync_seconds_sum"), 0.002);
         assert_eq!(value(&text, "tickmint_frame_to_durable_seconds_count"), 2.0);
         assert_eq!(value(&text, "tickmint_spool_records_total{stream=\"trades\"}"), 5.0);
         assert_eq!(value(&text, "tickmint_store_errors_total{operation=\"put\"}"), 1.0);
-        assert_eq!(value(&text, "tickmint_store_request_seconds_count{operation=\"put\"}"), 1.0);
+        assert_eq!(value(&text, "tickmint_store_request_seconds_count{operation=\"put\",outcome=\"retry\"}"), 1.0);
         assert_eq!(value(&text, "tickmint_warehouse_run_number"), 3.0);
         assert_eq!(value(&text, "tickmint_warehouse_rows{table=\"silver.trades\"}"), 70.0);
         assert_eq!(metrics.spool.latest_micros.load(Relaxed), 6_000, "the longest of the batch");

@@ -2,10 +2,13 @@
 //!
 //! A frame is sampled once, on its receipt; what is not sampled costs a random number. From then on
 //! the W3C `traceparent` travels with it: in the spool's entry, in the slot. A stage that works on a
-//! batch makes one span: a child of the first frame sampled in it, with links to the others.
+//! batch makes one span: a child of the first frame sampled in it, with links to the others. Spans are
+//! OpenTelemetry's own and not those of `tracing`: see docs/adr/0005-spans-are-opentelemetrys.md.
 //!
 //! Export is by HTTP on a thread of its own (gRPC blocks actix's runtimes when it is flushed), and a
 //! full queue drops spans: telemetry never holds up a trade. Where traces are off, nothing is made.
+
+mod collector;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +21,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
+use self::collector::Collector;
 use crate::config::TelemetryConfig;
 use crate::domain::identity::SessionId;
 use crate::domain::stream::Stream;
@@ -67,9 +71,10 @@ pub fn start(config: &TelemetryConfig) -> Result<(Traces, Exporter), TracesError
         .map_err(|error| TracesError { endpoint: endpoint.clone(), reason: error.to_string() })?;
     let resource = Resource::builder()
         .with_service_name("tickmint")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()));
     let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_batch_exporter(Collector::new(exporter, endpoint.clone()))
         .with_resource(resource.build())
         .with_sampler(Sampler::AlwaysOn) // What is not sampled never becomes a span.
         .build();
@@ -116,6 +121,14 @@ impl Traces {
         Some(Span(inner.tracer.build_with_context(builder, &Context::new())))
     }
 
+    /// The sampled ones of a batch of frames, with their numbers. Nothing is allocated where there are none.
+    pub fn span_frames(&self, shard: &str, session: SessionId, frames: &[RawFrame]) -> Vec<(u32, Span)> {
+        if self.0.is_none() {
+            return Vec::new();
+        }
+        frames.iter().filter_map(|frame| Some((frame.number, self.span_frame(shard, session, frame)?))).collect()
+    }
+
     /// Frames being written to the spool and fsynced.
     pub fn span_append<'a>(&self, frames: impl IntoIterator<Item = &'a str>) -> Option<Span> {
         self.batch("spool append", SpanKind::Internal, frames, [])
@@ -127,8 +140,9 @@ impl Traces {
     }
 
     /// Slots being made into Silver and Gold. Its traceparent goes to the refiner process.
-    pub fn span_refine<'a>(&self, slots: impl IntoIterator<Item = &'a str>) -> Option<Span> {
-        self.batch("warehouse refine", SpanKind::Internal, slots, [])
+    pub fn span_refine<'a>(&self, slots: impl IntoIterator<Item = &'a str>) -> Option<Run> {
+        let span = self.batch("warehouse refine", SpanKind::Client, slots, [])?;
+        Some(Run { tracer: self.0.as_deref()?.tracer.clone(), phase: None, span })
     }
 
     /// A child of the first, with links to the others; `None` where none of them is sampled.
@@ -172,6 +186,46 @@ impl Span {
     /// The work has failed.
     pub fn fail(&mut self, error: &dyn std::fmt::Display) {
         self.0.set_status(Status::error(error.to_string()));
+    }
+
+    /// Where log lines of this work belong: each that is written inside carries the trace's id.
+    pub fn logs(&self) -> tracing::Span {
+        // At the level of errors, so that no filter of the log takes the id away from a line that it lets pass.
+        tracing::error_span!("traced", trace_id = %self.0.span_context().trace_id(), span_id = %self.0.span_context().span_id())
+    }
+}
+
+/// Where log lines of work belong that may not be traced.
+pub fn logs_of(span: Option<&Span>) -> tracing::Span {
+    span.map_or_else(tracing::Span::none, Span::logs)
+}
+
+/// A run of the warehouse, as it goes from phase to phase. Both spans end when it is dropped.
+#[derive(Debug)]
+pub struct Run {
+    tracer: SdkTracer,
+    phase: Option<Span>, // above `span`, so that it ends first
+    /// The whole of it.
+    pub span: Span,
+}
+
+impl Run {
+    /// The process begins a phase, and has ended the one before.
+    pub fn enter(&mut self, phase: &str) {
+        self.phase = None;
+        let name = match phase {
+            "silver" | "gold" | "test" => format!("dbt build {phase}"),
+            _ => format!("warehouse {phase}"),
+        };
+        let context = Context::new().with_remote_span_context(self.span.0.span_context().clone());
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Internal);
+        self.phase = Some(Span(self.tracer.build_with_context(builder, &context)));
+    }
+
+    /// The run has failed, in the phase that it is in.
+    pub fn fail(&mut self, error: &dyn std::fmt::Display) {
+        self.phase.iter_mut().for_each(|phase| phase.fail(error));
+        self.span.fail(error);
     }
 }
 
@@ -260,6 +314,7 @@ mod tests {
         let (off, _exporter) = start(&config(None, 1.0)).unwrap();
         assert!(off.span_frame("shard-1", SessionId::generate(), &frame()).is_none());
         assert!(off.span_append([PARENT]).is_none());
+        assert!(off.span_frames("shard-1", SessionId::generate(), &[frame()]).is_empty());
         let (none, exporter) = start(&config(Some("http://127.0.0.1:9".into()), 0.0)).unwrap();
         assert!(none.span_frame("shard-1", SessionId::generate(), &frame()).is_none());
         assert!(none.span_refine([]).is_none());
@@ -278,13 +333,23 @@ mod tests {
         assert_eq!(object.traceparent()[3..35], frame.traceparent()[3..35], "one trace");
         object.count("tickmint.records", 17);
         object.fail(&"no route to the store");
-        let refine = traces.span_refine([object.traceparent().as_str()]).unwrap();
-        drop((frame, append, object, refine));
+        let mut run = traces.span_refine([object.traceparent().as_str()]).unwrap();
+        ["load", "silver"].iter().for_each(|phase| run.enter(phase));
+        drop((frame, append, object, run));
         drop(exporter);
         let (request, body) = served.join().unwrap();
         assert_eq!(request, "POST /v1/traces HTTP/1.1\r\n");
         let has = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
-        for name in ["frame", "spool append", "bronze object", "warehouse refine", "shard-1", "no route to the store"] {
+        for name in [
+            "frame",
+            "spool append",
+            "bronze object",
+            "warehouse refine",
+            "warehouse load",
+            "dbt build silver",
+            "shard-1",
+            "no route to the store",
+        ] {
             assert!(has(name), "{name}");
         }
     }

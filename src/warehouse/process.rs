@@ -87,12 +87,19 @@ impl Refinery {
         }
     }
 
-    /// Has the slots refined. `progress` is told the phases.
-    pub async fn refine(&mut self, slots: &[SlotRow], within: Duration, progress: impl Fn(&str)) -> Result<Done, RefineError> {
+    /// Has the slots refined. `progress` is told the phases, the first of them at once.
+    pub async fn refine(
+        &mut self,
+        slots: &[SlotRow],
+        traceparent: Option<&str>,
+        within: Duration,
+        progress: impl Fn(&str),
+    ) -> Result<Done, RefineError> {
         self.next_id += 1;
         let wanted = self.next_id;
-        let command = protocol::Command::Refine { id: wanted, traceparent: None, slots };
+        let command = protocol::Command::Refine { id: wanted, traceparent, slots };
         let answer = async {
+            progress("load");
             self.send(&command).await?;
             loop {
                 match self.event().await? {

@@ -19,7 +19,7 @@ pub enum Command<'a> {
         /// Comes back in the answer.
         id: u64,
         /// The W3C trace context of this run, where it is sampled.
-        traceparent: Option<String>,
+        traceparent: Option<&'a str>,
         /// In the order of their chains. Those that it knows already are ignored.
         slots: &'a [SlotRow],
     },

@@ -3,6 +3,7 @@
 //! What the warehouse has is asked of the warehouse itself, never remembered: after a crash of
 //! either side the next round goes on where the tables are.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::config::WarehouseConfig;
 use crate::domain::chain::{ChainId, Position};
 use crate::io::store::Store;
+use crate::telemetry::traces::{Traces, logs_of};
 
 /// Slots in one round: a run after a long outage is cut into bearable pieces.
 const SLOTS: usize = 400;
@@ -50,6 +52,8 @@ pub struct Rounds {
     config: WarehouseConfig,
     store: Arc<dyn Store>,
     chains: Vec<ChainId>,
+    traces: Traces,
+    logs: tracing::Span,
     python: Option<PathBuf>,
     open: Option<Open>,
 }
@@ -59,18 +63,21 @@ struct Open {
     followers: Vec<Follower>,
     /// Sent, and not yet answered as done.
     slots: Vec<SlotRow>,
+    /// The trace contexts of those that are sampled.
+    traced: Vec<String>,
 }
 
 impl Rounds {
     /// Refines `chains` of `store`.
-    pub fn new(config: WarehouseConfig, store: Arc<dyn Store>, chains: Vec<ChainId>) -> Rounds {
+    pub fn new(config: WarehouseConfig, store: Arc<dyn Store>, chains: Vec<ChainId>, traces: Traces) -> Rounds {
         let python = config.python.clone();
-        Rounds { config, store, chains, python, open: None }
+        Rounds { config, store, chains, traces, logs: tracing::Span::none(), python, open: None }
     }
 
     /// Takes what is new, at most so many slots at once, and refines it. `progress` is told what it
     /// is at. After an error, the same is tried again by the next round.
     pub async fn round(&mut self, progress: impl Fn(&str)) -> Result<Round, RoundError> {
+        self.logs = tracing::Span::none();
         if self.open.is_none() {
             self.start(&progress).await?;
         }
@@ -81,24 +88,40 @@ impl Rounds {
                 && let Some(slot) = follower.next().await?
             {
                 open.slots.extend(SlotRow::of(&slot, |key| self.store.address(key)));
+                open.traced.extend(slot.traceparent);
             }
             more |= open.slots.len() >= SLOTS;
         }
         if open.slots.is_empty() {
             return Ok(Round::Nothing);
         }
-        match open.refinery.refine(&open.slots, self.config.run_timeout, &progress).await {
+        let run = RefCell::new(self.traces.span_refine(open.traced.iter().map(String::as_str)));
+        let traceparent = run.borrow().as_ref().map(|run| run.span.traceparent());
+        self.logs = logs_of(run.borrow().as_ref().map(|run| &run.span));
+        let enter = |phase: &str| {
+            run.borrow_mut().iter_mut().for_each(|run| run.enter(phase));
+            progress(phase);
+        };
+        match open.refinery.refine(&open.slots, traceparent.as_deref(), self.config.run_timeout, enter).await {
             Ok(done) => {
+                run.borrow_mut().iter_mut().for_each(|run| run.span.count("tickmint.run", done.run));
                 open.slots.clear();
+                open.traced.clear();
                 Ok(Round::Refined { done, more })
             }
             Err(error) => {
+                run.borrow_mut().iter_mut().for_each(|run| run.fail(&error));
                 if matches!(error, RefineError::Process(_)) {
                     self.open = None; // kills it, if it still lives
                 }
                 Err(error.into())
             }
         }
+    }
+
+    /// Where log lines of the last round belong.
+    pub fn log_span(&self) -> tracing::Span {
+        self.logs.clone()
     }
 
     /// Ends the process in good order.
@@ -118,7 +141,7 @@ impl Rounds {
         let (refinery, hello) = Refinery::start(&python, &self.config, &*self.store).await?;
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
-        self.open = Some(Open { refinery, followers, slots: Vec::new() });
+        self.open = Some(Open { refinery, followers, slots: Vec::new(), traced: Vec::new() });
         Ok(())
     }
 }

@@ -110,7 +110,8 @@ fn a_spool_at_its_limit_ends_the_session_with_a_gap_and_goes_on_when_there_is_ro
     });
     std::fs::remove_file(filler).unwrap();
     rig.wait_until("the feed is up again", |pipeline| {
-        let waits: u64 = pipeline["bronze"].as_object().unwrap().values().filter_map(|stream| stream["lag_records"].as_u64()).sum();
+        let waits: u64 =
+            pipeline["bronze"].as_object().unwrap().values().filter_map(|stream| stream["lag_records"].as_u64()).sum();
         pipeline["shards"][0]["connected"] == true && waits < 2000
     });
     pause(Duration::from_secs(2));

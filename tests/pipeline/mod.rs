@@ -14,3 +14,4 @@ mod poison;
 mod power;
 mod rig;
 mod rubbish;
+mod traces;

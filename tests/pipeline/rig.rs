@@ -112,12 +112,12 @@ impl Rig {
 
     /// Asks the running daemon.
     pub(super) fn get(&self, path: &str) -> Option<serde_json::Value> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        serde_json::from_str(&self.text(path)?).ok()
+    }
+
+    /// As [`Rig::get`], for what is no JSON.
+    pub(super) fn text(&self, path: &str) -> Option<String> {
+        fetch(&format!("127.0.0.1:{}", self.port), path)
     }
 
     /// Waits until the daemon says so.
@@ -151,6 +151,16 @@ impl Rig {
     pub(super) fn verify(&self) -> (serde_json::Value, bool) {
         verify(self.dir.path())
     }
+}
+
+/// The body of an answer; `None` if nobody answers.
+pub(super) fn fetch(address: &str, path: &str) -> Option<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_string())
 }
 
 pub(super) fn verify(dir: &Path) -> (serde_json::Value, bool) {

@@ -186,6 +186,7 @@ impl World {
             limits: Limits { flush_bytes: 2000, flush_after: Duration::from_secs(3600), zstd_level: 1 },
             budget: Budget::new(1 << 20),
             poison: Poison::load(self.notes(stream)),
+            traces: tickmint::telemetry::Traces::default(),
         })
     }
 

@@ -56,7 +56,7 @@ impl Child for Downstream {}
 impl Handler<Judge> for Downstream {
     type Result = ResponseActFuture<Self, Result<(), AppendError>>;
 
-    fn handle(&mut self, Judge { session, frames }: Judge, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Judge { session, frames, .. }: Judge, _: &mut Self::Context) -> Self::Result {
         let text = |frame: &RawFrame| String::from_utf8(frame.payload.to_vec()).unwrap();
         let batch = frames.iter().map(|frame| (frame.number, text(frame))).collect();
         drop(self.told.send(Told::Batch(session, batch)));
@@ -162,6 +162,7 @@ impl Rig {
                 key: Secret::new("s3cret"),
                 shard_metrics: counted.shard(&shard.name),
                 metrics: counted,
+                traces: Traces::default(),
                 shard,
                 watch,
                 validator: downstream.clone().recipient(),
