@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::support::python::python;
 use crate::support::servers::{Skip, or_skip};
 
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
@@ -33,13 +34,9 @@ fn demo(dir: &Path, arguments: &[&str]) -> String {
 
 /// Holds the published Gold against the tape; returns what the script said and whether all is equal.
 fn compare(gold: &Path, tape: &Path, more: &[&str]) -> (String, bool) {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let dbt = project.join("dbt");
-    let find = tickmint::warehouse::python::find_or_make(&dbt, |_| {});
-    let python = tickmint::commands::block_on(find).unwrap().unwrap();
-    let mut command = Command::new(python);
-    command.arg(project.join("tests/oracle/compare.py")).arg(gold).arg(tape).args(more);
-    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
+    let mut command = or_skip(python("dbt")).expect("the demo has made it");
+    command.arg("tests/oracle/compare.py").arg(gold).arg(tape).args(more);
+    let output = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
     (said, output.status.success())
