@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter};
 use anyhow::{Context as _, Result, bail};
+use fail::fail_point;
 use tokio::sync::watch;
 
 use crate::actors::{feed_session, hour_sealer, partition_writer, refiner, spool, validator};
 use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
+use crate::clock;
 use crate::config::Config;
 use crate::domain::chain::ChainId;
 use crate::domain::frame::{Rules, Watchlist};
@@ -63,7 +65,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
-    let root = Root::start(policy(3));
+    let root = Root::start(policy(3, 600));
     let feed = Arbiter::new();
     let io = Arbiter::new();
     let bronze = Arbiter::new();
@@ -87,7 +89,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>) -> Result<App> {
     })?;
 
     let covered = Arc::new(OnceLock::new());
-    let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5))?;
+    let writers = root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5, 30))?;
     let budget = Budget::new(config.bronze.memory);
     for stream in Stream::ALL {
         let archiver = archiver_of(stream, config, &store, &logs, &budget);
@@ -153,15 +155,17 @@ fn archiver_of(
 fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::spool::reader::LogView>)> {
     let dir = &config.spool.dir;
     let found = logs::find(dir).with_context(|| format!("the spool in {} cannot be read", dir.display()))?;
-    let id = LogId::generate();
+    let id = LogId::after(found.dead.keys().next_back().copied());
     let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)
         .with_context(|| format!("no log can be begun in {}", dir.display()))?;
-    let now = jiff::Timestamp::now().as_microsecond();
+    fail_point!("start.log-created");
+    let now = clock::now();
     for session in log.state().living() {
         if let Some(end) = log.state().end_of(session, 0, now, "process_died") {
             log.stage(&end);
         }
     }
+    fail_point!("start.ends-staged");
     log.sync().with_context(|| format!("the log in {} cannot be written", dir.display()))?;
     let (durable, view) = watch::channel(log.view());
     let logs = Logs::new(dir.clone(), found.dead, id, view);
@@ -172,10 +176,11 @@ fn child(id: &str, drain_within: Duration) -> ChildSpec {
     ChildSpec { drain_within, stall_after: STALL_AFTER, ..ChildSpec::permanent(id) }
 }
 
-/// A supervisor that fails itself when its children fail more than `max_restarts` times in 30 s. The
-/// numbers multiply over the levels, so the top has the smallest.
-fn policy(max_restarts: usize) -> Policy {
-    Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(30) }, ..Policy::default() }
+/// A supervisor that fails itself when a child of it fails more than `max_restarts` times in so many
+/// seconds. Restarts multiply over the levels and each level's take the time of those below: so the
+/// top has the smallest number and the longest window, else a loop far down would never get there.
+fn policy(max_restarts: usize, seconds: u64) -> Policy {
+    Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(seconds) }, ..Policy::default() }
 }
 
 /// Keeps a second daemon out of a spool folder, for as long as the process lives.
@@ -207,10 +212,10 @@ impl FolderLock {
 
 /// One supervisor a shard: its validator, then its session.
 fn start_feed(config: &Config, root: &Root, arbiter: &Arbiter, spool: &Addr<spool::Spool>, metrics: &Arc<Metrics>) -> Result<()> {
-    let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(5))?;
+    let shards = root.top.supervisor(child("shards", DRAIN_WITHIN), policy(3, 180))?;
     for (shard, key) in &config.feed.shards {
-        let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5))?;
-        let now = jiff::Timestamp::now().as_microsecond();
+        let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5, 30))?;
+        let now = clock::now();
         let watch = Arc::new(Watchlist::new(shard.symbols.iter(), now));
         let micros = |span: Option<Duration>| span.map(|span| span.as_micros() as i64);
         let rules = Rules {

@@ -8,6 +8,8 @@
 mod model;
 #[path = "pipeline/mod.rs"]
 mod pipeline;
+#[path = "races/mod.rs"]
+mod races;
 #[path = "stores/mod.rs"]
 mod stores;
 #[path = "support/mod.rs"]

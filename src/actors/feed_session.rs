@@ -12,6 +12,7 @@ use std::time::Duration;
 use actix::fut::{LocalBoxActorFuture, wrap_future};
 use actix::prelude::*;
 use bytes::Bytes;
+use fail::fail_point;
 use futures_util::{SinkExt, StreamExt};
 use rand::Rng;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
+use crate::clock;
 use crate::config::{FeedConfig, Secret};
 use crate::domain::frame::Watchlist;
 use crate::domain::identity::{Micros, SessionId};
@@ -193,6 +195,7 @@ async fn once(parts: &Parts, mut stop: watch::Receiver<bool>, attempt: &mut u32)
         Ok(socket) => socket,
         Err(error) => return unreachable(parts, &error, attempt),
     };
+    fail_point!("session.connected");
     let connected_at = Instant::now();
     let mut reading = Reading::new(parts, session);
     let end = match open(parts, session, &mut stop).await {
@@ -216,6 +219,7 @@ async fn once(parts: &Parts, mut stop: watch::Receiver<bool>, attempt: &mut u32)
         End::Stalled => vitals.note("feed", format!("no message for {:?}", config.watchdog)),
         End::Shutdown | End::SpoolFull | End::NotOpen | End::NumbersUsedUp => {}
     }
+    fail_point!("session.ending");
     close(parts, EndSession { session, frames, last_received_at: received_at, reason: end.reason().to_string() }).await;
     drop(timeout(GOODBYE_WITHIN, socket.close(None)).await);
     if connected_at.elapsed() > GOOD_LIFE {
@@ -354,6 +358,7 @@ impl<'a> Reading<'a> {
     }
 
     fn begin(&self) {
+        fail_point!("session.opened");
         let Parts { vitals, metrics, shard_metrics, shard, .. } = self.parts;
         vitals.clear_note("feed");
         vitals.note("connection", format!("session {}", self.session));
@@ -411,7 +416,7 @@ impl<'a> Reading<'a> {
             Message::Binary(bytes) => (bytes, true),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
         };
-        let received_at = jiff::Timestamp::now().as_microsecond();
+        let received_at = clock::now();
         self.read = Mark { frames: self.read.frames + 1, received_at: Some(received_at) };
         self.batch_bytes += payload.len();
         self.parts.shard_metrics.received(1, payload.len() as u64, received_at);
@@ -420,6 +425,7 @@ impl<'a> Reading<'a> {
 
     /// Begins to hand the batch over; it is sent until it is durable or cannot be.
     fn hand_over(&mut self) -> UnderWay {
+        fail_point!("session.batch");
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();
         let batch = Judge { session: self.session, frames };
@@ -448,6 +454,9 @@ impl<'a> Reading<'a> {
         self.under_way = None;
         match answer {
             Ok(mark) => {
+                fail_point!("session.acknowledged");
+                #[cfg(feature = "faults")]
+                crate::faults::witness(format_args!("acknowledged {} {}", self.session, mark.frames));
                 self.durable = mark;
                 Ok(())
             }
@@ -471,7 +480,7 @@ impl<'a> Reading<'a> {
     }
 
     fn note_stale(&self) {
-        let then = jiff::Timestamp::now().as_microsecond() - self.parts.config.stale_after.as_micros() as Micros;
+        let then = clock::now() - self.parts.config.stale_after.as_micros() as Micros;
         let silent = self.parts.watch.silent_since(then);
         self.parts.shard_metrics.stale(silent.len());
         match silent.len() {

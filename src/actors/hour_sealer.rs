@@ -11,6 +11,7 @@ use actix::prelude::*;
 use tokio::time::sleep;
 
 use crate::bronze::sealer::Sealer;
+use crate::clock;
 use crate::domain::chain::ChainId;
 use crate::io::store::Store;
 use crate::supervisor::{Child, Vitals};
@@ -39,7 +40,7 @@ impl Actor for HourSealer {
         let (vitals, mut sealer) = (self.vitals.clone(), Sealer::new(self.store.clone(), self.chains.clone()));
         let run = async move {
             loop {
-                match sealer.round(jiff::Timestamp::now().as_microsecond()).await {
+                match sealer.round(clock::now()).await {
                     Ok(sealed) => {
                         vitals.clear_note("store");
                         vitals.advance(sealed.hours.len() as u64);
@@ -53,7 +54,7 @@ impl Actor for HourSealer {
                         vitals.note("store", error.to_string());
                     }
                 }
-                sleep(EVERY).await;
+                sleep(clock::wait(EVERY)).await;
             }
         };
         ctx.spawn(wrap_future(run));

@@ -17,6 +17,7 @@ use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::domain::chain::Slot;
 use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
+use crate::spool::archived::Archived;
 use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
@@ -173,7 +174,7 @@ async fn tell(parts: &Parts, slot: &Slot) {
         parts.vitals.advance(data.rows);
     }
     parts.metrics.slot_decided(slot);
-    let covered = Covered { stream: slot.stream, seen: Arc::new(slot.carry.seen.clone()) };
+    let covered = Covered { stream: slot.stream, archived: Archived::behind(slot) };
     // A spool that is down learns it with the next slot.
     if let Some(spool) = parts.covered.get()
         && let Err(error) = spool.send(covered).await

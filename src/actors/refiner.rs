@@ -51,11 +51,7 @@ impl Actor for Refiner {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (parts, rounds) = (self.parts.clone(), self.rounds.clone());
-        let run = async move { refine(&parts, &rounds).await };
-        ctx.spawn(wrap_future::<_, Self>(run).map(|reason, refiner, ctx| {
-            refiner.parts.vitals.fail(reason);
-            ctx.stop();
-        }));
+        ctx.spawn(wrap_future(async move { refine(&parts, &rounds).await }));
     }
 }
 
@@ -87,8 +83,8 @@ impl Child for Refiner {
     }
 }
 
-/// Refines for ever; returns why it cannot.
-async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) -> String {
+/// Refines for ever.
+async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) {
     loop {
         let mut guard = rounds.lock().await;
         let done = round(parts, &mut guard).await;
@@ -96,10 +92,13 @@ async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) -> String {
         match done {
             Ok(Round::Refined { more: true, .. }) => {}
             Ok(Round::Refined { .. } | Round::Nothing) => sleep(parts.every).await,
-            // The process is gone: a new one, by the supervisor's back-off.
-            Err(error @ RoundError::Refine(RefineError::Process(_))) => return error.to_string(),
             Err(error) => {
                 tracing::error!(%error, "Gold stays as it is");
+                if let RoundError::Refine(RefineError::Process(_)) = error {
+                    // The process is gone; another one, and no failure of this actor: a warehouse that
+                    // cannot run must not take the feed down with it.
+                    *rounds.lock().await = (parts.rounds)();
+                }
                 sleep(RETRY_AFTER).await;
             }
         }

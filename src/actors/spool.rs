@@ -13,13 +13,14 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock::now;
 use crate::config::SpoolConfig;
 use crate::domain::hour::Hour;
-use crate::domain::identity::Micros;
-use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
+use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
+use crate::spool::archived::{Archived, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
@@ -52,7 +53,7 @@ pub struct Spool {
     busy: bool,
     last_commit: Instant,
     hour: Hour,
-    seen: PerStream<Arc<Seen>>,
+    archived: PerStream<Archived>,
 }
 
 /// What a spool is made of.
@@ -86,7 +87,7 @@ impl Spool {
             busy: false,
             last_commit: Instant::now(),
             hour: Hour::of(now()),
-            seen: PerStream::default(),
+            archived: PerStream::default(),
         }
     }
 
@@ -115,6 +116,7 @@ impl Spool {
     fn commit(&mut self, ctx: &mut Context<Self>) {
         self.last_commit = Instant::now();
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
+        let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
         let metrics = self.metrics.clone();
@@ -157,6 +159,7 @@ impl Spool {
             // A sender that has gone down sends again.
             drop(answer.send(result));
         }
+        fail::fail_point!("spool.answered");
         self.metrics.spool_disk(refused.as_ref().map(|reason| reason as &dyn std::fmt::Display));
         match refused {
             None => {
@@ -184,20 +187,19 @@ impl Spool {
         }
     }
 
-    /// Deletes what the chains have archived. The tail of a chain is not asked: only what it has
-    /// seen (model: "the spool deletes by the tail" loses records).
+    /// Deletes what the chains have archived.
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
-        let (logs, log, seen, durable) = (self.logs.clone(), self.log.clone(), self.seen.clone(), self.durable.clone());
+        let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if view.closed.iter().all(|segment| segment.ranges.are_covered(&seen)) {
+                if view.closed.iter().all(|segment| may_go(segment, id, &archived)) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }
             }
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(log) = shared.as_mut()
-                && !log.delete_while(|segment| segment.ranges.are_covered(&seen))?.is_empty()
+                && !log.delete_while(|segment| may_go(segment, logs.live(), &archived))?.is_empty()
             {
                 durable.send_replace(log.view());
             }
@@ -257,10 +259,18 @@ impl Handler<EndSession> for Spool {
 impl Handler<Covered> for Spool {
     type Result = ();
 
-    fn handle(&mut self, Covered { stream, seen }: Covered, ctx: &mut Self::Context) {
-        self.seen[stream.index()] = seen;
+    fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
+        self.archived[covered.stream.index()] = covered.archived;
         self.delete_covered(ctx);
     }
+}
+
+/// For [`Flaw::AckBeforeFsync`]: tells everyone that all is durable. Nobody is left to be told later.
+fn answer_all(answers: Vec<Answer>) -> Vec<Answer> {
+    for answer in answers {
+        drop(answer.send(Ok(())));
+    }
+    Vec::new()
 }
 
 /// Tells the metrics of a commit: its time, its records, and how long each frame waited.
@@ -279,8 +289,4 @@ fn measure(
             metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
         }
     }
-}
-
-fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
 }

@@ -150,6 +150,7 @@ impl Handler<Judge> for Validator {
 
     fn handle(&mut self, batch: Judge, _: &mut Self::Context) -> Self::Result {
         let frames = self.judge_all(&batch);
+        fail::fail_point!("validator.judged");
         let records = frames.iter().map(|frame| frame.elements.len() as u64).sum();
         let answer = self.parts.spool.send(Append { session: batch.session, frames });
         let answer = async { answer.await.unwrap_or(Err(AppendError::Down("spool"))) };

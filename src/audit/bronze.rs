@@ -1,6 +1,6 @@
 //! What is archived, by the chains and the objects they name, and what waits in the spool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::bronze::chain::{Chain, ChainError, Follower};
+use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
 use crate::domain::chain::{Body, ChainId, DataRange, ObjectRef, Position, Slot};
 use crate::domain::entry::{Content, Control, Payload, Record};
+use crate::domain::hour::Hour;
 use crate::domain::identity::SessionId;
 use crate::domain::intervals::Intervals;
 use crate::domain::object::hex;
@@ -28,6 +30,14 @@ pub enum AuditError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A marker of a complete hour.
+    #[error("the marker {key} cannot be read: {error}")]
+    Marker {
+        /// Its key.
+        key: String,
+        /// Why.
+        error: serde_json::Error,
+    },
     /// The spool.
     #[error("the spool cannot be read: {0}")]
     Spool(#[from] std::io::Error),
@@ -70,6 +80,8 @@ pub struct Found {
     pub gaps: Vec<crate::domain::entry::Gap>,
     /// Slots by kind: data, gap, end.
     pub slots: [u64; 3],
+    /// What the slots name, by archive hour and `stream/partition`.
+    pub hours: BTreeMap<Hour, BTreeMap<String, HourCount>>,
     /// What must not be: a missing object, a hash that differs, a slot that does not abut.
     pub faults: Vec<String>,
 }
@@ -77,20 +89,53 @@ pub struct Found {
 /// Reads all chains of the store, and if it is given, the spool.
 pub async fn read(store: &Arc<dyn Store>, spool: Option<&Path>) -> Result<Found, AuditError> {
     let mut found = Found::default();
+    let markers = markers(store).await?;
     for stream in Stream::ALL {
-        let chain = Chain::new(ChainId { stream, partition: 0 }, store.clone());
-        let mut follower = Follower::new(chain, Position::default());
+        let id = ChainId { stream, partition: 0 };
+        // Listed before it is followed: a daemon may be running and add to it.
+        let mut slots: BTreeSet<String> = store.list(&id.prefix()).await?.into_iter().collect();
+        let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
         while let Some(slot) = follower.next().await? {
+            slots.remove(&slot.position.key(id));
             found.slot(&slot, store).await?;
         }
+        found.faults.extend(slots.iter().map(|key| format!("slot {key} cannot be reached: the slots before it do not abut")));
     }
+    found.hold_against(&markers);
     if let Some(dir) = spool.filter(|dir| dir.exists()) {
         found.spool(dir)?;
     }
     Ok(found)
 }
 
+/// What the sealer has declared complete, and that nothing may be added to.
+async fn markers(store: &Arc<dyn Store>) -> Result<Vec<Complete>, AuditError> {
+    let mut markers = Vec::new();
+    for key in store.list(COMPLETE).await? {
+        let Some(bytes) = store.get(&key).await? else { continue };
+        markers.push(serde_json::from_slice(&bytes).map_err(|error| AuditError::Marker { key, error })?);
+    }
+    Ok(markers)
+}
+
 impl Found {
+    /// An hour that was declared complete must hold what it held then.
+    fn hold_against(&mut self, markers: &[Complete]) {
+        for marker in markers {
+            let now = self.hours.get(&marker.hour).cloned().unwrap_or_default();
+            for (chain, then) in &marker.chains {
+                let now = now.get(chain).copied().unwrap_or_default();
+                if now != *then {
+                    self.faults
+                        .push(format!("hour {} of {chain} was declared complete with {then:?} and has {now:?}", marker.hour));
+                }
+            }
+            for (chain, now) in now.iter().filter(|(chain, _)| !marker.chains.contains_key(*chain)) {
+                self.faults.push(format!("hour {} was declared complete without {chain}, which has {now:?}", marker.hour));
+            }
+        }
+    }
+
     async fn slot(&mut self, slot: &Slot, store: &Arc<dyn Store>) -> Result<(), AuditError> {
         match &slot.body {
             Body::Data { end, data } => {
@@ -99,6 +144,8 @@ impl Found {
                     self.faults.push(format!("slot {} {:?} ends before it begins", slot.stream, slot.position));
                 }
                 if let Some(data) = data {
+                    let chain = ChainId { stream: slot.stream, partition: slot.partition }.to_string();
+                    self.hours.entry(data.hour).or_default().entry(chain).or_default().add(data);
                     self.objects(slot, data, store).await?;
                 }
             }

@@ -10,18 +10,21 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fail::fail_point;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::chain::{Chain, ChainError};
 use super::encode::{self, Encoded};
 use super::poison::Poison;
+use crate::clock;
 use crate::domain::chain::{Body, Carry, DataRange, Position, SLOT_VERSION, Slot, Tail};
 use crate::domain::entry::{Content, Record};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{LogId, Micros};
 use crate::domain::object::{self, Form};
 use crate::domain::stream::STREAMS;
+use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
 use crate::spool::logs::Logs;
 use crate::spool::reader::{Chunk, LogReader};
@@ -198,6 +201,9 @@ impl Archiver {
     /// Takes up the chain at its tail. A generation of a log that is not here is closed.
     async fn begin(&mut self, tail: Tail) -> Result<Step, ArchiveError> {
         self.epoch += 1;
+        fail_point!("archive.began");
+        #[cfg(feature = "faults")]
+        let tail = super::flawed::stored_offset(self.poison.path(), tail);
         let stream = self.chain.id.stream;
         let here = tail.incarnation.and_then(|log| Some((log, self.logs.view(log)?)));
         let Some((log, view)) = here else {
@@ -212,7 +218,7 @@ impl Archiver {
             at: tail.next,
             log,
             reader: Some(LogReader::new(&self.logs.dir(log), stream)),
-            carry: tail.carry,
+            carry: if flawed(Flaw::HourNotHandedOn) { Carry { archive_hour: None, ..tail.carry } } else { tail.carry },
             absorbed: tail.next.start,
             pending: VecDeque::new(),
             read: tail.next.start,
@@ -279,6 +285,7 @@ impl Archiver {
             open.since.get_or_insert_with(Instant::now);
             if let Content::Data { delivery, seq, .. } = &record.content
                 && open.carry.seen.insert(delivery.session, *seq)
+                && !(flawed(Flaw::DedupByValue) && open.buffer.last().is_some_and(|last| equals(last, &record)))
             {
                 open.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
                 open.buffer.push(record);
@@ -312,6 +319,9 @@ impl Archiver {
         let hour = open.carry.archive_hour.unwrap_or(Hour::of(open.buffer[0].received_at));
         let (records, level, at, id) = (std::mem::take(&mut open.buffer), self.limits.zstd_level, open.at, self.chain.id);
         let attempt = self.poison.attempt(open.log, records[0].offset, records[records.len() - 1].offset);
+        fail_point!("archive.noted");
+        #[cfg(feature = "faults")]
+        super::flawed::store_offset(self.poison.path(), open.log, end + 1);
         let work = move || encode::encode(id.stream, &records, level, attempt);
         let encoded = match tokio::task::spawn_blocking(work).await {
             Ok(encoded) => encoded,
@@ -322,6 +332,7 @@ impl Archiver {
             },
         };
         let Encoded { rows, raw, typed, min_time, max_time, event_hours, poison } = encoded;
+        fail_point!("archive.encoded");
         let raw_ref = object::name(Form::Raw, id, hour, at, end, &raw);
         let typed_ref = object::name(Form::Typed, id, hour, at, end, &typed);
         let objects = vec![(raw_ref.key.clone(), Bytes::from(raw)), (typed_ref.key.clone(), Bytes::from(typed))];
@@ -347,7 +358,7 @@ impl Archiver {
             carry: tail.carry.clone(),
             writer: self.writer,
             epoch: self.epoch,
-            written_at: now(),
+            written_at: clock::now(),
             traceparent: None,
         }
     }
@@ -356,18 +367,26 @@ impl Archiver {
     /// the same is sent again by the next step.
     async fn commit(&mut self) -> Result<Step, ArchiveError> {
         let Some(prepared) = &self.prepared else { return Ok(Step::Progress) };
-        fail::fail_point!("archive.before-objects");
+        fail_point!("archive.before-objects");
+        if flawed(Flaw::SlotBeforeObjects) {
+            self.chain.decide(&prepared.slot).await?;
+        }
         let puts = prepared.objects.iter().map(|(key, body)| self.store.put(key, body.clone()));
         futures_util::future::try_join_all(puts).await?;
-        fail::fail_point!("archive.after-objects");
+        fail_point!("archive.after-objects");
         let stands = self.chain.decide(&prepared.slot).await?;
+        fail_point!("archive.decided");
         let ours = stands == prepared.slot;
         self.prepared = None;
         self.poison.passed();
         self.budget.holds(self.chain.id.stream.index(), 0);
         let tail = stands.tail();
         match &mut self.open {
-            Some(open) if ours && tail.incarnation == Some(open.log) && tail.next.generation == open.at.generation => {
+            Some(open)
+                if (ours || flawed(Flaw::LoserKeepsState))
+                    && tail.incarnation == Some(open.log)
+                    && tail.next.generation == open.at.generation =>
+            {
                 open.at = tail.next;
                 open.buffer_bytes = 0;
                 open.since = None;
@@ -382,6 +401,16 @@ impl Archiver {
     }
 }
 
+/// Whether two trades have the same text: for [`Flaw::DedupByValue`].
+fn equals(one: &Record, other: &Record) -> bool {
+    use crate::domain::entry::Payload;
+    let text = |record: &Record| match &record.content {
+        Content::Data { payload: Payload::Trade { raw, .. }, .. } => Some(raw.clone()),
+        Content::Data { .. } | Content::Tick(_) => None,
+    };
+    text(one).is_some_and(|text_of_one| Some(text_of_one) == text(other))
+}
+
 fn record_bytes(record: &Record) -> usize {
     use crate::domain::entry::Payload;
     match &record.content {
@@ -390,10 +419,6 @@ fn record_bytes(record: &Record) -> usize {
         Content::Data { payload: Payload::Quarantined { raw, detail, .. }, .. } => raw.len() + detail.len(),
         Content::Data { payload: Payload::Control(_), .. } => 256,
     }
-}
-
-fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
 }
 
 #[cfg(test)]

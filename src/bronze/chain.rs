@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
+
 use crate::domain::chain::{ChainId, Position, SLOT_VERSION, Slot, Tail};
 use crate::io::store::{Store, StoreError};
 
@@ -54,6 +56,8 @@ impl Chain {
     /// The slot at `position`, or `None` where none stands yet.
     pub async fn slot(&self, position: Position) -> Result<Option<Slot>, ChainError> {
         let key = position.key(self.id);
+        #[cfg(feature = "faults")]
+        let key = super::flawed::find(&*self.store, self.id, key).await?;
         let Some(bytes) = self.store.get(&key).await? else { return Ok(None) };
         let damaged = |reason: String| ChainError::Damaged { key: key.clone(), reason };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -71,6 +75,8 @@ impl Chain {
     /// Where the chain stands: one listing of one key, then a read that must find nothing.
     pub async fn tail(&self) -> Result<Tail, ChainError> {
         let newest = self.store.first(&self.id.prefix()).await?;
+        #[cfg(feature = "faults")]
+        let newest = newest.map(super::flawed::without_hour);
         let mut tail = match newest.and_then(|key| Position::from_key(self.id, &key)) {
             Some(position) => match self.slot(position).await? {
                 Some(slot) => slot.tail(),
@@ -88,10 +94,16 @@ impl Chain {
     /// The answer to the request does not matter; its own may have been lost and sent twice.
     pub async fn decide(&self, slot: &Slot) -> Result<Slot, ChainError> {
         let key = slot.position.key(self.id);
+        #[cfg(feature = "faults")]
+        let key = super::flawed::key(key, slot);
         let body = serde_json::to_vec(slot).expect("a slot has only string keys");
-        fail::fail_point!("slot.before-create");
+        fail_point!("slot.before-create");
         self.store.create(&key, body.into()).await?;
-        fail::fail_point!("slot.after-create");
+        fail_point!("slot.after-create");
+        #[cfg(feature = "faults")]
+        if crate::faults::flawed(crate::faults::Flaw::HourInName) {
+            return Ok(slot.clone()); // nobody else can have created a name with this writer's hour
+        }
         let stands = self.slot(slot.position).await?;
         let gone = || ChainError::Damaged { key, reason: "it was created and is not there".to_string() };
         stands.ok_or_else(gone)

@@ -64,6 +64,8 @@ pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Atte
                 poison.push(record.offset);
                 continue;
             }
+            #[cfg(feature = "faults")]
+            crate::faults::poison(&line);
             let time = builder.push(record);
             (min_time, max_time) = (min_time.min(time), max_time.max(time));
             if Hour::of(time) != Hour::of(max_time) || event_hours.is_empty() {

@@ -10,5 +10,7 @@ pub mod archiver;
 pub mod chain;
 pub mod columns;
 pub mod encode;
+#[cfg(feature = "faults")]
+mod flawed;
 pub mod poison;
 pub mod sealer;

@@ -63,6 +63,11 @@ impl Poison {
         Poison { path, notes }
     }
 
+    /// Where the count is kept.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     /// Notes that the records from `low` to `high` will be encoded.
     pub fn attempt(&mut self, log: LogId, low: u64, high: u64) -> Attempt {
         let careful = self.notes.careful.filter(|&(of, first, last)| of == log && first <= high && low <= last);

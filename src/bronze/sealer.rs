@@ -8,18 +8,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fail::fail_point;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, ChainError, Follower};
-use crate::domain::chain::{ChainId, Position, Slot};
+use crate::domain::chain::{ChainId, DataRange, Position, Slot};
 use crate::domain::hour::Hour;
 use crate::domain::identity::Micros;
 use crate::domain::object::{self, Form};
+use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
 
 /// How many days back a process looks for the last complete hour before it reads the chains from
 /// their beginning.
 const DAYS_BACK: i64 = 14;
+
+/// Where the markers of complete hours lie.
+pub const COMPLETE: &str = "_complete/";
 
 /// What an hour holds of one chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +35,15 @@ pub struct HourCount {
     pub rows: u64,
     /// Bytes of the raw and the typed objects.
     pub bytes: u64,
+}
+
+impl HourCount {
+    /// Adds what a slot commits.
+    pub fn add(&mut self, data: &DataRange) {
+        self.slots += 1;
+        self.rows += data.rows;
+        self.bytes += data.raw.bytes + data.typed.bytes;
+    }
 }
 
 /// The marker of a complete hour.
@@ -48,7 +62,7 @@ pub struct Complete {
 impl Complete {
     /// The key of an hour's marker.
     pub fn key(hour: Hour) -> String {
-        format!("_complete/{}.json", hour.folder())
+        format!("{COMPLETE}{}.json", hour.folder())
     }
 }
 
@@ -97,6 +111,9 @@ impl Sealer {
                 self.note(at, &slot);
             }
         }
+        if flawed(Flaw::SweepApart) {
+            self.read_tails_again().await?;
+        }
         let mut sealed = Sealed::default();
         let passed = self.readings.iter().map(|reading| reading.reached).min().flatten();
         let due: Vec<Hour> = self.counts.keys().copied().filter(|hour| passed.is_some_and(|passed| *hour < passed)).collect();
@@ -109,6 +126,16 @@ impl Sealer {
             sealed.hours.push(hour);
         }
         Ok(sealed)
+    }
+
+    /// Moves on to the tails of now, and overlooks the names in between: [`Flaw::SweepApart`].
+    async fn read_tails_again(&mut self) -> Result<(), ChainError> {
+        for reading in &mut self.readings {
+            while let Some(slot) = reading.follower.next().await? {
+                reading.reached = reading.reached.max(slot.carry.archive_hour);
+            }
+        }
+        Ok(())
     }
 
     async fn start(&mut self, now: Micros) -> Result<(), ChainError> {
@@ -127,7 +154,7 @@ impl Sealer {
     async fn last_complete(&self, now: Micros) -> Result<Option<Complete>, ChainError> {
         for back in 0..DAYS_BACK {
             let folder = Hour(Hour::of(now).0 - 24 * back).folder();
-            let Some(newest) = self.store.list(&format!("_complete/{}/", &folder[..10])).await?.pop() else { continue };
+            let Some(newest) = self.store.list(&format!("{COMPLETE}{}/", &folder[..10])).await?.pop() else { continue };
             let complete = self.store.get(&newest).await?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             if complete.is_some() {
                 return Ok(complete);
@@ -145,9 +172,7 @@ impl Sealer {
         let Some(data) = slot.data().filter(|data| Some(data.hour) > self.last) else { return };
         let chain = reading.follower.id().to_string();
         let count = self.counts.entry(data.hour).or_default().entry(chain).or_default();
-        count.slots += 1;
-        count.rows += data.rows;
-        count.bytes += data.raw.bytes + data.typed.bytes;
+        count.add(data);
         self.named.entry(data.hour).or_default().extend([data.raw.key.clone(), data.typed.key.clone()]);
     }
 
@@ -160,7 +185,9 @@ impl Sealer {
         let complete = Complete { hour, chains, next: next.collect(), sealed_at: now };
         let body = serde_json::to_vec_pretty(&complete).expect("the keys are strings");
         // One that another process wrote says the same: an hour that all have passed does not change.
+        fail_point!("seal.before-marker");
         self.store.create(&Complete::key(hour), body.into()).await?;
+        fail_point!("seal.after-marker");
         Ok(())
     }
 
@@ -177,6 +204,7 @@ impl Sealer {
                     let below = object::parse_name(&key).is_some_and(|(p, position)| p == id.partition && position < tail);
                     if below && !named.contains(&key) {
                         self.store.delete(&key).await?;
+                        fail_point!("sweep.orphan");
                         orphans.push(key);
                     }
                 }

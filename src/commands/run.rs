@@ -24,6 +24,8 @@ pub struct Args {
 
 /// Runs until SIGTERM or SIGINT, or until the tree gives up. Both end with an ordered drain.
 pub fn run(args: Args) -> Result<ExitCode> {
+    #[cfg(feature = "faults")]
+    crate::faults::start();
     let config = Config::load(&args.config)?;
     let telemetry = telemetry::start(&config.telemetry)?;
     let code = actix::System::new().block_on(daemon(config));

@@ -51,6 +51,15 @@ macro_rules! uuid_newtype {
 uuid_newtype!(SessionId);
 uuid_newtype!(LogId);
 
+impl LogId {
+    /// A new one behind `last`, whatever the clock says: the order of logs is the order of lives.
+    pub fn after(last: Option<LogId>) -> LogId {
+        let new = LogId::generate();
+        let behind = |last: LogId| LogId(Uuid::from_u128(last.0.as_u128() + 1));
+        last.filter(|last| *last >= new).map_or(new, behind)
+    }
+}
+
 /// The identity of one delivered record: unique for ever, the same however often it is resent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Delivery {

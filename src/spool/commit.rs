@@ -1,5 +1,7 @@
 //! Requests to the log, staged and made durable together. Pure but for the one fsync.
 
+use fail::fail_point;
+
 use crate::domain::entry::{Control, Entry, Gap, Opened};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Delivery, Micros};
@@ -45,7 +47,7 @@ impl Room {
 /// them stands and each may be sent again. Blocks.
 pub fn commit(log: &mut LogWriter, requests: &[Request], room: Room, now: Micros) -> Vec<Result<(), AppendError>> {
     let mut answers: Vec<_> = requests.iter().map(|request| stage(log, request, room, now)).collect();
-    fail::fail_point!("spool.staged");
+    fail_point!("spool.staged");
     if log.is_staged()
         && let Err(error) = log.sync()
     {
@@ -124,16 +126,18 @@ fn stage_end(log: &mut LogWriter, end: &EndSession, now: Micros) {
 /// The gap that begins now, so that the outage can be seen while it lasts.
 fn open_gap(log: &LogWriter, end: &EndSession, at: Micros) -> Option<Entry> {
     let state = log.state().sessions.get(&end.session).filter(|state| state.ended.is_none())?;
+    // The session may not know how far it got: the answer to its last frames was lost.
+    let frames = end.frames.max(state.frames);
     let control = Control::Gap(Gap {
         shard: state.shard.clone(),
         symbols: state.symbols.clone(),
         previous_session: end.session,
-        last_frame: end.frames,
-        last_received_at: end.last_received_at,
+        last_frame: frames,
+        last_received_at: end.last_received_at.max(state.last_received_at),
         first_received_at: None,
         reason: end.reason.clone(),
     });
-    let delivery = Delivery { session: end.session, frame: end.frames.saturating_add(1), index: 1 };
+    let delivery = Delivery { session: end.session, frame: frames.saturating_add(1), index: 1 };
     Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at, control })
 }
 
@@ -201,6 +205,17 @@ mod tests {
         let answers = commit(&mut log, &[append(session, 4..=4), open(SessionId::generate()), end(session, SPOOL_FULL)], full, 0);
         assert!(matches!(answers[..], [Err(AppendError::Full { used: 901, max: 1000 }), Err(_), Ok(())]), "{answers:?}");
         assert_eq!((log.view().end(Stream::Trades), log.view().end(Stream::Gaps)), (3, 2));
+    }
+
+    #[test]
+    fn a_gap_that_begins_now_lies_behind_all_frames_of_the_log() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut log, session) = (log(temp.path()), SessionId::generate());
+        // The session says that it got to frame 3: it never heard of the other two.
+        commit(&mut log, &[open(session), append(session, 1..=5)], ROOM, 0);
+        let Request::End(said) = end(session, SPOOL_FULL) else { unreachable!() };
+        let Some(Entry::Control { delivery, control: Control::Gap(gap), .. }) = open_gap(&log, &said, 0) else { panic!() };
+        assert_eq!((delivery.frame, delivery.index, gap.last_frame), (6, 1, 5));
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Logs {
     /// Deletes a dead log. Blocks.
     pub fn delete(&self, id: LogId) -> io::Result<()> {
         self.dead.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        fail::fail_point!("spool.log-deleted");
         match std::fs::remove_dir_all(self.dir(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -4,6 +4,7 @@
 //! each start of the process, and those of earlier lives are only read. A log is a row of segment
 //! files; a segment is a header and entries of `length, crc32c, bytes`.
 //!
+//! * [`archived`]: what of a log may be deleted.
 //! * [`commit`]: requests to the log, staged and made durable together.
 //! * [`logs`]: which logs this machine has.
 //! * [`segment`]: the format, and what is valid in a file after a crash.
@@ -11,6 +12,7 @@
 //! * [`writer`]: appends, makes durable, rolls back what the disk refused.
 //! * [`reader`]: reads one stream's records, for the partition writer.
 
+pub mod archived;
 pub mod commit;
 pub mod logs;
 pub mod reader;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -128,7 +127,7 @@ impl Ranges {
         }
     }
 
-    fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
+    pub(super) fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
         let ranges = self.0.entry(session).or_default();
         for (range, (from, to)) in ranges.iter_mut().zip(later) {
             if from < to {
@@ -137,10 +136,11 @@ impl Ranges {
         }
     }
 
-    /// Whether the chains have archived all of it.
-    pub fn are_covered(&self, seen: &PerStream<Arc<Seen>>) -> bool {
+    /// Whether all of it is in what the stream of that number has archived.
+    pub fn are_covered<'a>(&self, seen: impl Fn(usize) -> &'a Seen) -> bool {
         self.0.iter().all(|(session, ranges)| {
-            ranges.iter().zip(seen).all(|(&(from, to), seen)| from == to || seen.covers(*session, from, to - 1))
+            let mut ranges = ranges.iter().enumerate();
+            ranges.all(|(stream, &(from, to))| from == to || seen(stream).covers(*session, from, to - 1))
         })
     }
 }

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fail::fail_point;
+
 use super::reader::LogView;
 use super::segment::{self, DrainedBy, Header, Ranges, SegmentView, frame_entry};
 use super::state::LogState;
@@ -150,11 +152,14 @@ impl LogWriter {
         if self.current.len > self.current.body_at && self.current.len + self.staged.len() as u64 > self.segment_bytes {
             self.rotate()?;
         }
+        fail_point!("spool.before-write");
         self.file.write_all_at(&self.staged, self.current.len)?;
-        fail::fail_point!("spool.before-fsync");
+        fail_point!("spool.before-fsync");
         self.file.sync_data()?;
-        fail::fail_point!("spool.after-fsync");
+        fail_point!("spool.after-fsync");
         self.current.len += self.staged.len() as u64;
+        #[cfg(feature = "faults")]
+        crate::faults::witness(format_args!("synced {}/{} {}", self.id, self.current.number, self.current.len));
         self.current.end = self.state.next;
         self.current.ranges.extend(std::mem::take(&mut self.ranges));
         self.durable.clone_from(&self.state);
@@ -165,6 +170,7 @@ impl LogWriter {
     /// Closes the segment and begins the next one. Its header is the state without what is staged.
     fn rotate(&mut self) -> io::Result<()> {
         let (file, next) = new_segment(&self.dir, self.id, self.current.number + 1, &self.durable)?;
+        fail_point!("spool.rotated");
         self.file = file;
         let full = std::mem::replace(&mut self.current, next);
         Arc::make_mut(&mut self.closed).push_back(full);
@@ -179,6 +185,7 @@ impl LogWriter {
             // Out of the view first: a reader that still has it open goes on reading its file.
             Arc::make_mut(&mut self.closed).pop_front();
             remove(&segment::path(&self.dir, number))?;
+            fail_point!("spool.segment-deleted");
             deleted.push(number);
         }
         Ok(deleted)
@@ -198,9 +205,12 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
     // Truncates one that a crash or a full disk left without a whole header.
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     file.write_all_at(&header, 0)?;
+    fail_point!("spool.new-segment");
     file.sync_all()?;
     sync_dir(dir)?;
     let body_at = header.len() as u64;
+    #[cfg(feature = "faults")]
+    crate::faults::witness(format_args!("synced {log}/{number} {body_at}"));
     Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at, ranges: Ranges::default() }))
 }
 

@@ -205,6 +205,8 @@ impl<A: Child> Life<A> {
                 command = next_command(commands, vitals) => return Turn::Told(command),
                 _ = beat.tick() => {
                     vitals.thread_turns();
+                    #[cfg(feature = "faults")]
+                    super::misbehaviour::ask(fut.ctx(), vitals.path());
                     // Runs only when the actor's own loop turns: not while a `ctx.wait` hangs.
                     if !on_its_way.replace(true) {
                         let (vitals, on_its_way) = (vitals.clone(), on_its_way.clone());

@@ -43,7 +43,7 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
 }
 
 /// The same audit must see what it is for: an object that is gone, and one that was changed.
-fn controls(rig: &Rig) {
+pub(super) fn controls(rig: &Rig) {
     let objects = files_below(&rig.path("lake/bronze/raw/trades"));
     let object = &objects[objects.len() / 2];
     let content = std::fs::read(object).unwrap();

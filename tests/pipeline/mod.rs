@@ -4,8 +4,13 @@
 //! what it did not must be covered by a gap or a session's end. Every check has a control that
 //! breaks something and must be seen.
 
+mod actors;
+mod campaign;
+mod disk;
 mod gold;
 mod kills;
 mod outages;
+mod poison;
+mod power;
 mod rig;
 mod rubbish;

@@ -1,5 +1,6 @@
 //! A world of one exchange and one daemon at a time, in a folder of its own.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +26,10 @@ pub(super) struct Rig {
     pub(super) dir: tempfile::TempDir,
     exchange: Process,
     port: u16,
+    /// The environment of the next life.
+    environment: BTreeMap<&'static str, String>,
+    /// When the daemon's clock began to run faster, and how much.
+    hurry: (i64, i64),
 }
 
 impl Rig {
@@ -52,18 +57,57 @@ impl Rig {
             key = dir.path().join("key"),
         );
         std::fs::write(dir.path().join("tickmint.toml"), config).unwrap();
-        Rig { dir, exchange: process, port }
+        Rig { dir, exchange: process, port, environment: BTreeMap::new(), hurry: (0, 1) }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// Lives from now on have a warehouse.
+    pub(super) fn with_warehouse(&self) {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
+        self.edit("[warehouse]\nenabled = false\n", &format!("[warehouse]\nproject_dir = {project:?}\n"));
+    }
+
+    /// Changes the config of lives from now on.
+    pub(super) fn edit(&self, from: &str, to: &str) {
+        let path = self.path("tickmint.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Sets a variable for all lives from now on.
+    pub(super) fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.insert(name, value.to_string());
+    }
+
+    /// From now on the daemon's time of day runs so much faster.
+    pub(super) fn hurry(&mut self, factor: i64) {
+        self.hurry = (tickmint::clock::now(), factor);
+        self.set("TICKMINT_HURRY", &format!("{}:{factor}", self.hurry.0));
+    }
+
+    /// The daemon's time of day.
+    pub(super) fn now(&self) -> i64 {
+        let (begin, factor) = self.hurry;
+        begin + (tickmint::clock::now() - begin) * factor
+    }
+
     /// A new life of the daemon.
     pub(super) fn daemon(&self) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
         let mut command = Command::new(TICKMINT);
-        Process(command.args(["run", "--config"]).arg(self.path("tickmint.toml")).stderr(log).spawn().unwrap())
+        Process(
+            command
+                .args(["run", "--config"])
+                .arg(self.path("tickmint.toml"))
+                .envs(&self.environment)
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        )
     }
 
     /// Asks the running daemon.

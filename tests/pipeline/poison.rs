@@ -1,0 +1,56 @@
+//! A record on which the writer itself dies: three deaths, then it is left out of the typed object,
+//! named in its slot, and nothing else suffers.
+
+use std::sync::Arc;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use tickmint::bronze::chain::{Chain, Follower};
+use tickmint::domain::chain::{ChainId, DataRange, Position};
+use tickmint::domain::stream::Stream;
+use tickmint::io::folder::FolderStore;
+use tickmint::io::store::Store;
+
+use super::kills::count;
+use super::rig::{Rig, end};
+
+/// What the chain of trades commits.
+async fn committed(store: &Arc<dyn Store>) -> Vec<DataRange> {
+    let chain = Chain::new(ChainId { stream: Stream::Trades, partition: 0 }, store.clone());
+    let (mut follower, mut all) = (Follower::new(chain, Position::default()), Vec::new());
+    while let Some(slot) = follower.next().await.unwrap() {
+        all.extend(slot.data().cloned());
+    }
+    all
+}
+
+#[test]
+fn a_record_that_kills_its_writer_is_left_out_of_typed_and_nothing_else_is() {
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, "");
+    rig.set("TICKMINT_POISON", r#""frame":30,"index":0,"#);
+    let mut daemon = rig.daemon();
+    rig.wait_until("the writer is past it", |pipeline| pipeline["bronze"]["trades"]["records"].as_u64() > Some(1000));
+    let health = rig.get("/health").unwrap();
+    let restarts = |path: &str| {
+        let actors = health["actors"].as_array().unwrap();
+        actors.iter().find(|actor| actor["path"] == path).unwrap()["restarts"].as_u64().unwrap()
+    };
+    assert_eq!((restarts("writers/trades"), restarts("writers/gaps"), restarts("spool")), (3, 0, 0), "{health:#}");
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    rig.end_exchange();
+
+    let store: Arc<dyn Store> = Arc::new(FolderStore::open(rig.path("lake")).unwrap());
+    let (mut left_out, mut typed) = (0, 0);
+    for data in tickmint::commands::block_on(committed(&store)).unwrap() {
+        left_out += data.poison.len() as u64;
+        let file = std::fs::File::open(rig.path("lake").join(&data.typed.key)).unwrap();
+        let rows = SerializedFileReader::new(file).unwrap().metadata().file_metadata().num_rows() as u64;
+        assert_eq!(rows + data.poison.len() as u64, data.rows, "{data:?}");
+        typed += rows;
+    }
+    assert_eq!(left_out, 1, "one session, one such record");
+    let (report, well) = rig.verify();
+    println!("{report}");
+    assert!(well, "{report:#}");
+    assert_eq!(count(&report, "archived"), typed + 1, "raw has it");
+}

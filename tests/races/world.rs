@@ -1,0 +1,330 @@
+//! One machine under a seed: lives of a spool, three writers, a sweeper, a store with faults.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tickmint::audit;
+use tickmint::bronze::archiver::{ArchiveError, Archiver, Budget, Limits, Parts, Step};
+use tickmint::bronze::chain::{Chain, ChainError};
+use tickmint::bronze::poison::Poison;
+use tickmint::bronze::sealer::{Sealed, Sealer};
+use tickmint::domain::chain::ChainId;
+use tickmint::domain::hour::Hour;
+use tickmint::domain::identity::{LogId, SessionId};
+use tickmint::domain::stream::{PerStream, Stream};
+use tickmint::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
+use tickmint::faults::{Flaw, flawed};
+use tickmint::io::folder::FolderStore;
+use tickmint::io::memory::{Fault, MemoryStore};
+use tickmint::io::store::Store;
+use tickmint::messages::feed::{Append, OpenSession, Shard};
+use tickmint::spool::archived::{Archived, may_go};
+use tickmint::spool::commit::{Request, Room, commit};
+use tickmint::spool::logs::{self, Logs};
+use tickmint::spool::reader::LogView;
+use tickmint::spool::writer::LogWriter;
+use tokio::sync::watch;
+
+const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
+/// Two writers of trades know nothing of each other.
+const WRITERS: [Stream; 4] = [Stream::Trades, Stream::Trades, Stream::Gaps, Stream::Quarantine];
+const FIRST_HOUR: i64 = 489_000;
+
+/// A worker that is between two steps, or within one.
+enum Task<T, R> {
+    Between(T),
+    Within(LocalBoxFuture<'static, (T, R)>),
+}
+
+type WriterTask = Task<Archiver, Result<Step, ArchiveError>>;
+type SweeperTask = Task<Sealer, Result<Sealed, ChainError>>;
+
+/// One life of the process: its log, and its view of all logs.
+struct Life {
+    log: LogWriter,
+    durable: watch::Sender<LogView>,
+    logs: Logs,
+    session: SessionId,
+    frames: u32,
+}
+
+pub(super) struct World {
+    random: StdRng,
+    dir: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    /// The store, where it is the one in memory.
+    memory: Option<MemoryStore>,
+    life: Life,
+    writers: Vec<Option<WriterTask>>,
+    sweeper: Option<SweeperTask>,
+    archived: PerStream<Archived>,
+    hour: i64,
+    sent: u64,
+}
+
+impl World {
+    /// Lives through the world of a seed; what the audit finds at its end.
+    pub(super) async fn run(seed: u64) -> Vec<String> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("spool")).unwrap();
+        let memory = match flawed(Flaw::CheckThenAct) {
+            true => Some(MemoryStore::check_then_act()),
+            false => random.random_bool(0.8).then(MemoryStore::new),
+        };
+        let store: Arc<dyn Store> = match &memory {
+            Some(memory) => Arc::new(memory.clone()),
+            None => Arc::new(FolderStore::open(dir.path().join("lake")).unwrap()),
+        };
+        let hour = FIRST_HOUR;
+        let life = Life::begin(&dir.path().join("spool"), hour);
+        let writers = WRITERS.map(|_| None).into_iter().collect();
+        let mut world =
+            World { random, dir, store, memory, life, writers, sweeper: None, archived: PerStream::default(), hour, sent: 0 };
+        for _ in 0..120 {
+            world.act().await;
+        }
+        world.finish().await
+    }
+
+    async fn act(&mut self) {
+        match self.random.random_range(0..100) {
+            0..24 => self.append(),
+            24..27 => self.turn_the_hour(),
+            27..80 => {
+                let writer = self.random.random_range(0..self.writers.len());
+                let flush = self.random.random_bool(0.5);
+                for _ in 0..self.random.random_range(1..6) {
+                    self.nudge_writer(writer, flush).await;
+                }
+            }
+            80..84 => {
+                let writer = self.random.random_range(0..self.writers.len());
+                self.writers[writer] = None; // it dies in the middle of its step
+            }
+            84..87 => self.new_life(),
+            87..94 => self.nudge_sweeper().await,
+            94 => self.sweeper = None,
+            95..97 => self.delete_covered(),
+            _ => self.change_the_weather(),
+        }
+    }
+
+    fn append(&mut self) {
+        let at = self.hour_of_receipt();
+        let frames = self.random.random_range(1..6);
+        let mut batch = Vec::new();
+        for _ in 0..frames {
+            self.life.frames += 1;
+            let trades = self.random.random_range(1..4);
+            // Often of the same value: these are two trades, not one.
+            let trade = format!(r#"{{"c":["1"],"p":{},"s":"AAPL","t":1680286537580,"v":5}}"#, self.random.random_range(1..3));
+            let length = trade.len() as u32;
+            let elements = (0..trades).map(|n| Judged {
+                range: n * (length + 1)..n * (length + 1) + length,
+                verdict: Verdict::Trade(Flags::default()),
+            });
+            let payload = Bytes::from(vec![trade.as_str(); trades as usize].join(","));
+            let frame = RawFrame { number: self.life.frames, received_at: Hour(at).begins() + 1, payload, binary: false };
+            batch.push(JudgedFrame { frame, elements: elements.collect(), traceparent: None });
+            self.sent += u64::from(trades);
+        }
+        let append = Append { session: self.life.session, frames: batch };
+        self.life.commit(Request::Append(append.clone()));
+        if self.random.random_bool(0.2) {
+            self.life.commit(Request::Append(append)); // the answer was lost
+        }
+    }
+
+    /// The clock of a machine may be set back.
+    fn hour_of_receipt(&mut self) -> i64 {
+        self.hour - i64::from(self.random.random_bool(0.15))
+    }
+
+    fn turn_the_hour(&mut self) {
+        self.hour += 1;
+        self.life.commit(Request::Tick(Hour(self.hour)));
+    }
+
+    /// The process dies, all of its writers with it, and begins again.
+    fn new_life(&mut self) {
+        self.writers.iter_mut().for_each(|writer| *writer = None);
+        self.sweeper = None;
+        self.archived = PerStream::default();
+        self.life = Life::begin(&self.dir.path().join("spool"), self.hour);
+    }
+
+    fn change_the_weather(&mut self) {
+        let Some(memory) = &self.memory else { return };
+        memory.deliver();
+        let (mut random, trouble) = (StdRng::seed_from_u64(self.random.random()), self.random.random_range(0.0..0.5));
+        memory.set_faults(move |_, _| {
+            if !random.random_bool(trouble) {
+                return None;
+            }
+            Some(match random.random_range(0..5) {
+                0 => Fault::Retry,
+                1 => Fault::LoseAnswer,
+                2 => Fault::Late,
+                _ => Fault::Delay(Duration::from_micros(random.random_range(1..3000))),
+            })
+        });
+    }
+
+    fn archiver(&self, stream: Stream) -> Archiver {
+        let id = ChainId { stream, partition: 0 };
+        Archiver::new(Parts {
+            chain: Chain::new(id, self.store.clone()),
+            store: self.store.clone(),
+            logs: self.life.logs.clone(),
+            limits: Limits { flush_bytes: 2000, flush_after: Duration::from_secs(3600), zstd_level: 1 },
+            budget: Budget::new(1 << 20),
+            poison: Poison::load(self.notes(stream)),
+        })
+    }
+
+    fn notes(&self, stream: Stream) -> PathBuf {
+        self.dir.path().join(format!("poison-{stream}.json"))
+    }
+
+    async fn nudge_writer(&mut self, writer: usize, flush: bool) {
+        let stream = WRITERS[writer];
+        let task = self.writers[writer].take().unwrap_or_else(|| Task::Between(self.archiver(stream)));
+        let times = self.random.random_range(1..12);
+        let begin = |mut archiver: Archiver| -> LocalBoxFuture<'static, _> {
+            Box::pin(async move {
+                let done = archiver.step(flush).await;
+                (archiver, done)
+            })
+        };
+        let (task, done) = nudge(task, times, begin).await;
+        self.writers[writer] = Some(task);
+        match done {
+            Some(Ok(Step::Decided(slot))) => self.archived[slot.stream.index()] = Archived::behind(&slot),
+            Some(Err(error)) if !error.is_retryable() => self.writers[writer] = None,
+            _ => {}
+        }
+    }
+
+    async fn nudge_sweeper(&mut self) {
+        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        let task = self.sweeper.take().unwrap_or_else(|| Task::Between(Sealer::new(self.store.clone(), chains)));
+        let (times, now) = (self.random.random_range(1..40), Hour(self.hour).begins());
+        let begin = |mut sealer: Sealer| -> LocalBoxFuture<'static, _> {
+            Box::pin(async move {
+                let done = sealer.round(now).await;
+                (sealer, done)
+            })
+        };
+        self.sweeper = Some(nudge(task, times, begin).await.0);
+    }
+
+    /// As the spool does.
+    fn delete_covered(&mut self) {
+        for (id, view) in self.life.logs.dead() {
+            if view.closed.iter().all(|segment| may_go(segment, id, &self.archived)) {
+                self.life.logs.delete(id).unwrap();
+            }
+        }
+        let live = self.life.logs.live();
+        self.life.log.delete_while(|segment| may_go(segment, live, &self.archived)).unwrap();
+        self.life.durable.send_replace(self.life.log.view());
+    }
+
+    /// The weather clears up, the last life drains, and the audit comes.
+    async fn finish(mut self) -> Vec<String> {
+        if let Some(memory) = &self.memory {
+            memory.heal();
+            memory.deliver();
+        }
+        self.new_life();
+        self.turn_the_hour();
+        let mut findings = Vec::new();
+        for stream in Stream::ALL {
+            let mut archiver = self.archiver(stream);
+            if !drain(&mut archiver).await {
+                findings.push(format!("{stream} is never archived to its end"));
+            }
+        }
+        let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
+        if let Err(error) = Sealer::new(self.store.clone(), chains).round(Hour(self.hour).begins()).await {
+            findings.push(format!("hours cannot be sealed: {error}"));
+        }
+        let spool = self.dir.path().join("spool");
+        match audit::bronze::read(&self.store, Some(&spool)).await {
+            Err(error) => findings.push(format!("the audit fails: {error}")),
+            Ok(found) => {
+                let report = audit::report::report(&found, None);
+                findings.extend(report.findings.clone());
+                if !report.is_clean() || report.archived != self.sent || report.waiting != 0 {
+                    findings.push(format!("sent {}: {report:?}", self.sent));
+                }
+            }
+        }
+        findings
+    }
+}
+
+impl Life {
+    fn begin(spool: &std::path::Path, hour: i64) -> Life {
+        let (id, session) = (LogId::generate(), SessionId::generate());
+        let found = logs::find(spool).unwrap();
+        let mut log = LogWriter::create(spool, id, found.last.inherit(), 700).unwrap();
+        for session in log.state().living() {
+            if let Some(end) = log.state().end_of(session, 0, Hour(hour).begins(), "process_died") {
+                log.stage(&end);
+            }
+        }
+        log.sync().unwrap();
+        let (durable, view) = watch::channel(log.view());
+        let logs = Logs::new(spool.to_path_buf(), found.dead, id, view);
+        let mut life = Life { log, durable, logs, session, frames: 0 };
+        let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+        life.commit(Request::Open(OpenSession { session, shard }));
+        life
+    }
+
+    fn commit(&mut self, request: Request) {
+        assert_eq!(commit(&mut self.log, &[request], ROOM, 0), [Ok(())]);
+        self.durable.send_replace(self.log.view());
+    }
+}
+
+/// Polls a task so many times; what its step came to, if it ended.
+async fn nudge<T, R>(
+    task: Task<T, R>,
+    times: u32,
+    begin: impl FnOnce(T) -> LocalBoxFuture<'static, (T, R)>,
+) -> (Task<T, R>, Option<R>) {
+    let mut step = match task {
+        Task::Between(worker) => begin(worker),
+        Task::Within(step) => step,
+    };
+    for _ in 0..times {
+        if let Poll::Ready((worker, done)) = futures_util::poll!(&mut step) {
+            return (Task::Between(worker), Some(done));
+        }
+        // For a store that takes its time, and for what other threads do.
+        tokio::task::yield_now().await;
+        std::thread::sleep(Duration::from_micros(10));
+    }
+    (Task::Within(step), None)
+}
+
+/// Whether all is archived after a bounded number of steps.
+async fn drain(archiver: &mut Archiver) -> bool {
+    for _ in 0..3000 {
+        match archiver.step(true).await {
+            Ok(Step::Idle { due: None }) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
