@@ -19,7 +19,7 @@ STREAMS = {
     "gaps": "kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, "
     "last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, "
     "quarantined bigint, gaps bigint",
-    "quarantine": "reason varchar, detail varchar, symbol varchar, raw varchar, raw_base64 boolean",
+    "quarantine": "reason varchar, detail varchar, raw varchar, raw_base64 boolean",
 }
 
 #: The models that take each stream's slots.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,19 @@ from bronze import Bronze  # noqa: E402
 
 RULES = {"cts_utp": oracle.cts_utp, "lean": oracle.lean}
 FIELDS = 7  # open, high, low, close, volume, notional, trades
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder for a warehouse. It has one path in all tests, and what dbt has parsed stays in it:
+    parsing takes longer than most tests."""
+    path = tmp_path_factory.getbasetemp() / "home"
+    path.mkdir(exist_ok=True)
+    for child in path.iterdir():
+        if child.name == "dbt":
+            continue
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    return path
 
 
 @pytest.fixture

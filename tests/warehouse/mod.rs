@@ -8,7 +8,9 @@ use crate::support::servers::or_skip;
 /// Runs a file of this folder in the pinned environment.
 fn pytest(file: &str) {
     let Some(mut command) = or_skip(python("tests/warehouse")) else { return };
-    command.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"]).arg(format!("tests/warehouse/{file}.py"));
+    command
+        .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"])
+        .arg(format!("tests/warehouse/{file}.py"));
     let output = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
@@ -32,4 +34,9 @@ fn records_on_their_way_into_silver() {
 #[test]
 fn recorded_days_in_gold() {
     pytest("test_tapes");
+}
+
+#[test]
+fn the_refiner_is_killed_at_every_point() {
+    pytest("test_crashes");
 }

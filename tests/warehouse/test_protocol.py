@@ -13,10 +13,10 @@ from bronze import Bronze
 from refining import PROJECT, Refiner
 
 
-def test_a_round_from_hello_to_done(tmp_path: Path, bronze: Bronze) -> None:
+def test_a_round_from_hello_to_done(home: Path, bronze: Bronze) -> None:
     for _ in range(10):
         bronze.add("trades")
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         hello = refiner.hello
         assert (hello["version"], hello["run"], hello["tails"]) == (1, 0, {})
         assert hello["pid"] == refiner.child.pid
@@ -34,40 +34,40 @@ def test_a_round_from_hello_to_done(tmp_path: Path, bronze: Bronze) -> None:
         manifest = refiner.manifest()
         assert (manifest["run"], manifest["watermark"]) == (2, "2026-11-23T15:00:00+00:00")
         assert manifest["tails"] == {"trades/0": {"generation": 1, "end": 9}}
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         assert (refiner.hello["run"], refiner.hello["tails"]) == (2, {"trades/0": {"generation": 1, "end": 9}})
 
 
-def test_nothing_new_costs_no_run(tmp_path: Path, bronze: Bronze) -> None:
+def test_nothing_new_costs_no_run(home: Path, bronze: Bronze) -> None:
     bronze.add("trades")
     slot = bronze.slot("trades", 0, 0)
     empty = {**slot, "start": 1, "end": 50, "rows": 0, "typed": None, "kind": "gap"}
     end = {**slot, "start": 51, "end": 50, "rows": 0, "typed": None, "kind": "end"}
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([])  # makes the tables, and so the first version
         run = refiner.refine([slot])["run"]
         for again in ([], [slot], [slot, slot], [empty], [end], []):
             assert refiner.refine(again)["run"] == run
             assert refiner.phases == ["load"]
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         assert refiner.hello["tails"] == {"trades/0": {"generation": 1, "end": 50}}
         assert refiner.refine([])["run"] == run
 
 
-def test_the_tail_is_the_end_of_the_newest_generation(tmp_path: Path, bronze: Bronze) -> None:
+def test_the_tail_is_the_end_of_the_newest_generation(home: Path, bronze: Bronze) -> None:
     for _ in range(30):
         bronze.add("trades")
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([bronze.slot("trades", 0, 29), bronze.slot("trades", 0, 9, generation=2)])
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         assert refiner.hello["tails"] == {"trades/0": {"generation": 2, "end": 9}}
 
 
-def test_a_slot_never_changes(tmp_path: Path, bronze: Bronze) -> None:
+def test_a_slot_never_changes(home: Path, bronze: Bronze) -> None:
     for _ in range(20):
         bronze.add("trades")
     slot, other = bronze.slot("trades", 0, 4), bronze.slot("trades", 5, 9)
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([slot])
         for change in ({"end": 8}, {"rows": 6}, {"kind": "gap"}, {"typed": other["typed"]}):
             failed = refiner.ask([other, {**slot, **change}])
@@ -79,25 +79,25 @@ def test_a_slot_never_changes(tmp_path: Path, bronze: Bronze) -> None:
         assert refiner.refine([other])["rows"]["silver.trades"] == 10
 
 
-def test_an_object_may_lie_elsewhere_later(tmp_path: Path, bronze: Bronze) -> None:
+def test_an_object_may_lie_elsewhere_later(home: Path, bronze: Bronze) -> None:
     bronze.add("trades")
     slot = bronze.slot("trades", 0, 0)
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([slot])
-        moved = tmp_path / "moved" / Path(slot["typed"]).name
+        moved = home / "moved" / Path(slot["typed"]).name
         moved.parent.mkdir()
         moved.write_bytes(Path(slot["typed"]).read_bytes())
         assert refiner.refine([{**slot, "typed": str(moved)}])["rows"]["silver.trades"] == 1
 
 
-def test_a_missing_object_can_be_tried_again(tmp_path: Path, bronze: Bronze) -> None:
+def test_a_missing_object_can_be_tried_again(home: Path, bronze: Bronze) -> None:
     for _ in range(4):
         bronze.add("trades")
     first, slot = bronze.slot("trades", 0, 1), bronze.slot("trades", 2, 3)
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([first])
         before = refiner.manifest()
-        away = Path(slot["typed"]).rename(tmp_path / "away")
+        away = Path(slot["typed"]).rename(home / "away")
         failed = refiner.ask([slot])
         assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "load", True)
         assert Path(slot["typed"]).name in failed["error"]
@@ -106,18 +106,18 @@ def test_a_missing_object_can_be_tried_again(tmp_path: Path, bronze: Bronze) -> 
         assert refiner.refine([slot])["rows"]["silver.trades"] == 4
 
 
-def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(tmp_path: Path, bronze: Bronze) -> None:
+def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(home: Path, bronze: Bronze) -> None:
     for _ in range(4):
         bronze.add("trades")
     first, slot = bronze.slot("trades", 0, 1), bronze.slot("trades", 2, 3)
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([first])
         before, bars = refiner.manifest(), refiner.bars()
         refiner.send(cmd="refine", slots=[slot])
         assert refiner.event()["phase"] == "load"
         while (event := refiner.event())["event"] == "progress" and event["phase"] != "silver":
             pass
-        away = Path(slot["typed"]).rename(tmp_path / "away")
+        away = Path(slot["typed"]).rename(home / "away")
         answer = refiner.answer()
         if answer["event"] == "failed":  # else it was read in time
             assert (answer["phase"], answer["retryable"]) == ("silver", True)
@@ -126,9 +126,9 @@ def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(tmp_pa
         assert refiner.refine([])["rows"]["silver.trades"] == 4, "it was stored, so it is built without being sent again"
 
 
-def test_rubbish_on_the_pipe_is_answered(tmp_path: Path, bronze: Bronze) -> None:
+def test_rubbish_on_the_pipe_is_answered(home: Path, bronze: Bronze) -> None:
     bronze.add("trades")
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         for line in ("{", "[]", '{"cmd":"dance","id":7}', '{"id":8}'):
             refiner.say(line)
             failed = refiner.answer()
@@ -140,13 +140,13 @@ def test_rubbish_on_the_pipe_is_answered(tmp_path: Path, bronze: Bronze) -> None
         assert refiner.refine([bronze.slot("trades", 0, 0)])["rows"]["silver.trades"] == 1
 
 
-def test_the_audit_counts_by_stream_and_session(tmp_path: Path, bronze: Bronze) -> None:
+def test_the_audit_counts_by_stream_and_session(home: Path, bronze: Bronze) -> None:
     other = "0199d1f0-7c00-7000-8000-000000000002"
     for session in (None, None, other):
         bronze.add("trades", **({"session": session} if session else {}))
     bronze.add("trades", price="-1")
     bronze.add("gaps")
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         assert refiner.audit()["streams"]["trades"] == {"rows": 0, "distinct": 0}
         refiner.refine([bronze.slot("trades", 0, 3), bronze.slot("gaps", 0, 0)])
         audit = refiner.audit()
@@ -160,7 +160,7 @@ def test_the_audit_counts_by_stream_and_session(tmp_path: Path, bronze: Bronze) 
         assert locked.returncode == 1
         assert "lock" in locked.stderr
     assert json.loads(run_audit(refiner.db).stdout) == audit
-    missing = run_audit(tmp_path / "none.duckdb")
+    missing = run_audit(home / "none.duckdb")
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
 
 
@@ -170,8 +170,8 @@ def run_audit(db: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("how", ["stop", "eof", "sigterm"])
-def test_it_ends_in_good_order(tmp_path: Path, how: str) -> None:
-    refiner = Refiner(tmp_path)
+def test_it_ends_in_good_order(home: Path, how: str) -> None:
+    refiner = Refiner(home)
     if how == "stop":
         refiner.say('{"cmd":"stop"}')
     elif how == "eof":
@@ -182,9 +182,9 @@ def test_it_ends_in_good_order(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "sigterm"])
-def test_a_run_at_work_is_finished_first(tmp_path: Path, bronze: Bronze, how: str) -> None:
+def test_a_run_at_work_is_finished_first(home: Path, bronze: Bronze, how: str) -> None:
     bronze.add("trades")
-    refiner = Refiner(tmp_path)
+    refiner = Refiner(home)
     refiner.send(cmd="refine", slots=[bronze.slot("trades", 0, 0)])
     assert refiner.event()["phase"] == "load"
     if how == "stop":
@@ -195,32 +195,32 @@ def test_a_run_at_work_is_finished_first(tmp_path: Path, bronze: Bronze, how: st
     assert refiner.child.wait(10) == 0
 
 
-def test_it_does_not_outlive_its_parent(tmp_path: Path, bronze: Bronze, made_tape: Path) -> None:
+def test_it_does_not_outlive_its_parent(home: Path, bronze: Bronze, made_tape: Path) -> None:
     bronze.add_tape(made_tape)
-    refiner = Refiner(tmp_path)
+    refiner = Refiner(home)
     refiner.send(cmd="refine", slots=bronze.cut("trades", 400))
     refiner.event()
     refiner.child.stdin.close()
     refiner.child.stdout.close()
     refiner.child.wait(30)
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([])
         assert refiner.audit()["streams"]["trades"]["rows"] == bronze.count("trades")
 
 
-def test_a_file_of_another_layout_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_file_of_another_layout_is_refused_with_the_cure(home: Path) -> None:
     import duckdb
 
-    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
         connection.execute("create schema bronze; create table bronze.slots (x integer)")
     with pytest.raises(AssertionError, match="remove the file"):
-        Refiner(tmp_path)
+        Refiner(home)
 
 
-def test_the_work_of_dbt_stays_out_of_the_repository(tmp_path: Path, bronze: Bronze) -> None:
+def test_the_work_of_dbt_stays_out_of_the_repository(home: Path, bronze: Bronze) -> None:
     bronze.add("trades")
     before = {path for path in PROJECT.rglob("*") if "__pycache__" not in path.parts}
-    with Refiner(tmp_path) as refiner:
+    with Refiner(home) as refiner:
         refiner.refine([bronze.slot("trades", 0, 0)])
     assert {path for path in PROJECT.rglob("*") if "__pycache__" not in path.parts} == before
-    assert (tmp_path / "dbt" / "target").is_dir()
+    assert (home / "dbt" / "target").is_dir()

@@ -17,13 +17,13 @@ COMPARE = HERE.parent / "oracle" / "compare.py"
 
 @pytest.mark.parametrize("table", ["cts_utp", "lean"])
 @pytest.mark.parametrize(("name", "trades"), [("us-equity-20131007", 388_417), ("crypto-btcusdt-20240809", 19_904)])
-def test_a_recorded_day(tmp_path: Path, bronze: Bronze, real_tape, expected, name: str, trades: int, table: str) -> None:
+def test_a_recorded_day(home: Path, bronze: Bronze, real_tape, expected, name: str, trades: int, table: str) -> None:
     """In 40 slots, shuffled, so that most trades come late; then some again; then all anew."""
     tape = real_tape(name)
     assert bronze.add_tape(tape) == trades
     slots = bronze.cut("trades", 40)
     random.Random(3).shuffle(slots)
-    with Refiner(tmp_path, sale_conditions=table) as refiner:
+    with Refiner(home, sale_conditions=table) as refiner:
         for n in range(0, 40, 8):
             refiner.refine(slots[n : n + 8])
         again = bronze.slot("trades", 1000, 5999, generation=2)

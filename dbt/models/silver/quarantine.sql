@@ -7,7 +7,6 @@ select
   received_at,
   reason,
   detail,
-  symbol,
   raw,
   raw_base64,
   cast({{ current_run() }} as bigint) as silver_run
