@@ -19,3 +19,11 @@ demo *ARGS:
 # The commit chain's model, all configurations (about 100 s)
 model:
     TICKMINT_FULL_MODEL=1 cargo test --release --features faults model:: -- --nocapture
+
+# What the pipeline costs, and how long a frame waits (about 40 s)
+bench:
+    cargo bench --bench pipeline
+
+# The long form of the fault campaign: 30 points x 8 deaths, 200 kills, 2,000 worlds of racing writers
+chaos:
+    TICKMINT_ABORTS=8 TICKMINT_KILLS=200 TICKMINT_WORLDS=2000 TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 pipeline::campaign pipeline::kills pipeline::power pipeline::actors races

@@ -139,7 +139,9 @@ impl MemoryStore {
     async fn create_now(&self, key: &str, body: Bytes) -> Created {
         if self.inner().is_racy {
             let is_there = self.inner().objects.contains_key(key);
-            tokio::task::yield_now().await;
+            for _ in 0..6 {
+                tokio::task::yield_now().await;
+            }
             if is_there {
                 return Created::AlreadyThere;
             }
