@@ -5,7 +5,9 @@
 //! breaks something and must be seen.
 
 mod actors;
+mod bucket;
 mod campaign;
+mod count;
 mod disk;
 mod gold;
 mod kills;

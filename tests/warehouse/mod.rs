@@ -40,3 +40,8 @@ fn recorded_days_in_gold() {
 fn the_refiner_is_killed_at_every_point() {
     pytest("test_crashes");
 }
+
+#[test]
+fn bars_are_a_merge_of_their_trades() {
+    pytest("test_gold");
+}

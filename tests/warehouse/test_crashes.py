@@ -157,7 +157,7 @@ def test_the_daemon_goes_away_in_phase(world: World, there: Path, phase: str) ->
 def test_killed_again_and_again(world: World, there: Path) -> None:
     """At moments that nobody has chosen, until one comes through."""
     chance = random.Random(20261123)
-    for _ in range(6):
+    for _ in range(4):
         refiner = Refiner(there)
         with reader(refiner.gold) as seen:
             refiner.send(cmd="refine", slots=missing(refiner.hello["tails"], world.slots))
