@@ -14,5 +14,6 @@ mod kills;
 mod outages;
 mod poison;
 mod power;
+mod refiner;
 mod rig;
 mod rubbish;
