@@ -45,10 +45,10 @@ def cts_utp(codes, session):
 
 
 def lean(codes, session):
-    """QuantConnect's rule: prices from regular trades and from those sold last, out of hours also from
-    Form T; volume from all but the official open and close."""
+    """QuantConnect's rule: prices from regular trades and from those sold last, and of Form T out of hours
+    alone; volume from all but the official open and close."""
     codes = set(codes or [])
-    price = bool(codes & {"1", "15"}) or ("24" in codes and session in ("pre", "post"))
+    price = session in ("pre", "post") if "24" in codes else bool(codes & {"1", "15"})
     return price, price, not codes & {"16", "20"}
 
 
