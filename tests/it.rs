@@ -14,3 +14,5 @@ mod races;
 mod stores;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "warehouse/mod.rs"]
+mod warehouse;

@@ -1,25 +1,44 @@
-{# What makes a typed row a rejected trade; null for a good one. #}
+{# The business rule that rejects a typed row; null for a good trade. The bounds keep one absurd record
+   from stopping the warehouse: a year that no calendar takes, or an amount of which a minute's sum would
+   overflow. Each rule looks at nothing but the record, so that a full refresh decides alike. #}
 {% macro rejected_rule() -%}
   case
-    when price <= 0 and not price_update then 'price_not_positive'
-    when size < 0 then 'size_negative'
     when event_time is null then 'time_missing'
+    when event_time < timestamptz '1970-01-01 00:00:00+00' or event_time >= timestamptz '2200-01-01 00:00:00+00' then 'time_out_of_range'
+    when coalesce(symbol, '') = '' then 'symbol_missing'
+    when price is null then 'price_missing'
+    when size is null then 'size_missing'
+    when price <= 0 and not coalesce(price_update, false) then 'price_not_positive'
+    when size < 0 then 'size_negative'
+    when {{ amount('price', 'size') }} >= 1e16::decimal(38, 16) then 'amount_out_of_range'
   end
 {%- endmacro %}
 
-{# The market session of a trade, by the New York clock of its event time. A symbol with an exchange
-   before the colon (BINANCE:BTCUSDT) trades round the clock. #}
-{% macro market_session(symbol, event_time) -%}
+{# price x size, exact. Factors of 19 digits make a product of 38, which holds any two of 18. #}
+{% macro amount(price, size) -%}
+  cast({{ price }} as decimal(19, 8)) * cast({{ size }} as decimal(19, 8))
+{%- endmacro %}
+
+{# The market session of a minute, by the New York clock. A symbol with an exchange before the colon
+   (BINANCE:BTCUSDT) trades round the clock. #}
+{% macro market_session(symbol, minute) -%}
   case
     when {{ symbol }} like '%:%' then 'continuous'
-    when {{ minute_of_day(event_time) }} >= 240 and {{ minute_of_day(event_time) }} < 570 then 'pre'
-    when {{ minute_of_day(event_time) }} >= 570 and {{ minute_of_day(event_time) }} < 960 then 'regular'
-    when {{ minute_of_day(event_time) }} >= 960 and {{ minute_of_day(event_time) }} < 1200 then 'post'
+    when {{ new_york_minute(minute) }} between 240 and 569 then 'pre'
+    when {{ new_york_minute(minute) }} between 570 and 959 then 'regular'
+    when {{ new_york_minute(minute) }} between 960 and 1199 then 'post'
     else 'closed'
   end
 {%- endmacro %}
 
-{% macro minute_of_day(ts) %}{{ adapter.dispatch('minute_of_day', 'tickmint')(ts) }}{% endmacro %}
-{% macro default__minute_of_day(ts) -%}
+{# Minutes since midnight in New York. #}
+{% macro new_york_minute(ts) %}{{ adapter.dispatch('new_york_minute', 'tickmint')(ts) }}{% endmacro %}
+{% macro default__new_york_minute(ts) -%}
   (extract(hour from timezone('America/New_York', {{ ts }})) * 60 + extract(minute from timezone('America/New_York', {{ ts }})))
+{%- endmacro %}
+
+{# True if the codes of a trade, grouped, let it move a field. `also` is a verdict that counts as yes here. #}
+{% macro all_let(field, also=none) -%}
+  {%- set yes = "'yes'" ~ (", '" ~ also ~ "'" if also else "") -%}
+  bool_and({{ field }} in ({{ yes }}, 'neutral')) and (bool_or({{ field }} in ({{ yes }})) or not bool_or(needs_yes))
 {%- endmacro %}

@@ -1,4 +1,6 @@
 """The refiner: owns the DuckDB file, runs dbt in this process, publishes Gold as Parquet.
 
-Spoken to by JSON lines on standard input, answers on standard output; logs go to standard error.
+`python -m refiner` is spoken to by JSON lines on standard input and answers on standard output; logs go
+to standard error. It may be killed at any point: rows and ledgers commit together, Gold is published by
+rename, and what was not finished is done by the next run.
 """

@@ -6,13 +6,22 @@ import argparse
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .warehouse import Warehouse
 
 VERSION = 1
+
+#: A run that is at work when the daemon dies may finish within this; then the process ends without it.
+GRACE = 2.0
+
+Commands = queue.SimpleQueue  # its `put` may be called by a signal handler
 
 
 def main() -> int:
@@ -20,22 +29,25 @@ def main() -> int:
     # Standard output is the protocol's alone: whatever dbt prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    commands = read_commands()
+    commands = Commands()
+    signal.signal(signal.SIGTERM, lambda *_: commands.put({"cmd": "stop"}))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ^C is for the daemon, which then says stop
+    threading.Thread(target=read, args=(commands,), daemon=True, name="commands").start()
 
+    from .errors import RunFailed
     from .warehouse import Warehouse  # imports dbt: a second or two
 
-    warehouse = Warehouse(arguments.db, arguments.gold, json.loads(arguments.vars))
-    say(answers, event="hello", version=VERSION, pid=os.getpid(), **warehouse.greeting())
-    while (command := commands.get()) is not None:
-        match command.get("cmd"):
-            case "refine":
-                refine(warehouse, answers, command)
-            case "audit":
-                say(answers, event="audited", id=command["id"], **warehouse.audit())
-            case "stop":
-                break
-            case other:
-                say(answers, event="failed", id=command.get("id", 0), phase="protocol", error=f"unknown command {other!r}", retryable=False)
+    try:
+        warehouse = Warehouse(arguments.db, arguments.gold, json.loads(arguments.vars))
+    except RunFailed as error:
+        print(f"refiner: {error}", file=sys.stderr)
+        return 1
+    try:
+        say(answers, event="hello", version=VERSION, pid=os.getpid(), **warehouse.greeting())
+        while (command := commands.get()).get("cmd") != "stop":
+            obey(warehouse, answers, command)
+    except BrokenPipeError:
+        pass  # nobody listens any more
     warehouse.close()
     return 0
 
@@ -48,24 +60,61 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def refine(warehouse: Any, answers: IO[str], command: dict[str, Any]) -> None:
-    began, cpu = time.monotonic(), time.process_time()
-    phase, traceparent = "load", command.get("traceparent")
-    name_trace(traceparent)
+def read(commands: Commands) -> None:
+    """Reads in a thread of its own, so that the end of the daemon ends a run in progress too."""
+    stopping = False
+    for line in sys.stdin:
+        try:
+            command = json.loads(line)
+            assert isinstance(command, dict), "not an object"
+        except (ValueError, AssertionError) as error:
+            command = {"cmd": "unreadable", "error": f"{error}: {line.strip()[:200]}"}
+        stopping = command.get("cmd") == "stop"
+        commands.put(command)
+    commands.put({"cmd": "stop"})
+    if not stopping:
+        time.sleep(GRACE)
+        os._exit(0)
+
+
+def obey(warehouse: Warehouse, answers: IO[str], command: dict[str, Any]) -> None:
+    number = command.get("id", 0)
+    match command.get("cmd"):
+        case "refine":
+            refine(warehouse, answers, number, command)
+        case "audit":
+            say(answers, event="audited", id=number, **warehouse.audit())
+        case "unreadable":
+            fail(answers, number, "protocol", command["error"], retryable=False)
+        case other:
+            fail(answers, number, "protocol", f"unknown command {other!r}", retryable=False)
+
+
+def refine(warehouse: Warehouse, answers: IO[str], number: int, command: dict[str, Any]) -> None:
+    from .errors import RunFailed
+
+    began, cpu, phase = time.monotonic(), time.process_time(), "load"
+    name_trace(command.get("traceparent"))
 
     def progress(name: str) -> None:
         nonlocal phase
         phase = name
-        say(answers, event="progress", id=command["id"], phase=name)
+        say(answers, event="progress", id=number, phase=name)
 
     try:
-        outcome = warehouse.refine(command["slots"], progress)
+        outcome = warehouse.refine(command["slots"], progress, anew=bool(command.get("full_refresh")))
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it
-        print(f"refiner: {phase}: {error!r}" + (f" traceparent={traceparent}" if traceparent else ""), file=sys.stderr)
-        say(answers, event="failed", id=command["id"], phase=phase, error=str(error), retryable=True)
+        where = f" [trace {trace}]" if (trace := command.get("traceparent")) else ""
+        retryable = True
+        if isinstance(error, RunFailed):
+            phase, retryable = error.phase or phase, error.retryable
+        print(f"refiner: {phase}: {error!r}{where}", file=sys.stderr)
+        fail(answers, number, phase, str(error), retryable=retryable)
         return
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
-    say(answers, event="done", id=command["id"], seconds=round(seconds, 3), cpu_seconds=round(cpu_seconds, 3), **outcome)
+    say(answers, event="done", id=number, seconds=round(seconds, 3), cpu_seconds=round(cpu_seconds, 3), **outcome)
 
 
 def name_trace(traceparent: str | None) -> None:
@@ -79,25 +128,8 @@ def name_trace(traceparent: str | None) -> None:
     reset_metadata_vars()  # dbt reads them once a process
 
 
-def read_commands() -> queue.Queue[dict[str, Any] | None]:
-    """Reads in a thread of its own, so that the end of the daemon ends a run in progress too."""
-    commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
-
-    def read() -> None:
-        stopping = False
-        for line in sys.stdin:
-            command = json.loads(line)
-            stopping |= command.get("cmd") == "stop"
-            commands.put(command)
-        commands.put(None)
-        if not stopping:
-            # The daemon is gone. Nothing half done is visible: rows and ledgers commit together,
-            # and Gold is published by rename.
-            time.sleep(2)
-            os._exit(0)
-
-    threading.Thread(target=read, daemon=True, name="commands").start()
-    return commands
+def fail(answers: IO[str], number: int, phase: str, error: str, *, retryable: bool) -> None:
+    say(answers, event="failed", id=number, phase=phase, error=error, retryable=retryable)
 
 
 def say(answers: IO[str], **message: Any) -> None:

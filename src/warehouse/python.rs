@@ -49,7 +49,8 @@ pub enum PythonError {
 pub async fn find_or_make(project_dir: &Path, progress: impl Fn(&str)) -> Result<PathBuf, PythonError> {
     let requirements = project_dir.join("requirements.txt");
     let text = std::fs::read(&requirements).map_err(|_| PythonError::NoProject(project_dir.display().to_string()))?;
-    let venv = cache_dir().join(format!("python-{}", &hex(&Sha256::digest(&text))[..12]));
+    let hash = &hex(&Sha256::digest(&text))[..12];
+    let venv = cache_dir().join(format!("python-{hash}"));
     let python = venv.join("bin/python");
     if venv.join("complete").exists() {
         return Ok(python);
@@ -62,7 +63,7 @@ pub async fn find_or_make(project_dir: &Path, progress: impl Fn(&str)) -> Result
     };
     std::fs::create_dir_all(cache_dir()).map_err(io(&cache_dir()))?;
     // Two that start at once: each builds its own, and the first to rename wins.
-    let building = cache_dir().join(format!("python-building-{}", std::process::id()));
+    let building = cache_dir().join(format!("python-building-{hash}-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&building));
     run(Command::new(&base).args(["-m", "venv"]).arg(&building), &requirements, &building).await?;
     let mut pip = Command::new(building.join("bin/python"));

@@ -44,10 +44,12 @@ def cts_utp(codes, session):
     return high_low, open_close, volume
 
 
-def lean(codes, _session):
-    """QuantConnect's rule: prices from regular trades, volume from all but the official open and close."""
-    price = "1" in (codes or [])
-    return price, price, not {"16", "20"} & set(codes or [])
+def lean(codes, session):
+    """QuantConnect's rule: prices from regular trades and from those sold last, and of Form T out of hours
+    alone; volume from all but the official open and close."""
+    codes = set(codes or [])
+    price = session in ("pre", "post") if "24" in codes else bool(codes & {"1", "15"})
+    return price, price, not codes & {"16", "20"}
 
 
 def market_session(symbol, millis):

@@ -3,21 +3,19 @@
 
     compare.py GOLD_DIR TAPE [cts_utp|lean] [PUBLISHED_BARS.csv.gz]
 
-Needs duckdb to read Parquet. With the fourth argument, LEAN's own bars of that day are compared with
-the regular session too, and each kind of mismatch is counted. Exits with 0 only if all bars are equal
-and at least 99 % of LEAN's are met.
+Needs duckdb to read Parquet. With the fourth argument, LEAN's own bars of that day are compared too, and
+each kind of mismatch is counted and explained. Exits with 0 only if all bars are equal and at least 99 %
+of LEAN's bars of the regular session are met.
 """
 
-import csv
-import gzip
 import json
 import sys
 from collections import Counter
-from decimal import Decimal
 from pathlib import Path
 
 import bars as oracle
 import duckdb
+import lean
 
 FIELDS = "open high low close volume notional trades".split()
 
@@ -55,27 +53,8 @@ def main():
     print(f"{len(wanted)} bars expected, {len(found)} published, differences: {dict(wrong) or 'none'}")
     well = not wrong and len(wanted) > 0
     if len(sys.argv) > 4:
-        well &= against_lean(found, sys.argv[4])
+        well &= lean.compare(found, tape, sys.argv[4]) >= lean.LEAST
     return 0 if well else 1
-
-
-def against_lean(found, path):
-    kinds, total, equal = Counter(), 0, 0
-    with gzip.open(path, "rt") as file:
-        for row in csv.DictReader(file):
-            bar = found.get((row["symbol"], "regular", int(row["minute_ms"])))
-            if oracle.market_session(row["symbol"], int(row["minute_ms"])) != "regular":
-                continue
-            total += 1
-            if bar is None:
-                kinds["no such bar"] += 1
-                continue
-            different = [name for name, mine in zip(FIELDS, bar[:5]) if mine is None or Decimal(row[name]) != mine]
-            equal += not different
-            if different:
-                kinds[" + ".join(different)] += 1
-    print(f"LEAN's regular-session bars: {equal} of {total} met on all five fields ({equal / total:.2%}); differences: {dict(kinds)}")
-    return equal / total >= 0.99
 
 
 if __name__ == "__main__":

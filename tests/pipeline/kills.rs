@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::count::assert_counted_alike;
 use super::rig::{Rig, end, pause, verify};
 
 pub(super) fn count(report: &serde_json::Value, name: &str) -> u64 {
@@ -39,6 +40,7 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
     assert_eq!(count(&report, "sent"), count(&report, "durable") + count(&report, "not_received"));
     assert_eq!(count(&report, "archived"), count(&report, "durable"));
     assert!(count(&report, "archived") > 1000 && count(&report, "gaps") > 0, "the kills hit nothing: {report:#}");
+    assert_counted_alike(rig.dir.path(), &report);
     controls(&rig);
 }
 
@@ -61,7 +63,7 @@ pub(super) fn controls(rig: &Rig) {
     assert!(verify(rig.dir.path()).1, "it was put back");
 }
 
-fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+pub(super) fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -5,13 +5,16 @@
 //! breaks something and must be seen.
 
 mod actors;
+mod bucket;
 mod campaign;
+mod count;
 mod disk;
 mod gold;
 mod kills;
 mod outages;
 mod poison;
 mod power;
+mod refiner;
 mod rig;
 mod rubbish;
 mod traces;

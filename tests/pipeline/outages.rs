@@ -9,15 +9,15 @@ use crate::support::bucket::{BUCKET, owner};
 use crate::support::s3_proxy::{Fault, Reply, Rule, S3Proxy};
 use crate::support::servers::{Server, or_skip};
 
-/// A config of Bronze in the bucket, reached through the proxy.
-fn bronze(rig_dir: &std::path::Path, proxy: &S3Proxy) -> String {
+/// A config of Bronze in the bucket, reached at `endpoint`.
+pub(super) fn bronze(rig_dir: &std::path::Path, endpoint: &str) -> String {
     let (access, secret) = (rig_dir.join("access"), rig_dir.join("secret"));
     std::fs::write(&access, Server::ACCESS_KEY).unwrap();
     std::fs::write(&secret, Server::SECRET_KEY).unwrap();
     format!(
         "store = \"s3://{BUCKET}/tick\"\n[bronze.s3]\nendpoint = {:?}\nregion = {:?}\nattempt_timeout = \"2s\"\n\
          access_key_file = {access:?}\nsecret_key_file = {secret:?}\n",
-        proxy.endpoint(),
+        endpoint,
         Server::REGION,
     )
 }
@@ -30,7 +30,7 @@ fn a_failing_store_is_said_waited_for_and_loses_nothing() {
     let proxy = S3Proxy::start(server.endpoint()).unwrap();
     let secrets = tempfile::tempdir().unwrap();
     let symbols = tickmint::exchange::simulated_symbols(20);
-    let mut rig = Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, &bronze(secrets.path(), &proxy));
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, &bronze(secrets.path(), &proxy.endpoint()));
     let mut daemon = rig.daemon();
     rig.wait_until("trades reach the bucket", |pipeline| pipeline["bronze"]["trades"]["records"].as_u64() > Some(0));
 

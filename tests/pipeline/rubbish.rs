@@ -1,6 +1,7 @@
 //! Ten thousand frames of rubbish among the trades: mutated, binary, overlong, absurd, of symbols
 //! that nobody wants. None kills the daemon; each is in quarantine with a reason.
 
+use super::count::assert_counted_alike;
 use super::kills::count;
 use super::rig::{Rig, end};
 
@@ -36,4 +37,5 @@ fn rubbish_is_quarantined_and_the_trades_beside_it_are_not() {
     assert!(well, "{report:#}");
     assert_eq!((count(&report, "lost"), count(&report, "duplicated")), (0, 0));
     assert!(count(&report, "quarantined") > RUBBISH, "{report:#}");
+    assert_counted_alike(rig.dir.path(), &report);
 }

@@ -1,74 +1,86 @@
-{{ config(materialized='incremental', incremental_strategy='delete+insert', unique_key=['symbol', 'source', 'bucket_start'],
-          on_schema_change='fail', post_hook="{{ keep_run_used() }}") }}
--- Buckets that a new trade touches are computed again from all their trades, so a late one corrects
+{{ config(unique_key=['symbol', 'source', 'session', 'bucket_start']) }}
+-- A minute that a new trade touches is computed again from all its trades, so a late trade corrects
 -- exactly its bar.
 with touched as (
-  select distinct symbol, source, date_trunc('minute', event_time) as bucket_start
+  select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
   from {{ ref('trades') }}
-  {% if is_incremental() -%}
-  where silver_run > {{ last_run_used() }}
-  {%- endif %}
+  {% if is_incremental() %}where silver_run > {{ last_run_used() }}{% endif %}
+  group by symbol, source, bucket_start
 ),
 
-bucketed as (
+placed as (
   select
-    t.symbol, t.source, x.bucket_start, t.price, t.size, t.conditions, t.price_update,
-    {{ market_session('t.symbol', 't.event_time') }} as session,
-    row_number() over (order by t.event_time, t.session, t.frame, t.idx) as place
+    t.symbol, t.source, x.session, t.bucket_start, t.price, t.size, t.conditions, t.price_update,
+    row_number() over (
+      partition by t.symbol, t.source, t.bucket_start order by t.event_time, t.session, t.frame, t.idx
+    ) as place
   from {{ ref('trades') }} t
-  join touched x on t.symbol = x.symbol and t.source = x.source and date_trunc('minute', t.event_time) = x.bucket_start
-  {% if is_incremental() -%}
-  where t.event_time >= (select min(bucket_start) from touched)
-    and t.event_time < (select max(bucket_start) from touched) + interval 1 minute
-  {%- endif %}
+  join touched x on t.symbol = x.symbol and t.source = x.source and t.bucket_start = x.bucket_start
+  {{ touched_minutes_only('t.bucket_start') }}
 ),
 
--- Eligibility depends on the set of codes alone, and there are few sets.
+rules as (
+  select unlisted, needs_yes from {{ ref('rule_tables') }} where rule_table = '{{ var("sale_conditions") }}'
+),
+
+-- What a trade may move depends on its set of codes alone, and there are few sets.
 condition_sets as (
-  select conditions, string_split(conditions, ',') as codes
-  from (select distinct conditions from bucketed where conditions is not null and conditions <> '') distinct_sets
+  select distinct conditions from placed where conditions <> ''
 ),
 
 codes as (
   select
     s.conditions,
-    coalesce(r.high_low, t.unlisted) as high_low,
-    coalesce(r.open_close, t.unlisted) as open_close,
-    coalesce(r.volume, t.unlisted) as volume,
-    t.needs_yes
-  from (select conditions, unnest(codes) as code from condition_sets) s
-  join {{ ref('rule_tables') }} t on t.rule_table = '{{ var("sale_conditions") }}'
-  left join {{ ref('sale_conditions') }} r on r.rule_table = t.rule_table and r.code = s.code
+    coalesce(c.high_low, rules.unlisted) as high_low,
+    coalesce(c.open_close, rules.unlisted) as open_close,
+    coalesce(c.volume, rules.unlisted) as volume,
+    rules.needs_yes
+  from ({{ split_rows('condition_sets', 'conditions', 'code') }}) s
+  cross join rules
+  left join {{ ref('sale_conditions') }} c on c.rule_table = '{{ var("sale_conditions") }}' and c.code = s.code
 ),
 
 verdicts as (
   select
     conditions,
-    bool_and(high_low in ('yes', 'neutral')) and (bool_or(high_low = 'yes') or not bool_or(needs_yes)) as high_low,
-    bool_and(high_low in ('yes', 'neutral', 'extended')) and (bool_or(high_low = 'yes') or not bool_or(needs_yes)) as high_low_extended,
-    bool_and(open_close in ('yes', 'neutral')) and (bool_or(open_close = 'yes') or not bool_or(needs_yes)) as open_close,
-    bool_and(open_close in ('yes', 'neutral', 'extended')) and (bool_or(open_close = 'yes') or not bool_or(needs_yes)) as open_close_extended,
+    {{ all_let('high_low') }} as high_low,
+    {{ all_let('high_low', also='extended') }} as high_low_extended,
+    {{ all_let('open_close') }} as open_close,
+    {{ all_let('open_close', also='extended') }} as open_close_extended,
     bool_and(volume in ('yes', 'neutral')) as volume
   from codes
   group by conditions
 ),
 
+-- No verdict: a trade without codes, which is a regular one.
 judged as (
   select
-    b.symbol, b.source, b.session, b.bucket_start, b.price, b.size, b.place,
-    not b.price_update and case
-      when v.conditions is null then not (select needs_yes from {{ ref('rule_tables') }} where rule_table = '{{ var("sale_conditions") }}')
-      when b.session in ('pre', 'post') then v.high_low_extended
-      else v.high_low
-    end as moves_high_low,
-    not b.price_update and case
-      when v.conditions is null then not (select needs_yes from {{ ref('rule_tables') }} where rule_table = '{{ var("sale_conditions") }}')
-      when b.session in ('pre', 'post') then v.open_close_extended
-      else v.open_close
-    end as moves_open_close,
-    not b.price_update and coalesce(v.volume, true) as moves_volume
-  from bucketed b
-  left join verdicts v on b.conditions = v.conditions
+    p.symbol, p.source, p.session, p.bucket_start, p.price, p.size, p.place,
+    not p.price_update and coalesce(
+      case when p.session in ('pre', 'post') then v.high_low_extended else v.high_low end, not rules.needs_yes
+    ) as moves_high_low,
+    not p.price_update and coalesce(
+      case when p.session in ('pre', 'post') then v.open_close_extended else v.open_close end, not rules.needs_yes
+    ) as moves_open_close,
+    not p.price_update and coalesce(v.volume, true) as moves_volume
+  from placed p
+  cross join rules
+  left join verdicts v on p.conditions = v.conditions
+),
+
+bars as (
+  select
+    symbol, source, session, bucket_start,
+    min_by(price, case when moves_open_close then place end) as open,
+    max(case when moves_high_low then price end) as high,
+    min(case when moves_high_low then price end) as low,
+    max_by(price, case when moves_open_close then place end) as close,
+    coalesce(sum(case when moves_volume then size end), 0) as volume,
+    coalesce(sum(case when moves_volume then {{ amount('price', 'size') }} end), 0) as notional,
+    count(case when moves_volume then 1 end) as trades
+  from judged
+  where moves_high_low or moves_open_close or moves_volume
+  group by symbol, source, session, bucket_start
 )
 
 select
@@ -76,15 +88,12 @@ select
   source,
   session,
   bucket_start,
-  cast(min_by(price, case when moves_open_close then place end) as decimal(18, 8)) as open,
-  cast(max(case when moves_high_low then price end) as decimal(18, 8)) as high,
-  cast(min(case when moves_high_low then price end) as decimal(18, 8)) as low,
-  cast(max_by(price, case when moves_open_close then place end) as decimal(18, 8)) as close,
-  cast(coalesce(sum(case when moves_volume then size end), 0) as decimal(38, 8)) as volume,
-  cast(coalesce(sum(case when moves_volume then cast(price as decimal(19, 8)) * cast(size as decimal(19, 8)) end), 0) as decimal(38, 16)) as notional,
-  cast(count(case when moves_volume then 1 end) as bigint) as trades,
-  cast(sum(case when moves_volume then cast(price as decimal(19, 8)) * cast(size as decimal(19, 8)) end) as double)
-    / nullif(cast(sum(case when moves_volume then size end) as double), 0) as vwap
-from judged
-group by symbol, source, session, bucket_start
-having bool_or(moves_high_low or moves_open_close or moves_volume)
+  cast(open as decimal(18, 8)) as open,
+  cast(high as decimal(18, 8)) as high,
+  cast(low as decimal(18, 8)) as low,
+  cast(close as decimal(18, 8)) as close,
+  cast(volume as decimal(38, 8)) as volume,
+  cast(notional as decimal(38, 16)) as notional,
+  cast(trades as bigint) as trades,
+  cast(notional as double) / nullif(cast(volume as double), 0) as vwap
+from bars

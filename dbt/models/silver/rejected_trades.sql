@@ -1,7 +1,18 @@
-{{ config(materialized='incremental', incremental_strategy='merge', unique_key=['session', 'frame', 'idx'],
-          on_schema_change='fail', post_hook="{{ keep_ledger() }}") }}
-{%- set source = new_slots('trades') %}
-select session, frame, idx, symbol, price, size, event_time, received_at, conditions, {{ rejected_rule() }} as rule
-from {{ source }}
+{%- set typed = new_slots('trades') %}
+select
+  session,
+  frame,
+  idx,
+  seq,
+  source,
+  symbol,
+  price,
+  size,
+  event_time,
+  received_at,
+  conditions,
+  {{ rejected_rule() }} as rule,
+  cast({{ current_run() }} as bigint) as silver_run
+from {{ typed }}
 where {{ rejected_rule() }} is not null
 qualify row_number() over (partition by session, frame, idx order by record_offset) = 1

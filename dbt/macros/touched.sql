@@ -1,0 +1,19 @@
+{# Names the touched minutes to the scan of Silver, so that it skips all others: a join alone would read
+   everything between the oldest and the newest of them, which one late trade makes long. Beyond a few
+   hundred (the catching up after an outage) that join is the better way. #}
+{% macro touched_minutes_only(column) %}
+  {%- if execute and is_incremental() -%}
+    {%- set minutes = run_query(
+          "select distinct cast(bucket_start as varchar) from " ~ ref('trades') ~ " where silver_run > " ~ last_run_used() ~ " limit 501"
+        ).columns[0].values() | list -%}
+    {%- if 0 < minutes | length <= 500 -%}
+      where {{ column }} in (timestamptz '{{ minutes | join("', timestamptz '") }}')
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# A row for each of the codes that stand in a column, separated by commas. #}
+{% macro split_rows(relation, column, name) %}{{ return(adapter.dispatch('split_rows', 'tickmint')(relation, column, name)) }}{% endmacro %}
+{% macro default__split_rows(relation, column, name) -%}
+  {{ return("select " ~ column ~ ", unnest(string_split(" ~ column ~ ", ',')) as " ~ name ~ " from " ~ relation) }}
+{%- endmacro %}

@@ -1,0 +1,16 @@
+"""Why a run did not come to its end."""
+
+
+class RunFailed(Exception):
+    """`phase` is where it failed, if that is known better than by the last progress."""
+
+    def __init__(self, message: str, *, retryable: bool, phase: str | None = None) -> None:
+        super().__init__(message)
+        self.retryable, self.phase = retryable, phase
+
+
+class Refused(RunFailed):
+    """Trying again cannot mend it: slots contradict what is stored, or the project is broken."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)

@@ -1,0 +1,135 @@
+"""The tables of schema `bronze`: the slots that the daemon hands over, and the books kept of them."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import PurePosixPath
+from typing import Any
+
+import duckdb
+
+from .errors import Refused
+
+#: Columns of the typed objects. The models read through empty tables of these, so a run in which a stream
+#: has nothing new, and an object without a later column, look the same.
+IDENTITY = "session varchar, frame bigint, idx integer, seq bigint, record_offset bigint, received_at timestamptz"
+STREAMS = {
+    "trades": "source varchar, symbol varchar, price decimal(18,8), size decimal(18,8), event_time timestamptz, "
+    "conditions varchar, time_suspect boolean, price_update boolean, frame_repeat boolean",
+    "gaps": "kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, "
+    "last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, "
+    "quarantined bigint, gaps bigint",
+    "quarantine": "reason varchar, detail varchar, raw varchar, raw_base64 boolean",
+}
+
+#: The models that take each stream's slots.
+MODELS = {"trades": ("trades", "rejected_trades"), "gaps": ("gaps",), "quarantine": ("quarantine",)}
+
+#: Counts up when the tables below change. A file of another layout is refused.
+LAYOUT = 2
+
+TABLES = """
+create schema if not exists bronze;
+create table if not exists bronze.slots (stream varchar, partition integer, generation bigint, start bigint,
+  "end" bigint not null, kind varchar not null, rows bigint not null, typed varchar, typed_rows bigint,
+  archive_hour varchar, primary key (stream, partition, generation, start));
+create table if not exists bronze.ledger (model varchar not null, stream varchar not null, partition integer not null,
+  generation bigint not null, start bigint not null, run bigint not null);
+create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
+create table if not exists bronze.runs (run bigint primary key, began timestamptz not null);
+create table if not exists bronze.runs_used (model varchar not null, run bigint not null);
+create table if not exists bronze.warehouse (layout integer not null, id varchar not null);
+"""
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, db: str) -> str:
+    """Makes the tables that are missing. Returns the warehouse's id, which is new with each new file."""
+    (known,) = connection.execute(
+        "select count(*) > 0 from duckdb_tables() where schema_name = 'bronze' and table_name = 'slots'"
+    ).fetchone()
+    if known:
+        (now,) = connection.execute(
+            "select count(*) > 0 from duckdb_tables() where schema_name = 'bronze' and table_name = 'warehouse'"
+        ).fetchone()
+        layout = connection.execute("select any_value(layout) from bronze.warehouse").fetchone()[0] if now else 1
+        if layout != LAYOUT:
+            raise Refused(f"{db} has layout {layout}, this program {LAYOUT}: remove the file, all in it is made again from Bronze")
+    connection.begin()
+    connection.execute(TABLES)
+    if not known:
+        connection.execute("insert into bronze.warehouse values (?, ?)", [LAYOUT, str(uuid.uuid4())])
+    for stream, columns in STREAMS.items():
+        connection.execute(f"create or replace table bronze.empty_{stream} ({IDENTITY}, {columns})")
+    connection.commit()
+    return connection.execute("select id from bronze.warehouse").fetchone()[0]
+
+
+def store(connection: duckdb.DuckDBPyConnection, slots: list[dict[str, Any]]) -> None:
+    """Stores all of them or none. A slot that is known already must be the same."""
+    if not slots:
+        return
+    counts = rows_of([slot["typed"] for slot in slots if slot["typed"]], connection)
+    connection.begin()
+    try:
+        for slot in slots:
+            store_one(connection, slot, counts.get(slot["typed"]))
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> None:
+    at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
+    if slot["stream"] not in STREAMS:
+        raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
+    if typed_rows is not None and typed_rows > slot["rows"]:
+        raise Refused(f"slot {at} is said to have {slot['rows']} rows, but {slot['typed']} holds {typed_rows}")
+    content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
+    found = connection.execute(
+        'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
+    ).fetchone()
+    if found is None:
+        connection.execute(
+            "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"]],
+        )
+    elif (*found[:3], name(found[3])) != content:
+        raise Refused(f"slot {at} is stored with (end, kind, rows, object) {found}, and now said to be {content}: a slot never changes")
+
+
+def rows_of(typed: list[str], connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """The number of rows by object, from the footers."""
+    if not typed:
+        return {}
+    rows = connection.execute("select file_name, num_rows from parquet_file_metadata(?)", [typed]).fetchall()
+    return dict(rows)
+
+
+def name(typed: str | None) -> str | None:
+    """An object is named by its content; where it lies may change."""
+    return PurePosixPath(typed).name if typed else None
+
+
+def tails(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
+    """The last slot of each chain, from which the daemon goes on."""
+    rows = connection.execute(
+        'select stream, partition, max_by((generation, "end"), (generation, start)) from bronze.slots group by all order by all'
+    ).fetchall()
+    return {f"{stream}/{partition}": {"generation": at[0], "end": at[1]} for stream, partition, at in rows}
+
+
+def pending(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Models that have slots to take."""
+    models = ", ".join(f"('{stream}', '{model}')" for stream, names in MODELS.items() for model in names)
+    rows = connection.execute(
+        f"""
+        select distinct m.model
+        from (values {models}) m(stream, model)
+        join bronze.slots s on s.stream = m.stream and s.typed is not null
+        anti join bronze.ledger l
+          on l.model = m.model and l.stream = s.stream and l.partition = s.partition
+             and l.generation = s.generation and l.start = s.start
+        """
+    ).fetchall()
+    return {model for (model,) in rows}

@@ -1,0 +1,84 @@
+//! The refiner process is killed, over and over, under a daemon that runs. What the tables hold and
+//! what is published at named points of its work: `tests/warehouse/test_crashes.py`.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+
+use super::gold::{compare, tape_of};
+use super::kills::count;
+use super::rig::{Process, Rig, end, pause};
+use crate::support::python::python;
+use crate::support::servers::or_skip;
+
+/// The exchange sends so many trades and no more.
+const TRADES: u64 = 24_000;
+
+/// So many refiners are killed, while the market plays: an idle one that is gone is not missed.
+const KILLS: usize = 5;
+
+#[test]
+fn a_refiner_that_is_killed_is_started_anew_and_gold_comes_out_the_same() {
+    if or_skip(python("dbt")).is_none() {
+        return;
+    }
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "400", "--trades", &TRADES.to_string()], &symbols, "");
+    rig.with_warehouse();
+    rig.edit("[warehouse]\n", "[warehouse]\nevery = \"100ms\"\n");
+    let mut daemon = rig.daemon();
+    let mut random = StdRng::seed_from_u64(20_261_124);
+    let mut killed = Vec::new();
+    let archived = |pipeline: &Value| pipeline["bronze"]["trades"]["records"].as_u64();
+    while killed.len() < KILLS && rig.get("/api/pipeline").is_none_or(|pipeline| archived(&pipeline) < Some(TRADES)) {
+        if let Some(refiner) = child_of(&daemon).filter(|pid| !killed.contains(pid)) {
+            if killed.len() % 2 == 0 {
+                // While it comes up, or over all that has gathered meanwhile.
+                pause(Duration::from_millis(random.random_range(0..5000)));
+            } else {
+                // In the midst of its rounds, which follow on one another.
+                let runs = runs(&rig);
+                rig.wait_until("a run is published", |pipeline| {
+                    pipeline["silver"]["runs"].as_u64() > runs || archived(pipeline) == Some(TRADES)
+                });
+                pause(Duration::from_millis(random.random_range(0..1000)));
+            }
+            assert!(std::process::Command::new("kill").args(["-KILL", &refiner.to_string()]).status().unwrap().success());
+            killed.push(refiner);
+        }
+        pause(Duration::from_millis(50));
+    }
+    assert!(killed.len() > 2, "{} were killed: the market was over too soon", killed.len());
+    rig.wait_until("all is archived", |pipeline| archived(pipeline) == Some(TRADES));
+    rig.wait_until("it is refined", |pipeline| pipeline["silver"]["latest"]["rows"]["silver.trades"] == TRADES);
+    let pipeline = rig.get("/api/pipeline").unwrap();
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    rig.end_exchange();
+
+    let (report, well) = rig.verify();
+    println!("{} kills, {}: {report}", killed.len(), pipeline["silver"]);
+    assert!(well, "{report:#}");
+    assert_eq!((count(&report, "silver"), count(&report, "archived")), (TRADES, TRADES), "{report:#}");
+    let tape = rig.path("received.jsonl");
+    assert!(tape_of(&rig.path("ledger"), &tape) > 100);
+    let (said, equal) = compare(&rig.path("gold"), &tape, &[]);
+    assert!(equal, "{said}");
+}
+
+fn runs(rig: &Rig) -> Option<u64> {
+    rig.get("/api/pipeline").and_then(|pipeline| pipeline["silver"]["runs"].as_u64())
+}
+
+/// The process that the daemon has started, if it has: only its refiner is one.
+fn child_of(daemon: &Process) -> Option<u32> {
+    let parent = daemon.0.id().to_string();
+    let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    processes.into_iter().find(|pid| {
+        // `pid (name) state parent ...`; a zombie is gone already.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        fields.next().is_some_and(|state| state != "Z") && fields.next() == Some(&parent)
+    })
+}

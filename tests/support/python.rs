@@ -1,0 +1,34 @@
+//! The Python environments that tests need: the daemon's own, and one that has pytest besides.
+
+#![allow(unreachable_pub, reason = "for the other tests, and for nobody else")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use tickmint::warehouse::python::find_or_make;
+
+use super::servers::Skip;
+
+/// Threads of one process would build in one folder.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// A command for the interpreter with the packages of `folder`/requirements.txt, at the root of the
+/// project. Where they cannot be had, the test is skipped; with `TICKMINT_REQUIRE_PARTS=1` it fails.
+pub fn python(folder: &str) -> Result<Command, Skip> {
+    let python = find(folder).map_err(|reason| {
+        let is_required = std::env::var("TICKMINT_REQUIRE_PARTS").is_ok_and(|value| value == "1");
+        assert!(!is_required, "{reason}");
+        Skip(reason)
+    })?;
+    let mut command = Command::new(python);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(env!("CARGO_MANIFEST_DIR"));
+    Ok(command)
+}
+
+fn find(folder: &str) -> Result<PathBuf, String> {
+    let _alone = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let found = tickmint::commands::block_on(find_or_make(&folder, |_| {}));
+    found.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}

@@ -1,0 +1,47 @@
+//! The warehouse's own tests are pytest's, for the refiner is Python: each file here is one test of
+//! this binary, so that one command runs all. They start the real refiner process and speak to it over
+//! its pipes, as the daemon does.
+
+use crate::support::python::python;
+use crate::support::servers::or_skip;
+
+/// Runs a file of this folder in the pinned environment.
+fn pytest(file: &str) {
+    let Some(mut command) = or_skip(python("tests/warehouse")) else { return };
+    command
+        .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"])
+        .arg(format!("tests/warehouse/{file}.py"));
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    for line in said.lines().filter(|line| line.starts_with("SKIPPED")) {
+        or_skip::<()>(Err(crate::support::servers::Skip(line.trim_start_matches("SKIPPED ").to_string())));
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(" passed") || said.contains(" skipped"), "no test was found: {said}");
+}
+
+#[test]
+fn the_protocol_of_the_pipe() {
+    pytest("test_protocol");
+}
+
+#[test]
+fn records_on_their_way_into_silver() {
+    pytest("test_silver");
+}
+
+#[test]
+fn recorded_days_in_gold() {
+    pytest("test_tapes");
+}
+
+#[test]
+fn the_refiner_is_killed_at_every_point() {
+    pytest("test_crashes");
+}
+
+#[test]
+fn bars_are_a_merge_of_their_trades() {
+    pytest("test_gold");
+}

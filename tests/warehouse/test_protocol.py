@@ -1,0 +1,226 @@
+"""What goes through the pipe, and how the process ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bronze import Bronze
+from refining import PROJECT, Refiner
+
+
+def test_a_round_from_hello_to_done(home: Path, bronze: Bronze) -> None:
+    for _ in range(10):
+        bronze.add("trades")
+    with Refiner(home) as refiner:
+        hello = refiner.hello
+        assert (hello["version"], hello["run"], hello["tails"]) == (1, 0, {})
+        assert hello["pid"] == refiner.child.pid
+        assert (hello["duckdb"], hello["dbt"]) == ("1.5.5", "1.11.16")
+        done = refiner.refine([bronze.slot("trades", 0, 4)])
+        assert (done["id"], done["run"], done["slots"]) == (1, 1, 1)
+        assert done["rows"] == {
+            "silver.trades": 5, "silver.rejected_trades": 0, "silver.quarantine": 0, "silver.gaps": 0, "gold.ohlc_1m": 1,
+        }  # fmt: skip
+        assert done["seconds"] > 0
+        assert done["cpu_seconds"] > 0
+        assert (refiner.phases[:2], refiner.phases[-1]) == (["load", "silver"], "publish")
+        assert sorted(refiner.phases[2:-1]) == ["gold", "test"], "dbt decides which of these comes first"
+        assert refiner.refine([bronze.slot("trades", 5, 9)])["run"] == 2
+        manifest = refiner.manifest()
+        assert (manifest["run"], manifest["watermark"]) == (2, "2026-11-23T15:00:00+00:00")
+        assert manifest["tails"] == {"trades/0": {"generation": 1, "end": 9}}
+    with Refiner(home) as refiner:
+        assert (refiner.hello["run"], refiner.hello["tails"]) == (2, {"trades/0": {"generation": 1, "end": 9}})
+
+
+def test_nothing_new_costs_no_run(home: Path, bronze: Bronze) -> None:
+    bronze.add("trades")
+    slot = bronze.slot("trades", 0, 0)
+    empty = {**slot, "start": 1, "end": 50, "rows": 0, "typed": None, "kind": "gap"}
+    end = {**slot, "start": 51, "end": 50, "rows": 0, "typed": None, "kind": "end"}
+    with Refiner(home) as refiner:
+        refiner.refine([])  # makes the tables, and so the first version
+        run = refiner.refine([slot])["run"]
+        for again in ([], [slot], [slot, slot], [empty], [end], []):
+            assert refiner.refine(again)["run"] == run
+            assert refiner.phases == ["load"]
+    with Refiner(home) as refiner:
+        assert refiner.hello["tails"] == {"trades/0": {"generation": 1, "end": 50}}
+        assert refiner.refine([])["run"] == run
+
+
+def test_the_tail_is_the_end_of_the_newest_generation(home: Path, bronze: Bronze) -> None:
+    for _ in range(30):
+        bronze.add("trades")
+    with Refiner(home) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 29), bronze.slot("trades", 0, 9, generation=2)])
+    with Refiner(home) as refiner:
+        assert refiner.hello["tails"] == {"trades/0": {"generation": 2, "end": 9}}
+
+
+def test_a_slot_never_changes(home: Path, bronze: Bronze) -> None:
+    for _ in range(20):
+        bronze.add("trades")
+    slot, other = bronze.slot("trades", 0, 4), bronze.slot("trades", 5, 9)
+    with Refiner(home) as refiner:
+        refiner.refine([slot])
+        for change in ({"end": 8}, {"rows": 6}, {"kind": "gap"}, {"typed": other["typed"]}):
+            failed = refiner.ask([other, {**slot, **change}])
+            assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "load", False)
+            assert "['trades', 0, 1, 0]" in failed["error"]
+            assert Path(slot["typed"]).name in failed["error"]
+            assert Path(str(next(iter(change.values())))).name in failed["error"]
+        assert refiner.refine([])["rows"]["silver.trades"] == 5, "nothing of a refused batch is taken"
+        assert refiner.refine([other])["rows"]["silver.trades"] == 10
+
+
+def test_an_object_may_lie_elsewhere_later(home: Path, bronze: Bronze) -> None:
+    bronze.add("trades")
+    slot = bronze.slot("trades", 0, 0)
+    with Refiner(home) as refiner:
+        refiner.refine([slot])
+        moved = home / "moved" / Path(slot["typed"]).name
+        moved.parent.mkdir()
+        moved.write_bytes(Path(slot["typed"]).read_bytes())
+        assert refiner.refine([{**slot, "typed": str(moved)}])["rows"]["silver.trades"] == 1
+
+
+def test_a_missing_object_can_be_tried_again(home: Path, bronze: Bronze) -> None:
+    for _ in range(4):
+        bronze.add("trades")
+    first, slot = bronze.slot("trades", 0, 1), bronze.slot("trades", 2, 3)
+    with Refiner(home) as refiner:
+        refiner.refine([first])
+        before = refiner.manifest()
+        away = Path(slot["typed"]).rename(home / "away")
+        failed = refiner.ask([slot])
+        assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "load", True)
+        assert Path(slot["typed"]).name in failed["error"]
+        assert refiner.manifest() == before
+        away.rename(slot["typed"])
+        assert refiner.refine([slot])["rows"]["silver.trades"] == 4
+
+
+def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(home: Path, bronze: Bronze) -> None:
+    for _ in range(4):
+        bronze.add("trades")
+    first, slot = bronze.slot("trades", 0, 1), bronze.slot("trades", 2, 3)
+    with Refiner(home) as refiner:
+        refiner.refine([first])
+        before, bars = refiner.manifest(), refiner.bars()
+        refiner.send(cmd="refine", slots=[slot])
+        assert refiner.event()["phase"] == "load"
+        while (event := refiner.event())["event"] == "progress" and event["phase"] != "silver":
+            pass
+        away = Path(slot["typed"]).rename(home / "away")
+        answer = refiner.answer()
+        if answer["event"] == "failed":  # else it was read in time
+            assert (answer["phase"], answer["retryable"]) == ("silver", True)
+            assert (refiner.manifest(), refiner.bars()) == (before, bars)
+        away.rename(slot["typed"])
+        assert refiner.refine([])["rows"]["silver.trades"] == 4, "it was stored, so it is built without being sent again"
+
+
+def test_rubbish_on_the_pipe_is_answered(home: Path, bronze: Bronze) -> None:
+    bronze.add("trades")
+    with Refiner(home) as refiner:
+        for line in ("{", "[]", '{"cmd":"dance","id":7}', '{"id":8}'):
+            refiner.say(line)
+            failed = refiner.answer()
+            assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "protocol", False)
+        failed = refiner.ask([{"stream": "trades"}])
+        assert (failed["event"], failed["phase"]) == ("failed", "load")
+        failed = refiner.ask([{**bronze.slot("trades", 0, 0), "stream": "quotes"}])
+        assert "quotes" in failed["error"]
+        assert refiner.refine([bronze.slot("trades", 0, 0)])["rows"]["silver.trades"] == 1
+
+
+def test_the_audit_counts_by_stream_and_session(home: Path, bronze: Bronze) -> None:
+    other = "0199d1f0-7c00-7000-8000-000000000002"
+    for session in (None, None, other):
+        bronze.add("trades", **({"session": session} if session else {}))
+    bronze.add("trades", price="-1")
+    bronze.add("gaps")
+    with Refiner(home) as refiner:
+        assert refiner.audit()["streams"]["trades"] == {"rows": 0, "distinct": 0}
+        refiner.refine([bronze.slot("trades", 0, 3), bronze.slot("gaps", 0, 0)])
+        audit = refiner.audit()
+        assert audit.pop("event") == "audited"
+        audit.pop("id")
+        assert audit["streams"] == {
+            "trades": {"rows": 4, "distinct": 4}, "gaps": {"rows": 1, "distinct": 1}, "quarantine": {"rows": 0, "distinct": 0},
+        }  # fmt: skip
+        assert audit["sessions"][other] == {"trades": {"rows": 1, "distinct": 1}}
+        locked = run_audit(refiner.db, "--patience", "0.5")
+        assert locked.returncode == 1
+        assert "lock" in locked.stderr
+    assert json.loads(run_audit(refiner.db).stdout) == audit
+    missing = run_audit(home / "none.duckdb")
+    assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
+
+
+def run_audit(db: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "refiner.audit", "--db", str(db), *more]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("how", ["stop", "eof", "sigterm"])
+def test_it_ends_in_good_order(home: Path, how: str) -> None:
+    refiner = Refiner(home)
+    if how == "stop":
+        refiner.say('{"cmd":"stop"}')
+    elif how == "eof":
+        refiner.child.stdin.close()
+    else:
+        refiner.child.send_signal(signal.SIGTERM)
+    assert refiner.child.wait(10) == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "sigterm"])
+def test_a_run_at_work_is_finished_first(home: Path, bronze: Bronze, how: str) -> None:
+    bronze.add("trades")
+    refiner = Refiner(home)
+    refiner.send(cmd="refine", slots=[bronze.slot("trades", 0, 0)])
+    assert refiner.event()["phase"] == "load"
+    if how == "stop":
+        refiner.say('{"cmd":"stop"}')
+    else:
+        refiner.child.send_signal(signal.SIGTERM)
+    assert refiner.answer()["event"] == "done"
+    assert refiner.child.wait(10) == 0
+
+
+def test_it_does_not_outlive_its_parent(home: Path, bronze: Bronze, made_tape: Path) -> None:
+    bronze.add_tape(made_tape)
+    refiner = Refiner(home)
+    refiner.send(cmd="refine", slots=bronze.cut("trades", 400))
+    refiner.event()
+    refiner.child.stdin.close()
+    refiner.child.stdout.close()
+    refiner.child.wait(30)
+    with Refiner(home) as refiner:
+        refiner.refine([])
+        assert refiner.audit()["streams"]["trades"]["rows"] == bronze.count("trades")
+
+
+def test_a_file_of_another_layout_is_refused_with_the_cure(home: Path) -> None:
+    import duckdb
+
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute("create schema bronze; create table bronze.slots (x integer)")
+    with pytest.raises(AssertionError, match="remove the file"):
+        Refiner(home)
+
+
+def test_the_work_of_dbt_stays_out_of_the_repository(home: Path, bronze: Bronze) -> None:
+    bronze.add("trades")
+    before = {path for path in PROJECT.rglob("*") if "__pycache__" not in path.parts}
+    with Refiner(home) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 0)])
+    assert {path for path in PROJECT.rglob("*") if "__pycache__" not in path.parts} == before
+    assert (home / "dbt" / "target").is_dir()
