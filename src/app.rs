@@ -239,10 +239,12 @@ fn start_feed(
         })?;
         let (shard, key, feed, spool) = (shard.clone(), key.clone(), config.feed.clone(), spool.clone());
         let (metrics, shard_metrics, traces) = (metrics.clone(), metrics.shard(&shard.name), traces.clone());
+        let pace = config.spool.group;
         supervisor.spawn(child("session", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
             feed_session::FeedSession::new(feed_session::Parts {
                 vitals,
                 config: feed,
+                pace,
                 shard,
                 key,
                 metrics,

@@ -48,12 +48,11 @@ fn life(tape: &Tape) -> (Duration, i64, Duration) {
     let config = write_config(dir.path(), address, port, tape);
     let begun = Instant::now();
     let mut daemon = Process(Command::new(TICKMINT).args(["run", "--config"]).arg(config).stderr(Stdio::null()).spawn().unwrap());
-    while archived(port).is_none_or(|records| records < tape.trades) {
+    while received(port).is_none_or(|trades| trades < tape.trades) {
         assert!(daemon.0.try_wait().unwrap().is_none(), "the daemon has ended");
-        assert!(begun.elapsed() < Duration::from_secs(120), "the daemon is stuck at {:?} trades", archived(port));
+        assert!(begun.elapsed() < Duration::from_secs(120), "the daemon is stuck at {:?} trades", received(port));
         std::thread::sleep(Duration::from_millis(100));
     }
-    let took = begun.elapsed();
     let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
     let pid = daemon.0.id() as libc::pid_t;
     // SAFETY: the child is ours and not waited for yet; wait4 fills what it is given.
@@ -61,7 +60,9 @@ fn life(tape: &Tape) -> (Duration, i64, Duration) {
         assert_eq!(libc::kill(pid, libc::SIGTERM), 0);
         assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
     }
+    // It has drained: all that it received is in Bronze, or the code is another.
     assert_eq!(status, 0, "the daemon's exit");
+    let took = begun.elapsed();
     (cpu_of(&usage), usage.ru_maxrss, took)
 }
 
@@ -78,12 +79,12 @@ fn write_config(dir: &Path, address: &str, port: u16, tape: &Tape) -> std::path:
     path
 }
 
-/// Trades in Bronze, by the daemon's own count.
-fn archived(port: u16) -> Option<u64> {
+/// Trades that are durable, by the daemon's own count.
+fn received(port: u16) -> Option<u64> {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.write_all(b"GET /api/pipeline HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let pipeline: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-    pipeline["bronze"]["trades"]["records"].as_u64()
+    pipeline["spool"]["records"]["trades"].as_u64()
 }

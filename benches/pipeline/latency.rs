@@ -130,6 +130,7 @@ async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
             stale_after: seconds(60),
             max_frame_bytes: 1 << 20,
         },
+        pace: GROUP,
         shard: Shard { name: "shard-1".into(), symbols: symbols.into() },
         key: Secret::new("demo"),
         metrics: metrics.clone(),

@@ -62,6 +62,10 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// How long the server's goodbye is waited for.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
+/// Timers go off up to so much late; a batch that is ready a little early does not wait a whole
+/// interval more.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// How often silent symbols and a batch that waits too long are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -82,6 +86,9 @@ pub struct Parts {
     pub vitals: Arc<Vitals>,
     /// Times and limits.
     pub config: FeedConfig,
+    /// The least time between two batches: what the spool lets pass between two fsyncs. What comes
+    /// meanwhile is in the batch of the next fsync, and not in the one after it.
+    pub pace: Duration,
     /// What it serves.
     pub shard: Shard,
     /// The key that it uses.
@@ -331,6 +338,8 @@ struct Reading<'a> {
     batch: Vec<RawFrame>,
     batch_bytes: usize,
     under_way: Option<UnderWay>,
+    /// The batch stays open until then.
+    not_before: Instant,
 }
 
 impl<'a> Reading<'a> {
@@ -343,6 +352,7 @@ impl<'a> Reading<'a> {
             batch: Vec::new(),
             batch_bytes: 0,
             under_way: None,
+            not_before: Instant::now(),
         }
     }
 
@@ -373,13 +383,15 @@ impl<'a> Reading<'a> {
         let mut watchdog = Instant::now() + patience;
         let mut look = Instant::now() + LOOK_EVERY;
         loop {
-            if self.under_way.is_none() && !self.batch.is_empty() {
+            let room = self.batch.len() < BATCH_FRAMES && self.batch_bytes < BATCH_BYTES;
+            let waits = self.under_way.is_none() && !self.batch.is_empty();
+            if waits && (!room || Instant::now() >= self.not_before) {
                 self.under_way = Some(self.hand_over());
+                continue;
             }
             if self.read.frames == LAST_FRAME {
                 return End::NumbersUsedUp;
             }
-            let room = self.batch.len() < BATCH_FRAMES && self.batch_bytes < BATCH_BYTES;
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return End::Shutdown,
@@ -402,6 +414,7 @@ impl<'a> Reading<'a> {
                         None => return End::Closed(goodbye(None)),
                     }
                 }
+                () = sleep_until(self.not_before), if waits => {}
                 () = sleep_until(watchdog), if room => return End::Stalled,
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK_EVERY;
@@ -427,6 +440,7 @@ impl<'a> Reading<'a> {
 
     /// Begins to hand the batch over; it is sent until it is durable or cannot be.
     fn hand_over(&mut self) -> UnderWay {
+        self.not_before = Instant::now() + self.parts.pace.saturating_sub(TIMER);
         fail_point!("session.batch");
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();

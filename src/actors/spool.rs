@@ -35,6 +35,9 @@ const TICK_CHECK: Duration = Duration::from_secs(1);
 /// A commit that takes this long raises an alarm: the disk hangs. A slow one takes a second.
 const HUNG_AFTER: Duration = Duration::from_secs(10);
 
+/// Timers go off up to so much late: shorter waits are none.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// How long the disk is left alone after it refused.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -117,7 +120,7 @@ impl Spool {
         }
         self.busy = true;
         let wait = (self.last_commit + self.config.group).saturating_duration_since(Instant::now());
-        if wait.is_zero() {
+        if wait <= TIMER {
             self.commit(ctx);
         } else {
             ctx.run_later(wait, Spool::commit);

@@ -12,7 +12,7 @@ use base64::Engine;
 
 use super::encode::reread;
 use crate::domain::entry::{Content, Control, Payload, Record};
-use crate::domain::identity::Micros;
+use crate::domain::identity::{Micros, SessionId};
 use crate::domain::stream::Stream;
 use crate::domain::verdict::Flags;
 
@@ -72,6 +72,8 @@ pub fn schema(stream: Stream) -> Schema {
 pub struct Columns {
     stream: Stream,
     session: StringBuilder,
+    /// The session of the row before, as text: it seldom changes.
+    last_session: Option<(SessionId, String)>,
     frame: Int64Builder,
     idx: Int32Builder,
     seq: Int64Builder,
@@ -128,6 +130,7 @@ impl Columns {
         Columns {
             stream,
             session: StringBuilder::with_capacity(rows, rows * uuid::fmt::Hyphenated::LENGTH),
+            last_session: None,
             frame: Int64Builder::with_capacity(rows),
             idx: Int32Builder::with_capacity(rows),
             seq: Int64Builder::with_capacity(rows),
@@ -142,8 +145,10 @@ impl Columns {
         let Content::Data { delivery, seq, payload } = &record.content else { return record.received_at };
         // Everything that can fail comes before the first column is touched.
         let time = self.rest.push(payload).unwrap_or(record.received_at);
-        let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-        self.session.append_value(delivery.session.0.hyphenated().encode_lower(&mut id));
+        if self.last_session.as_ref().is_none_or(|(last, _)| *last != delivery.session) {
+            self.last_session = Some((delivery.session, delivery.session.to_string()));
+        }
+        self.session.append_option(self.last_session.as_ref().map(|(_, text)| text));
         self.frame.append_value(delivery.frame.into());
         self.idx.append_value(delivery.index.into());
         self.seq.append_value(*seq as i64);

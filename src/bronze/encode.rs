@@ -11,18 +11,23 @@ use arrow_array::RecordBatch;
 use base64::Engine;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use uuid::fmt::Hyphenated;
 
 use super::columns;
 use super::poison::Attempt;
 use crate::domain::entry::{Content, Payload, Record};
 use crate::domain::hour::Hour;
-use crate::domain::identity::Micros;
+use crate::domain::identity::{Micros, SessionId};
 use crate::domain::stream::Stream;
 use crate::domain::trade::Trade;
 
 /// Rows that become columns together: bounds the memory beside the output.
 const BATCH: usize = 8192;
+
+/// Lines go to the compressor in pieces of so many bytes: it is slow on small ones.
+const PIECE: usize = 256 << 10;
 
 /// The two objects and what is in them.
 pub struct Encoded {
@@ -49,7 +54,7 @@ pub struct Encoded {
 /// If a record that validation let through cannot be read again: see [`super::poison`].
 pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Attempt) -> Encoded {
     let mut raw = zstd::Encoder::new(Vec::new(), zstd_level).expect("a buffer in memory takes everything");
-    let mut line = Vec::with_capacity(512);
+    let mut lines = Lines::new();
     let mut poison = Vec::new();
     let (mut min_time, mut max_time) = (Micros::MAX, Micros::MIN);
     let mut event_hours = BTreeSet::new();
@@ -57,15 +62,17 @@ pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Atte
     for chunk in records.chunks(BATCH) {
         let mut builder = columns::Columns::new(stream, chunk.len());
         for record in chunk {
-            line.clear();
-            write_line(record, &mut line);
-            raw.write_all(&line).expect("a buffer in memory takes everything");
+            if lines.text.len() >= PIECE {
+                lines.flush(&mut raw);
+            }
+            #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
+            let begins = lines.add(record);
             if attempt.is_poison(record.offset) {
                 poison.push(record.offset);
                 continue;
             }
             #[cfg(feature = "faults")]
-            crate::faults::poison(&line);
+            crate::faults::poison(&lines.text[begins..]);
             let time = builder.push(record);
             (min_time, max_time) = (min_time.min(time), max_time.max(time));
             if Hour::of(time) != Hour::of(max_time) || event_hours.is_empty() {
@@ -78,6 +85,7 @@ pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Atte
     if poison.len() == records.len() {
         (min_time, max_time) = (records[0].received_at, records[0].received_at);
     }
+    lines.flush(&mut raw);
     let raw = raw.finish().expect("a buffer in memory takes everything");
     let event_hours = event_hours.into_iter().collect();
     Encoded { rows: records.len() as u64, raw, typed: typed.finish(), min_time, max_time, event_hours, poison }
@@ -88,8 +96,15 @@ struct TypedWriter(ArrowWriter<Vec<u8>>);
 impl TypedWriter {
     fn new(stream: Stream, zstd_level: i32) -> TypedWriter {
         let level = ZstdLevel::try_new(zstd_level).unwrap_or_default();
-        let properties =
-            WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("tickmint".to_string()).build();
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_created_by("tickmint".to_string());
+        // Nearly every value is another one: a dictionary would be built and thrown away.
+        for column in ["seq", "record_offset", "received_at", "event_time", "frame"] {
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+        }
+        let properties = properties.build();
         let schema = Arc::new(columns::schema(stream));
         TypedWriter(ArrowWriter::try_new(Vec::new(), schema, Some(properties)).expect("the schema is our own"))
     }
@@ -103,39 +118,74 @@ impl TypedWriter {
     }
 }
 
-/// Appends a record as a line of the raw object.
-fn write_line(record: &Record, line: &mut Vec<u8>) {
-    let Content::Data { delivery, seq, payload } = &record.content else { return };
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    let session = delivery.session.0.hyphenated().encode_lower(&mut id);
-    write!(
-        line,
-        r#"{{"session":"{session}","frame":{},"index":{},"seq":{seq},"offset":{},"received_at":{},"#,
-        delivery.frame, delivery.index, record.offset, record.received_at
-    )
-    .expect("a buffer in memory takes everything");
-    match payload {
-        Payload::Trade { raw, flags } => {
-            if flags.0 != 0 {
-                let names: Vec<_> = flags.names().collect();
-                member(line, "flags", &names);
-                line.push(b',');
-            }
-            text_member(line, raw);
-        }
-        Payload::Control(control) => {
-            let text = serde_json::to_string(control).expect("a control record has only string keys");
-            member(line, "raw", &text);
-        }
-        Payload::Quarantined { raw, reason, detail } => {
-            member(line, "reason", reason.name());
-            line.push(b',');
-            member(line, "detail", detail);
-            line.push(b',');
-            text_member(line, raw);
-        }
+/// Lines of the raw object on their way to the compressor.
+struct Lines {
+    text: Vec<u8>,
+    /// The session of the line before, as text: it seldom changes.
+    session: Option<(SessionId, [u8; Hyphenated::LENGTH])>,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines { text: Vec::with_capacity(PIECE + 1024), session: None }
     }
-    line.extend_from_slice(b"}\n");
+
+    fn flush(&mut self, raw: &mut impl Write) {
+        raw.write_all(&self.text).expect("a buffer in memory takes everything");
+        self.text.clear();
+    }
+
+    /// Appends a record as a line; where it begins.
+    fn add(&mut self, record: &Record) -> usize {
+        let begins = self.text.len();
+        let Content::Data { delivery, seq, payload } = &record.content else { return begins };
+        let session = match self.session {
+            Some((session, text)) if session == delivery.session => text,
+            _ => {
+                let mut text = [0; Hyphenated::LENGTH];
+                delivery.session.0.hyphenated().encode_lower(&mut text);
+                self.session.insert((delivery.session, text)).1
+            }
+        };
+        let line = &mut self.text;
+        line.extend_from_slice(b"{\"session\":\"");
+        line.extend_from_slice(&session);
+        line.push(b'"');
+        number(line, ",\"frame\":", delivery.frame);
+        number(line, ",\"index\":", delivery.index);
+        number(line, ",\"seq\":", *seq);
+        number(line, ",\"offset\":", record.offset);
+        number(line, ",\"received_at\":", record.received_at);
+        line.push(b',');
+        match payload {
+            Payload::Trade { raw, flags } => {
+                if flags.0 != 0 {
+                    let names: Vec<_> = flags.names().collect();
+                    member(line, "flags", &names);
+                    line.push(b',');
+                }
+                text_member(line, raw);
+            }
+            Payload::Control(control) => {
+                let text = serde_json::to_string(control).expect("a control record has only string keys");
+                member(line, "raw", &text);
+            }
+            Payload::Quarantined { raw, reason, detail } => {
+                member(line, "reason", reason.name());
+                line.push(b',');
+                member(line, "detail", detail);
+                line.push(b',');
+                text_member(line, raw);
+            }
+        }
+        line.extend_from_slice(b"}\n");
+        begins
+    }
+}
+
+fn number(line: &mut Vec<u8>, name: &str, value: impl serde::Serialize) {
+    line.extend_from_slice(name.as_bytes());
+    serde_json::to_writer(line, &value).expect("a number");
 }
 
 /// The server's bytes: as a JSON string where they are text, else in base64.
