@@ -121,10 +121,11 @@ def name_trace(traceparent: str | None) -> None:
     """Has dbt name the trace of this run in its artifacts: `metadata.env.TRACEPARENT` of run_results.json."""
     from dbt_common.events.functions import reset_metadata_vars
 
-    name = "DBT_ENV_CUSTOM_ENV_TRACEPARENT"
-    os.environ.pop(name, None)
+    from .project import TRACE
+
+    os.environ.pop(TRACE, None)
     if traceparent:
-        os.environ[name] = traceparent
+        os.environ[TRACE] = traceparent
     reset_metadata_vars()  # dbt reads them once a process
 
 

@@ -18,6 +18,9 @@ __all__ = ["Project", "version"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: What names the trace of a run to dbt, which puts it into its artifacts.
+TRACE = "DBT_ENV_CUSTOM_ENV_TRACEPARENT"
+
 #: What decides how a bar comes out of Silver. When it changes, Gold is made anew.
 DECIDES_BARS = ("models/gold/*.sql", "macros/*.sql", "seeds/*.csv")
 
@@ -69,7 +72,9 @@ class Project:
             self.on_phase(phase(event.data.node_info.unique_id))
 
     def _invoke(self, command: str, *arguments: str) -> None:
-        outcome = self.runner.invoke([command, *arguments, "--no-write-json", *self.options])
+        # A run that is traced leaves its artifacts, which name the trace; they cost more than a small run.
+        write = [] if os.environ.get(TRACE) else ["--no-write-json"]
+        outcome = self.runner.invoke([command, *arguments, *write, *self.options])
         if outcome.success:
             return
         if outcome.exception:

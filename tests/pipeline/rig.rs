@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
 /// No process of ours takes longer to come up or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that does not outlive its test.
 pub(super) struct Process(pub(super) Child);
