@@ -12,3 +12,5 @@ mod pipeline;
 mod stores;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "surface/mod.rs"]
+mod surface;
