@@ -47,6 +47,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 /// No turn of an actor's loop for this long means that it hangs.
 const STALL_AFTER: Duration = Duration::from_secs(20);
 
+/// Whoever does not answer by then is not waited for before the feed is read.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a running daemon is made of.
 pub struct App {
     /// The tree.
@@ -62,7 +65,8 @@ pub struct App {
 pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
-    let store: Arc<dyn Store> = Arc::new(Measured::new(store::open(&config.bronze.store)?, metrics.clone()));
+    let store = store::open(&config.bronze.store).context("`bronze.store` cannot be used")?;
+    let store: Arc<dyn Store> = Arc::new(Measured::new(store, metrics.clone()));
     probe_first_use(&*store).await?;
     let (logs, log, durable) = open_spool(config)?;
 
@@ -114,6 +118,12 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
 /// Refuses a store whose creates are not atomic: two writers would both believe that they decided a
 /// slot. One that does not answer yet is not refused; `/health` says so as soon as it is written to.
 async fn probe_first_use(store: &dyn Store) -> Result<()> {
+    let asked = store.get("_probe/is-it-there");
+    if tokio::time::timeout(STORE_ANSWERS_WITHIN, asked).await.is_err() {
+        let store = store.describe();
+        tracing::warn!(store, "`bronze.store` does not answer: trades wait in the spool; `tickmint check` tries it again");
+        return Ok(());
+    }
     match probe::probe_once(store, probe::FOLDER, probe::Size::default()).await {
         Ok(_) => Ok(()),
         Err(error @ ProbeError::Unsafe { .. }) => Err(error.into()),

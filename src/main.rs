@@ -23,7 +23,7 @@ enum Command {
     Exchange(Box<exchange::Args>),
     /// Checks a config, the folders, the store and Python before anything runs
     Check(check::Args),
-    /// What a running daemon does: its actors, their state and their lag
+    /// What a running daemon does: its actors, their state and what they say
     Status(status::Args),
     /// Audits spool, chains, Bronze and Silver, and proves that nothing is lost or doubled
     Verify(verify::Args),
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Chain(command) => chain::run(command),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("tickmint: {error:#}");
+        eprintln!("tickmint: {}", commands::words(&error));
         commands::exit_code_of(&error)
     })
 }

@@ -14,5 +14,7 @@ mod races;
 mod stores;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "surface/mod.rs"]
+mod surface;
 #[path = "warehouse/mod.rs"]
 mod warehouse;

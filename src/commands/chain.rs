@@ -20,6 +20,13 @@ pub enum Command {
 
 /// Arguments of `chain show`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Each line is a slot: generation, range of offsets, what it holds. Objects that no slot names do not count.
+
+Examples:
+  tickmint chain show --config tickmint.toml
+  tickmint chain show --config tickmint.toml --stream gaps
+  tickmint chain show --config tickmint.toml --json | tail -1 | jq .")]
 pub struct Args {
     /// The config of the daemon
     #[arg(long, value_name = "FILE")]

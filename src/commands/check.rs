@@ -1,18 +1,25 @@
 //! `tickmint check`: finds out before anything runs whether it can run.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::FAILED;
-use crate::config::Config;
+use super::{FAILED, words};
+use crate::config::{Config, WarehouseConfig};
+use crate::http;
 use crate::io::{probe, store};
 use crate::warehouse::python;
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Tells of everything at once: what is wrong in the config, and then whether the folders can be written,
+the port is free, the store creates objects atomically (it writes to `_probe/`) and Python has dbt.
+Exits with 78 if the config is wrong, with 1 if something else is.
+
+Example:
+  tickmint check --config tickmint.toml")]
 pub struct Args {
     /// The config to check
     #[arg(long, value_name = "FILE")]
@@ -23,49 +30,48 @@ pub struct Args {
 #[expect(clippy::print_stdout, reason = "the findings are the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    println!("ok    config {}: {} connections", args.config.display(), config.feed.shards.len());
+    let connections = match config.feed.shards.len() {
+        1 => "1 connection".to_string(),
+        n => format!("{n} connections"),
+    };
+    println!("ok    config {}: {connections} to {}", args.config.display(), config.feed.url);
     let mut well = true;
     let mut say = |what: String, outcome: Result<String>| match outcome {
         Ok(text) => println!("ok    {what}: {text}"),
         Err(error) => {
             well = false;
-            println!("FAIL  {what}: {error:#}");
+            println!("FAIL  {what}: {}", words(&error));
         }
     };
-    say(format!("`spool.dir` {}", config.spool.dir.display()), writable(&config.spool.dir));
-    say(format!("`http.listen` {}", config.http.listen), port_is_free(&config));
+    say("`data_dir`".to_string(), writable(&config.data_dir));
+    say("`spool.dir`".to_string(), writable(&config.spool.dir));
+    let free = http::server::bind(&config.http).map(|_| format!("{} is free", config.http.listen));
+    say("`http.listen`".to_string(), free.map_err(Into::into));
     super::block_on(async {
         say("`bronze.store`".to_string(), store_is_safe(&config).await);
         if let Some(warehouse) = &config.warehouse {
-            let found = match &warehouse.python {
-                Some(python) => Ok(python.display().to_string()),
-                None => python::find_or_make(&warehouse.project_dir, |step| println!("      {step}"))
-                    .await
-                    .map(|python| python.display().to_string())
-                    .map_err(Into::into),
-            };
-            say("`warehouse.python`".to_string(), found);
+            say("`warehouse`".to_string(), python_has_dbt(warehouse).await);
         }
     })?;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 fn writable(dir: &Path) -> Result<String> {
-    std::fs::create_dir_all(dir).context("it cannot be made: choose a folder that this user may write")?;
+    let failed = |what: &str| format!("`{}` {what}: choose a folder that this user may write", dir.display());
+    std::fs::create_dir_all(dir).with_context(|| failed("cannot be made"))?;
     let file = dir.join(".check");
-    std::fs::write(&file, b"x")
-        .and_then(|()| std::fs::remove_file(&file))
-        .context("it cannot be written: choose another or free its disk")?;
-    Ok("can be written".to_string())
+    std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)).with_context(|| failed("cannot be written"))?;
+    Ok(format!("{} can be written", dir.display()))
 }
 
-fn port_is_free(config: &Config) -> Result<String> {
-    match TcpListener::bind(config.http.listen) {
-        Ok(_) => Ok("is free".to_string()),
-        Err(error) => {
-            Err(error).context("it cannot be listened on (does another tickmint run?): stop that, or choose another port")
-        }
-    }
+#[expect(clippy::print_stdout, reason = "an installation takes half a minute, which is told")]
+async fn python_has_dbt(warehouse: &WarehouseConfig) -> Result<String> {
+    let python = match &warehouse.python {
+        Some(python) => python.clone(),
+        None => python::find_or_make(&warehouse.project_dir, |step| println!("      {step}")).await?,
+    };
+    let versions = python::packages(&python, &warehouse.project_dir).await?;
+    Ok(format!("{} has {versions}", python.display()))
 }
 
 async fn store_is_safe(config: &Config) -> Result<String> {

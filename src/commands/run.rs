@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::Result;
 use tokio::time::timeout;
 
+use super::signals::Signals;
 use super::{BLOCKED, GAVE_UP, NOT_DRAINED};
 use crate::app;
 use crate::config::Config;
@@ -16,6 +16,16 @@ use crate::telemetry::{self, Metrics, Traces};
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+SIGTERM or Ctrl-C stops it in order: what was received is archived and refined, within `drain_within`
+(60 s by default). A second signal ends it at once; what is not archived then stays in the spool for
+the next start.
+
+Examples:
+  cp config/example.toml tickmint.toml             every option with its default and a sentence
+  tickmint check --config tickmint.toml            whether it can run
+  tickmint run --config tickmint.toml
+  tickmint status --config tickmint.toml           meanwhile, elsewhere")]
 pub struct Args {
     /// The config; see config/example.toml
     #[arg(long, value_name = "FILE")]
@@ -38,23 +48,31 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn daemon(config: Config, traces: Traces) -> Result<u8> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
-    let metrics = Arc::new(Metrics::new());
-    let app = app::start(&config, metrics, &traces).await?;
+    let mut signals = Signals::listen()?;
+    let app = tokio::select! {
+        app = app::start(&config, Arc::new(Metrics::new()), &traces) => app?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it ran");
+            return Ok(0);
+        }
+    };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), store = app.store.describe(), "tickmint runs");
     let failed = tokio::select! {
         outcome = app.root.failed() => Some(outcome),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping: draining");
+            None
+        }
     };
-    match &failed {
-        Some(outcome) => tracing::error!(reason = %outcome, "the tree gives up; draining what still runs"),
-        None => tracing::info!("stopping: draining"),
+    if let Some(outcome) = &failed {
+        tracing::error!(reason = %outcome, "the tree gives up; draining what still runs");
     }
-    let late = match timeout(config.drain_within, app.root.shutdown()).await {
-        Ok(undrained) => undrained.iter().map(ToString::to_string).collect(),
-        Err(_) => vec![format!("not everything stopped within {:?}", config.drain_within)],
+    let late = tokio::select! {
+        stopped = timeout(config.drain_within, app.root.shutdown()) => match stopped {
+            Ok(undrained) => undrained.iter().map(ToString::to_string).collect(),
+            Err(_) => vec![format!("not everything stopped within {:?} (`drain_within`)", config.drain_within)],
+        },
+        signal = signals.next() => vec![format!("ended at once by a second signal ({signal})")],
     };
     if !late.is_empty() {
         tracing::warn!(?late, "not drained in time; the spool keeps it for the next start");

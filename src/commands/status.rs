@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::client;
@@ -11,6 +11,13 @@ use crate::config::Config;
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Asks /health of the daemon at `http.listen`. Exits with 0 only if all is well: no alarm, every actor runs.
+
+Examples:
+  tickmint status --config tickmint.toml
+  tickmint status --config tickmint.toml --json | jq .alarms
+  watch tickmint status --config data/demo/tickmint.toml")]
 pub struct Args {
     /// The config of the daemon
     #[arg(long, value_name = "FILE")]
@@ -23,8 +30,15 @@ pub struct Args {
 /// Asks the daemon and prints.
 #[expect(clippy::print_stdout, reason = "the table is the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
-    let config = Config::load(&args.config)?;
-    let health = super::block_on(client::get(config.http.listen, "/health", config.http.token.as_ref()))??;
+    let config = Config::load_without_keys(&args.config)?;
+    let health = super::block_on(client::get(config.http.listen, "/health", config.http.token.as_ref()))?;
+    let health = health.with_context(|| {
+        format!(
+            "no daemon with `http.listen` = `{}` answers: is it started (`tickmint run --config {}`)?",
+            config.http.listen,
+            args.config.display()
+        )
+    })?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&health)?);
     } else {

@@ -18,8 +18,13 @@ use crate::warehouse::python;
 Reads files and tables, never the daemon; the daemon may run or be down. Exits with 0 only if
 nothing is lost and nothing doubled.
 
-Example:
-  tickmint verify --config tickmint.toml --ledger exchange.ledger")]
+lost and duplicated count records that were durable here, and with a ledger also all that an exchange
+of ours sent and neither archive nor gap accounts for.
+
+Examples:
+  tickmint verify --config tickmint.toml
+  tickmint verify --config tickmint.toml --ledger exchange.ledger
+  tickmint verify --config data/demo/tickmint.toml --ledger data/demo/exchange.ledger --json")]
 pub struct Args {
     /// The config of the daemon
     #[arg(long, value_name = "FILE")]
@@ -79,6 +84,9 @@ pub fn text(report: &Report) -> String {
         ("duplicated", report.duplicated.to_string(), "records"),
     ] {
         text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
+    }
+    if report.sent.is_none() && report.durable + report.quarantined + report.gaps == 0 {
+        text.push_str("  there is nothing yet: neither the spool nor Bronze holds a record\n");
     }
     for finding in &report.findings {
         text.push_str(&format!("  ! {finding}\n"));

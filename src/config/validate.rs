@@ -87,10 +87,10 @@ impl Check<'_> {
     fn feed(&mut self, settings: &Settings) -> FeedConfig {
         let feed = &settings.feed;
         let host = feed.url.strip_prefix("wss://").or_else(|| feed.url.strip_prefix("ws://"));
-        if feed.url.contains("token=") {
+        if feed.url.contains("token=") || feed.url.contains('@') {
             // Not `wrong`, which would show it.
             let cure = "the key belongs into `[[feed.keys]]`, as `key_file` or `key_env`";
-            self.problem("feed.url", format!("`feed.url` carries a token: {cure}"));
+            self.problem("feed.url", format!("`feed.url` carries a token or a password: {cure}"));
         } else if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
             self.wrong(
                 "feed.url",

@@ -62,21 +62,38 @@ impl Manifest {
 
 /// A minute of a symbol. Decimals are text, so that nobody rounds them on the way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Bar {
-    pub(super) symbol: Box<str>,
-    pub(super) source: Box<str>,
-    pub(super) session: Box<str>,
+pub struct Bar {
+    /// As Finnhub writes it.
+    pub symbol: Box<str>,
+    /// The feed that it was made from.
+    pub source: Box<str>,
+    /// `pre`, `regular`, `post`, `closed` or `continuous`.
+    pub session: Box<str>,
     /// Microseconds since 1970, UTC.
     #[serde(rename = "bucket_start_ms", serialize_with = "as_millis")]
-    pub(super) bucket_start: Micros,
-    pub(super) open: Option<Box<str>>,
-    pub(super) high: Option<Box<str>>,
-    pub(super) low: Option<Box<str>>,
-    pub(super) close: Option<Box<str>>,
-    pub(super) volume: Option<Box<str>>,
-    pub(super) notional: Option<Box<str>>,
-    pub(super) trades: u64,
-    pub(super) vwap: Option<Box<str>>,
+    pub bucket_start: Micros,
+    /// `None`, as the other prices, where no trade of the minute may move a price.
+    pub open: Option<Box<str>>,
+    /// The highest price.
+    pub high: Option<Box<str>>,
+    /// The lowest price.
+    pub low: Option<Box<str>>,
+    /// The last price.
+    pub close: Option<Box<str>>,
+    /// The sum of the sizes.
+    pub volume: Option<Box<str>>,
+    /// The sum of price x size.
+    pub notional: Option<Box<str>>,
+    /// How many trades.
+    pub trades: u64,
+    /// Notional over volume.
+    pub vwap: Option<Box<str>>,
+}
+
+/// The newest bars of the Gold in `dir`, at most so many; none where nothing is published.
+pub async fn newest_bars(dir: PathBuf, at_most: usize) -> Vec<Bar> {
+    let bars = Arc::new(Gold::new(dir)).bars().await;
+    bars.ok().flatten().map_or_else(Vec::new, |bars| bars.bars.iter().take(at_most).cloned().collect())
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::State;
-use crate::supervisor::{Complaint, Verdict};
+use crate::supervisor::{Complaint, Report, State as ActorState, Verdict};
 use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// How things stand, in one word.
@@ -22,6 +22,10 @@ pub(super) enum Status {
     Ok,
     /// It works, and there is an alarm.
     Degraded,
+    /// Not all actors have come up yet, and none has failed.
+    Starting,
+    /// It is being stopped, and works off what it has accepted.
+    Draining,
     /// An actor that should run does not.
     Failing,
 }
@@ -49,11 +53,15 @@ impl Standing {
     }
 }
 
-fn status(ready: &Verdict, live: &Verdict, alarms: usize) -> Status {
-    match (ready.ok && live.ok, alarms) {
-        (false, _) => Status::Failing,
-        (true, 0) => Status::Ok,
-        (true, _) => Status::Degraded,
+fn status(actors: &[Report], ready: &Verdict, live: &Verdict, alarms: usize) -> Status {
+    let states: Vec<ActorState> = actors.iter().map(|actor| actor.state).filter(|state| *state != ActorState::Running).collect();
+    let are_all = |wanted: &[ActorState]| !states.is_empty() && states.iter().all(|state| wanted.contains(state));
+    match (live.ok, ready.ok) {
+        (true, true) if alarms == 0 => Status::Ok,
+        (true, true) => Status::Degraded,
+        (true, false) if are_all(&[ActorState::Starting]) && actors.iter().all(|actor| actor.restarts == 0) => Status::Starting,
+        (true, false) if are_all(&[ActorState::Draining, ActorState::Stopped]) => Status::Draining,
+        _ => Status::Failing,
     }
 }
 
@@ -85,7 +93,8 @@ pub(super) async fn health(state: Data<State>) -> HttpResponse {
     let (ready, live) = (state.actors.ready(), state.actors.live());
     let alarms = state.metrics.alarms().list();
     let (started_ms, now_ms) = (state.metrics.started_ms(), now_ms());
-    let status = status(&ready, &live, alarms.len());
+    let actors = state.actors.snapshot();
+    let status = status(&actors, &ready, &live, alarms.len());
     let since_ms = state.standing.lock().unwrap_or_else(PoisonError::into_inner).note(status, started_ms, now_ms);
     let complaints: Vec<Complaint> = live.complaints.into_iter().chain(ready.complaints).collect();
     HttpResponse::Ok().json(json!({
@@ -97,7 +106,7 @@ pub(super) async fn health(state: Data<State>) -> HttpResponse {
         "uptime_seconds": now_ms.saturating_sub(started_ms) / 1000,
         "complaints": complaints,
         "alarms": alarms,
-        "actors": state.actors.snapshot(),
+        "actors": actors,
     }))
 }
 

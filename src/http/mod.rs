@@ -31,6 +31,7 @@ use crate::telemetry::Metrics;
 use gold::Gold;
 use health::Standing;
 
+pub use gold::{Bar, newest_bars};
 pub use server::{HttpError, Server};
 pub use web::Web;
 

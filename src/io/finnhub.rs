@@ -68,8 +68,8 @@ pub async fn connect(url: &str, key: &Secret, session: SessionId, shard: &str, m
         .max_frame_size(Some(max_frame.saturating_mul(2)));
     match timeout(CONNECT_WITHIN, connect_async_with_config(request, Some(config), true)).await {
         Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error)) => Err(meaning(&error, shard, address)),
-        Err(_) => Err(ConnectError::Passing(format!("no answer within {CONNECT_WITHIN:?}"))),
+        Ok(Err(error)) => Err(meaning(&error, url, shard)),
+        Err(_) => Err(not_reached(url, &format!("no answer within {CONNECT_WITHIN:?}"))),
     }
 }
 
@@ -82,15 +82,19 @@ fn with_token(url: &str, key: &Secret) -> String {
     format!("{base}{slash}?{query}token={}", key.reveal())
 }
 
-fn meaning(error: &tungstenite::Error, shard: &str, address: impl Fn(String) -> ConnectError) -> ConnectError {
+fn meaning(error: &tungstenite::Error, url: &str, shard: &str) -> ConnectError {
     match error {
         tungstenite::Error::Http(response) if response.status() == StatusCode::UNAUTHORIZED => {
             ConnectError::KeyRefused { shard: shard.to_string() }
         }
-        tungstenite::Error::Http(response) => ConnectError::Passing(format!("the server answered {}", response.status())),
-        tungstenite::Error::Url(error) => address(error.to_string()),
-        other => ConnectError::Passing(other.to_string()),
+        tungstenite::Error::Http(response) => not_reached(url, &format!("the server answered {}", response.status())),
+        tungstenite::Error::Url(error) => ConnectError::Address { url: url.to_string(), reason: error.to_string() },
+        other => not_reached(url, &other.to_string()),
     }
+}
+
+fn not_reached(url: &str, reason: &str) -> ConnectError {
+    ConnectError::Passing(format!("`feed.url` is `{url}`, which is not reached ({reason})"))
 }
 
 /// Asks for a symbol's trades. There is no acknowledgement.
@@ -113,16 +117,14 @@ mod tests {
     fn what_the_server_answers_to_the_handshake_has_a_meaning() {
         let http = |status: u16| {
             let response = tungstenite::http::Response::builder().status(status).body(None).unwrap();
-            meaning(&tungstenite::Error::Http(response.into()), "shard-1", |reason| ConnectError::Address {
-                url: String::new(),
-                reason,
-            })
+            meaning(&tungstenite::Error::Http(response.into()), "wss://x", "shard-1")
         };
         assert_eq!(http(401), ConnectError::KeyRefused { shard: "shard-1".into() });
         assert!(!http(401).is_retryable());
         for status in [200, 403, 429, 502, 524] {
             assert!(http(status).is_retryable(), "{status}");
-            assert!(http(status).to_string().contains(&status.to_string()));
+            let text = http(status).to_string();
+            assert!(text.contains("`feed.url` is `wss://x`") && text.contains(&status.to_string()), "{text}");
         }
     }
 

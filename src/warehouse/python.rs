@@ -39,6 +39,19 @@ pub enum PythonError {
         /// The end of what pip said.
         reason: String,
     },
+    /// There is one, and it cannot run dbt.
+    #[error(
+        "`{python}` cannot run dbt ({reason}): install the packages of {requirements} there, \
+         or remove `warehouse.python`, and one that has them is made"
+    )]
+    Unusable {
+        /// Which Python.
+        python: String,
+        /// What it said.
+        reason: String,
+        /// The file of pinned packages.
+        requirements: String,
+    },
     /// A folder or a process.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -78,6 +91,24 @@ pub async fn find_or_make(project_dir: &Path, progress: impl Fn(&str)) -> Result
     }
     let reason = "another installation stands half made there: remove it".to_string();
     Err(PythonError::Install { requirements: requirements.display().to_string(), venv: venv.display().to_string(), reason })
+}
+
+/// The versions of what the refiner needs, as this Python has them.
+pub async fn packages(python: &Path, project_dir: &Path) -> Result<String, PythonError> {
+    let unusable = |reason: String| PythonError::Unusable {
+        python: python.display().to_string(),
+        reason,
+        requirements: project_dir.join("requirements.txt").display().to_string(),
+    };
+    let script = "import duckdb, sys; from importlib.metadata import version; \
+                  print(f'Python {sys.version.split()[0]}, dbt ' + version('dbt-core'), 'and DuckDB', duckdb.__version__)";
+    let mut command = Command::new(python);
+    let output = command.args(["-c", script]).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = output.map_err(|error| unusable(error.to_string()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_string());
+    }
+    Err(unusable(last_line(&output.stderr)))
 }
 
 /// `$XDG_CACHE_HOME/tickmint`, `~/.cache/tickmint`.

@@ -133,7 +133,12 @@ impl Rounds {
 
     async fn start(&mut self, progress: &impl Fn(&str)) -> Result<(), RoundError> {
         let python = match &self.python {
-            Some(python) => python.clone(),
+            // One that was configured and cannot run dbt is an alarm that names it, no process that dies
+            // again and again: that would take the daemon with it, and Bronze needs no Python.
+            Some(python) => {
+                python::packages(python, &self.config.project_dir).await?;
+                python.clone()
+            }
             None => python::find_or_make(&self.config.project_dir, progress).await?,
         };
         self.python = Some(python.clone());
