@@ -20,7 +20,7 @@ use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
-use crate::spool::archived::{Archived, may_go};
+use crate::spool::archived::{Archived, dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
@@ -227,7 +227,7 @@ impl Spool {
         let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if view.closed.iter().all(|segment| may_go(segment, id, &archived)) {
+                if dead_may_go(&view, id, &archived) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }

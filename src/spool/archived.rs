@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::reader::LogView;
 use super::segment::SegmentView;
 use crate::domain::chain::Slot;
 use crate::domain::identity::LogId;
@@ -48,6 +49,13 @@ pub fn may_go(segment: &SegmentView, log: LogId, archived: &PerStream<Archived>)
     is_past && segment.ranges.are_covered(|stream| &archived[stream].seen)
 }
 
+/// Whether a dead log may go: every chain has left it, also one that never held a record. A chain that
+/// stands in a log which is gone does not know which one comes next, and begins with the oldest again.
+pub fn dead_may_go(view: &LogView, log: LogId, archived: &PerStream<Archived>) -> bool {
+    let is_left = archived.iter().all(|archived| archived.log.is_some_and(|at| at > log));
+    (is_left || flawed(Flaw::DeleteByTail)) && view.closed.iter().all(|segment| may_go(segment, log, archived))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +80,15 @@ mod tests {
         assert!(may_go(&segment, log, &at(log, 5)));
         assert!(!may_go(&segment, log, &at(before, 900)), "the tail of another log");
         assert!(may_go(&segment, log, &at(later, 0)));
+    }
+
+    #[test]
+    fn a_dead_log_stays_while_a_chain_stands_in_it_though_it_is_empty() {
+        let (log, later) = (LogId::generate(), LogId::generate());
+        let everywhere = |at: [LogId; 3]| at.map(|at| Archived { log: Some(at), ..Archived::default() });
+        assert!(!dead_may_go(&LogView::default(), log, &PerStream::default()));
+        assert!(!dead_may_go(&LogView::default(), log, &everywhere([later, log, later])));
+        assert!(dead_may_go(&LogView::default(), log, &everywhere([later, later, later])));
     }
 
     #[test]

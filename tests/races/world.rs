@@ -24,7 +24,7 @@ use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, OpenSession, Shard};
-use tickmint::spool::archived::{Archived, may_go};
+use tickmint::spool::archived::{Archived, dead_may_go, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
@@ -157,6 +157,10 @@ impl World {
         self.writers.iter_mut().for_each(|writer| *writer = None);
         self.sweeper = None;
         self.archived = PerStream::default();
+        if self.random.random_bool(0.3) {
+            // A life that died before its log had a header.
+            std::fs::create_dir(self.dir.path().join("spool").join(LogId::generate().to_string())).unwrap();
+        }
         self.life = Life::begin(&self.dir.path().join("spool"), self.hour);
     }
 
@@ -229,7 +233,7 @@ impl World {
     /// As the spool does.
     fn delete_covered(&mut self) {
         for (id, view) in self.life.logs.dead() {
-            if view.closed.iter().all(|segment| may_go(segment, id, &self.archived)) {
+            if dead_may_go(&view, id, &self.archived) {
                 self.life.logs.delete(id).unwrap();
             }
         }
