@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod demo;
 mod desk;
+mod page;
 mod refusals;
 mod signals;
 mod states;
