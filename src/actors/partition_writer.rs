@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
+use crate::bronze::chain::ChainError;
 use crate::domain::chain::Slot;
 use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
@@ -186,9 +187,15 @@ async fn tell(parts: &Parts, slot: &Slot) {
     }
 }
 
+/// A store that says no (credentials that have run out, a policy, a clock) is waited for like one that
+/// says nothing: the spool has room, and the feed must not suffer. A chain that is not as it should be
+/// is another matter.
 fn trouble(error: &ArchiveError) -> Trouble {
     let text = error.to_string();
-    if error.is_retryable() { Trouble::Passing(text) } else { Trouble::Lasting(text) }
+    match error {
+        ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. }) => Trouble::Lasting(text),
+        ArchiveError::Chain(ChainError::Store(_)) | ArchiveError::Log(_) => Trouble::Passing(text),
+    }
 }
 
 fn back_off(attempt: u32) -> Duration {

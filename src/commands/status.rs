@@ -57,7 +57,7 @@ fn table(health: &Value) -> String {
             actor["notes"].as_object().into_iter().flatten().map(|(name, note)| format!("{name}: {}", text(note))).collect();
         let failure = match &actor["last_failure"] {
             Value::Null => String::new(),
-            failure => format!("  last failure: {}", text(failure.get("reason").unwrap_or(failure))),
+            failure => format!("  last failure: {}", text(failure.get("text").unwrap_or(failure))),
         };
         out.push_str(&format!(
             "{:<28} {:<9} {:>8} {:>12}  {}{failure}\n",

@@ -15,8 +15,9 @@ use crate::warehouse::python;
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads files and tables, never the daemon; the daemon may run or be down. Exits with 0 only if
-nothing is lost and nothing doubled.
+Reads files and tables, never the daemon. Stop the daemon first: while it runs, the warehouse's file
+is its own, and records on their way from spool to Bronze may be counted as missing. Exits with 0
+only if nothing is lost and nothing doubled.
 
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
 of ours sent and neither archive nor gap accounts for.

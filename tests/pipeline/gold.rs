@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::python::python;
-use crate::support::servers::{Skip, or_skip};
+use crate::support::servers::{Skip, free_ports, or_skip};
 
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
@@ -21,7 +21,8 @@ fn tape(name: &str) -> Option<PathBuf> {
 
 /// Runs a demo to its end; returns what it printed. It must say that nothing was lost or doubled.
 fn demo(dir: &Path, arguments: &[&str]) -> String {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let [port] = free_ports();
+    let port = port.to_string();
     let mut command = Command::new(TICKMINT);
     command.args(["demo", "--port", &port, "--data-dir"]).arg(dir).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.output().unwrap();

@@ -40,6 +40,13 @@ fn a_failing_store_is_said_waited_for_and_loses_nothing() {
     proxy.clear();
     rig.wait_for_alarms("and is over", |alarms| !alarms.contains("bronze/"));
 
+    // A store that says no is no reason to give up: credentials are renewed, policies mended.
+    proxy.inject(Rule::always(Fault::Refuse(Reply::FORBIDDEN)));
+    rig.wait_for_alarms("the refusal is said", |alarms| alarms.contains("bronze/trades"));
+    pause(Duration::from_secs(3));
+    proxy.clear();
+    rig.wait_for_alarms("and is over", |alarms| !alarms.contains("bronze/"));
+
     // Answers that are lost, late or not what they seem, on slots and on objects.
     let writes = |fault| Rule::times(3, fault).method("PUT");
     for fault in [

@@ -93,7 +93,7 @@ fn outages(lives: u32, flaw: &str) -> (Rig, u64) {
         let point = points[life as usize % points.len()];
         rig.set("TICKMINT_FAULTS", &format!("{point}=abort@{}", random.random_range(5..40)));
         let mut daemon = rig.daemon();
-        daemon.0.wait().unwrap();
+        daemon.wait();
         gone += cut_power(&rig);
     }
     rig.set("TICKMINT_FAULTS", "");

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::servers::free_ports;
+
 /// The program under test.
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
@@ -14,6 +16,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that does not outlive its test.
 pub(super) struct Process(pub(super) Child);
+
+impl Process {
+    /// Waits until it has ended by itself.
+    pub(super) fn wait(&mut self) -> std::process::ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it does not end by itself");
+            pause(Duration::from_millis(10));
+        }
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -44,7 +60,7 @@ impl Rig {
         let mut line = String::new();
         BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("ws://").next().unwrap().to_string();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [port] = free_ports();
         std::fs::write(dir.path().join("key"), "demo").unwrap();
         let config = format!(
             "data_dir = {dir:?}\ndrain_within = \"50s\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n\

@@ -57,6 +57,7 @@ pub struct Reply {
 }
 
 impl Reply {
+    pub const FORBIDDEN: Self = Self { status: 403, code: "AccessDenied" };
     pub const SLOW_DOWN: Self = Self { status: 503, code: "SlowDown" };
     pub const INTERNAL_ERROR: Self = Self { status: 500, code: "InternalError" };
     /// Another conditional request for this name is being carried out: to be sent again.

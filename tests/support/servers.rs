@@ -313,7 +313,7 @@ fn local(port: u16) -> String {
 
 /// Ports that nobody listens on now. Two calls in one process never return the same, and processes begin
 /// at different places.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;
     let first = (std::process::id() % u32::from(count)) as u16; // less than 22,000

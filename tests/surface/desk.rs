@@ -2,7 +2,7 @@
 //! program said. Whatever it says must not hold a secret.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -238,7 +238,8 @@ pub(super) fn wait(what: &str, mut so: impl FnMut() -> bool) {
 
 /// Where nobody listened a moment ago.
 pub(super) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let [port] = crate::support::servers::free_ports();
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// The folder of the dbt project.
