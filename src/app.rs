@@ -167,6 +167,7 @@ fn archiver_of(
 /// died without a word.
 fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::spool::reader::LogView>)> {
     let dir = &config.spool.dir;
+    logs::sweep(dir).with_context(|| format!("the spool in {} cannot be cleaned up", dir.display()))?;
     let found = logs::find(dir).with_context(|| format!("the spool in {} cannot be read", dir.display()))?;
     let id = LogId::after(found.dead.keys().next_back().copied());
     let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)

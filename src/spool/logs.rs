@@ -13,6 +13,9 @@ use super::state::LogState;
 use super::writer::scan_log;
 use crate::domain::identity::LogId;
 
+/// How the folder of a log is named while it is being deleted.
+const GONE: &str = ".gone";
+
 /// All logs in a spool folder. Cheap to clone; all clones see the same.
 #[derive(Clone)]
 pub struct Logs {
@@ -48,6 +51,22 @@ pub fn find(dir: &Path) -> io::Result<Found> {
         found.dead.insert(id, LogView { closed: Arc::new(closed), current: None });
     }
     Ok(found)
+}
+
+/// Removes what a death left of logs that were being deleted.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.to_str().is_some_and(|path| path.ends_with(GONE)) {
+            found(std::fs::remove_dir_all(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not there need not be removed.
+fn found(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 impl Logs {
@@ -94,10 +113,10 @@ impl Logs {
     pub fn delete(&self, id: LogId) -> io::Result<()> {
         self.dead.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
         fail::fail_point!("spool.log-deleted");
-        match std::fs::remove_dir_all(self.dir(id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // In one step for whoever comes after a death: half a log would look like a damaged one.
+        let gone = self.dir.join(format!("{id}{GONE}"));
+        found(std::fs::rename(self.dir(id), &gone))?;
+        found(std::fs::remove_dir_all(gone))
     }
 
     /// Resolves when more of the living log is durable; at once if that has happened since `seen`
@@ -116,6 +135,15 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_death_leaves_of_a_log_that_was_being_deleted_is_no_log_and_goes() {
+        let (temp, id) = (tempfile::tempdir().unwrap(), LogId::generate());
+        std::fs::create_dir(temp.path().join(format!("{id}{GONE}"))).unwrap();
+        assert!(find(temp.path()).unwrap().dead.is_empty());
+        sweep(temp.path()).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn dead_logs_are_drained_in_the_order_of_their_lives_and_then_the_living_one() {
