@@ -112,7 +112,8 @@ fn sigterm_drains_and_audits_and_a_second_one_ends_it_at_once() {
 #[test]
 fn in_a_terminal_a_line_moves_and_ctrl_c_drains() {
     let desk = Desk::new();
-    let line = format!("{} {}", super::desk::TICKMINT, demo(free_address().port(), ""));
+    // `exec`: a shell that stays between would end with 130 for the Ctrl-C that the demo takes.
+    let line = format!("exec {} {}", super::desk::TICKMINT, demo(free_address().port(), ""));
     let mut terminal = std::process::Command::new("script");
     terminal.args(["--quiet", "--flush", "--return", "--command", &line, "typescript"]).current_dir(desk.dir.path());
     let Ok(mut terminal) = terminal.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
