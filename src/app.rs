@@ -36,6 +36,7 @@ use crate::io::measured::Measured;
 use crate::io::probe::{self, ProbeError};
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, Logs};
+use crate::spool::pace::Pace;
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
 use crate::telemetry::{Metrics, Traces};
@@ -250,12 +251,12 @@ fn start_feed(
         })?;
         let (shard, key, feed, spool) = (shard.clone(), key.clone(), config.feed.clone(), spool.clone());
         let (metrics, shard_metrics, traces) = (metrics.clone(), metrics.shard(&shard.name), traces.clone());
-        let pace = config.spool.group;
+        let pace = Pace::new(config.spool.group);
         supervisor.spawn(child("session", DRAIN_WITHIN), &arbiter.handle(), move |_, vitals| {
             feed_session::FeedSession::new(feed_session::Parts {
                 vitals,
                 config: feed,
-                pace,
+                pace: pace.clone(),
                 shard,
                 key,
                 metrics,

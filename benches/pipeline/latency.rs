@@ -1,5 +1,5 @@
 //! From the receipt of a frame until it is durable: the real session, validator and spool in this
-//! process, an exchange of ours behind a socket, and the bare fsync of the same disk in between.
+//! process, an exchange of ours behind a socket, and the bare fsync of the same disk meanwhile.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
@@ -14,6 +14,7 @@ use tickmint::domain::frame::{Rules, Watchlist};
 use tickmint::domain::identity::{LogId, Micros};
 use tickmint::messages::feed::{AppendError, Judge, Shard};
 use tickmint::spool::logs::Logs;
+use tickmint::spool::pace::Pace;
 use tickmint::spool::state::LogState;
 use tickmint::spool::writer::LogWriter;
 use tickmint::supervisor::Vitals;
@@ -27,6 +28,9 @@ const RATES: [&str; 3] = ["167", "2000", "20000"];
 
 /// How long each rate is watched.
 const TIME: Duration = Duration::from_secs(8);
+
+/// How often the bare fsync is timed meanwhile.
+const FSYNC_EVERY: Duration = Duration::from_millis(20);
 
 /// The default of `spool.group`.
 const GROUP: Duration = Duration::from_millis(5);
@@ -60,9 +64,12 @@ pub(crate) fn measure() {
     println!("\nfrom the receipt of a frame until it is durable (group interval {} ms):", GROUP.as_millis());
     for rate in RATES {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut fsyncs = fsyncs(dir.path());
+        let (over, until) = std::sync::mpsc::channel();
+        let file = std::fs::File::create(dir.path().join("fsync")).unwrap();
+        let disk = std::thread::spawn(move || fsyncs(&file, &until));
         let mut waits = System::new().block_on(waits(rate, dir.path()));
-        fsyncs.extend(self::fsyncs(dir.path()));
+        drop(over);
+        let mut fsyncs = disk.join().unwrap();
         fsyncs.sort_unstable();
         waits.sort_unstable();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
@@ -81,16 +88,16 @@ pub(crate) fn measure() {
     }
 }
 
-/// Appends of 4 KiB, each made durable, on the same disk.
-fn fsyncs(dir: &std::path::Path) -> Vec<Duration> {
-    let file = std::fs::File::create(dir.join("fsync")).unwrap();
+/// Appends of 4 KiB, each made durable, on the same disk and meanwhile.
+fn fsyncs(file: &std::fs::File, until: &std::sync::mpsc::Receiver<()>) -> Vec<Duration> {
     let time = |n: u64| {
         let begun = Instant::now();
         file.write_all_at(&[7; 4096], n * 4096).unwrap();
         file.sync_data().unwrap();
         begun.elapsed()
     };
-    (0..400).map(time).collect()
+    let goes_on = |_: &u64| until.recv_timeout(FSYNC_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+    (0..).take_while(goes_on).map(time).collect()
 }
 
 async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
@@ -130,7 +137,7 @@ async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
             stale_after: seconds(60),
             max_frame_bytes: 1 << 20,
         },
-        pace: GROUP,
+        pace: Pace::new(GROUP),
         shard: Shard { name: "shard-1".into(), symbols: symbols.into() },
         key: Secret::new("demo"),
         metrics: metrics.clone(),

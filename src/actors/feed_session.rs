@@ -28,6 +28,7 @@ use crate::domain::verdict::RawFrame;
 use crate::io::finnhub::{self, ConnectError, Socket};
 use crate::messages::feed::{AppendError, EndSession, Judge, OpenSession, Shard};
 use crate::spool::commit::SPOOL_FULL;
+use crate::spool::pace::Pace;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::metrics::ShardMetrics;
 use crate::telemetry::{Metrics, Traces};
@@ -62,10 +63,6 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// How long the server's goodbye is waited for.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Timers go off up to so much late; a batch that is ready a little early does not wait a whole
-/// interval more.
-const TIMER: Duration = Duration::from_millis(1);
-
 /// How often silent symbols and a batch that waits too long are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -86,9 +83,9 @@ pub struct Parts {
     pub vitals: Arc<Vitals>,
     /// Times and limits.
     pub config: FeedConfig,
-    /// The least time between two batches: what the spool lets pass between two fsyncs. What comes
+    /// How often a batch is handed over: as often as the spool makes its log durable. What comes
     /// meanwhile is in the batch of the next fsync, and not in the one after it.
-    pub pace: Duration,
+    pub pace: Pace,
     /// What it serves.
     pub shard: Shard,
     /// The key that it uses.
@@ -338,6 +335,7 @@ struct Reading<'a> {
     batch: Vec<RawFrame>,
     batch_bytes: usize,
     under_way: Option<UnderWay>,
+    pace: Pace,
     /// The batch stays open until then.
     not_before: Instant,
 }
@@ -352,6 +350,7 @@ impl<'a> Reading<'a> {
             batch: Vec::new(),
             batch_bytes: 0,
             under_way: None,
+            pace: parts.pace.clone(),
             not_before: Instant::now(),
         }
     }
@@ -440,7 +439,9 @@ impl<'a> Reading<'a> {
 
     /// Begins to hand the batch over; it is sent until it is durable or cannot be.
     fn hand_over(&mut self) -> UnderWay {
-        self.not_before = Instant::now() + self.parts.pace.saturating_sub(TIMER);
+        let now = Instant::now();
+        self.pace.take(now);
+        self.not_before = now + self.pace.wait(now);
         fail_point!("session.batch");
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();

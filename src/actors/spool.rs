@@ -13,7 +13,7 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::clock::now;
+use crate::clock;
 use crate::config::SpoolConfig;
 use crate::domain::hour::Hour;
 use crate::domain::stream::PerStream;
@@ -23,6 +23,7 @@ use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
 use crate::spool::archived::{Archived, dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
+use crate::spool::pace::Pace;
 use crate::spool::reader::LogView;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
@@ -34,9 +35,6 @@ const TICK_CHECK: Duration = Duration::from_secs(1);
 
 /// A commit that takes this long raises an alarm: the disk hangs. A slow one takes a second.
 const HUNG_AFTER: Duration = Duration::from_secs(10);
-
-/// Timers go off up to so much late: shorter waits are none.
-const TIMER: Duration = Duration::from_millis(1);
 
 /// How long the disk is left alone after it refused.
 const DISK_PAUSE: Duration = Duration::from_millis(500);
@@ -61,7 +59,7 @@ pub struct Spool {
     busy: bool,
     /// Since when a commit has been on the disk.
     writing: Option<Instant>,
-    last_commit: Instant,
+    pace: Pace,
     hour: Hour,
     archived: PerStream<Archived>,
 }
@@ -87,6 +85,7 @@ pub struct SpoolParts {
 impl Spool {
     /// A spool on an open log.
     pub fn new(parts: SpoolParts) -> Spool {
+        let pace = Pace::new(parts.config.group);
         let SpoolParts { config, vitals, logs, log, durable, metrics, traces } = parts;
         Spool {
             config,
@@ -97,10 +96,10 @@ impl Spool {
             metrics,
             traces,
             pending: Vec::new(),
+            pace,
             busy: false,
             writing: None,
-            last_commit: Instant::now(),
-            hour: Hour::of(now()),
+            hour: Hour::of(clock::now()),
             archived: PerStream::default(),
         }
     }
@@ -112,15 +111,14 @@ impl Spool {
         Box::pin(wrap_future(async { answered.await.unwrap_or(Err(AppendError::Down("spool"))) }))
     }
 
-    /// Commits what is pending, unless that is under way; not sooner than one group interval after
-    /// the commit before.
+    /// Commits what is pending, unless that is under way, when the pace allows it.
     fn kick(&mut self, ctx: &mut Context<Self>) {
         if self.busy || self.pending.is_empty() {
             return;
         }
         self.busy = true;
-        let wait = (self.last_commit + self.config.group).saturating_duration_since(Instant::now());
-        if wait <= TIMER {
+        let wait = self.pace.wait(Instant::now());
+        if wait.is_zero() {
             self.commit(ctx);
         } else {
             ctx.run_later(wait, Spool::commit);
@@ -128,8 +126,9 @@ impl Spool {
     }
 
     fn commit(&mut self, ctx: &mut Context<Self>) {
-        self.last_commit = Instant::now();
-        self.writing = Some(self.last_commit);
+        let now = Instant::now();
+        self.pace.take(now);
+        self.writing = Some(now);
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
@@ -146,7 +145,7 @@ impl Spool {
                 Ok(mut log) => {
                     let mut span = traces.span_append(traced(&requests));
                     let (began, before) = (Instant::now(), log.state().next);
-                    let results = commit(&mut log, &requests, room, now());
+                    let results = commit(&mut log, &requests, room, clock::now());
                     let took = began.elapsed();
                     let refused = results.iter().find_map(|result| result.as_ref().err());
                     span.iter_mut().zip(refused).for_each(|(span, refused)| span.fail(refused));
@@ -203,7 +202,7 @@ impl Spool {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.look_at_disk();
-        let hour = Hour::of(now());
+        let hour = Hour::of(clock::now());
         if hour > self.hour {
             self.hour = hour;
             self.pending.push((Request::Tick(hour), oneshot::channel().0));
@@ -331,7 +330,7 @@ fn measure(
     let done = requests.iter().zip(results).filter(|(_, result)| result.is_ok());
     for (request, _) in done {
         if let Request::Append(append) = request {
-            metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), now());
+            metrics.frames_durable(append.frames.iter().map(|judged| judged.frame.received_at), clock::now());
         }
     }
 }

@@ -161,7 +161,7 @@ pub struct SpoolConfig {
     pub reserve_bytes: u64,
     /// A segment is closed at this size.
     pub segment_bytes: u64,
-    /// The least time between the starts of two fsyncs.
+    /// The least mean time between the starts of two fsyncs; see [`crate::spool::pace`].
     pub group: Duration,
 }
 

@@ -7,6 +7,7 @@
 //! * [`archived`]: what of a log may be deleted.
 //! * [`commit`]: requests to the log, staged and made durable together.
 //! * [`logs`]: which logs this machine has.
+//! * [`pace`]: how often it is made durable.
 //! * [`segment`]: the format, and what is valid in a file after a crash.
 //! * [`state`]: what a log says about sessions, shards and offsets; rebuilt by reading it.
 //! * [`writer`]: appends, makes durable, rolls back what the disk refused.
@@ -15,6 +16,7 @@
 pub mod archived;
 pub mod commit;
 pub mod logs;
+pub mod pace;
 pub mod reader;
 pub mod segment;
 pub mod state;

@@ -159,7 +159,7 @@ impl Rig {
             FeedSession::new(Parts {
                 vitals,
                 config,
-                pace: Duration::ZERO,
+                pace: Pace::new(Duration::ZERO),
                 key: Secret::new("s3cret"),
                 shard_metrics: counted.shard(&shard.name),
                 metrics: counted,
