@@ -5,26 +5,21 @@
 //! the back-pressure (the socket is not read when the next batch is full) and the loss detection in
 //! one. After a restart it opens a new session; the spool tells of the end of the old one.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::fut::{LocalBoxActorFuture, wrap_future};
 use actix::prelude::*;
-use bytes::Bytes;
 use fail::fail_point;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::clock;
 use crate::config::{FeedConfig, Secret};
 use crate::domain::frame::Watchlist;
-use crate::domain::identity::{Micros, SessionId};
-use crate::domain::verdict::RawFrame;
+use crate::domain::identity::SessionId;
 use crate::io::finnhub::{self, ConnectError, Socket};
 use crate::messages::feed::{AppendError, EndSession, Judge, OpenSession, Shard};
 use crate::spool::commit::SPOOL_FULL;
@@ -33,14 +28,9 @@ use crate::supervisor::{Child, Vitals};
 use crate::telemetry::metrics::ShardMetrics;
 use crate::telemetry::{Metrics, Traces};
 
-/// A batch holds at most so many frames: at ten trades each, what the spool writes in one go.
-const BATCH_FRAMES: usize = 2048;
+mod reading;
 
-/// And at most so many bytes, or one frame.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// The last number that a frame may have; the end of the session takes the one behind it.
-const LAST_FRAME: u32 = u32::MAX - 1;
+use reading::{Mark, Reading};
 
 /// A refused key or a full spool does not mend in a second.
 const LONG_WAIT: Duration = Duration::from_secs(60);
@@ -62,9 +52,6 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long the server's goodbye is waited for.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How often silent symbols and a batch that waits too long are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct FeedSession {
@@ -307,237 +294,11 @@ async fn close(parts: &Parts, end: EndSession) {
     }
 }
 
-/// How far a session has got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Mark {
-    /// The number of the last frame.
-    frames: u32,
-    /// When it was read.
-    received_at: Option<Micros>,
-}
-
-/// Resolves when a batch is durable, with its last frame, or cannot be made so.
-type Delivery = Pin<Box<dyn Future<Output = Result<Mark, AppendError>>>>;
-
-/// A batch on its way to the disk.
-struct UnderWay {
-    delivery: Delivery,
-    since: Instant,
-}
-
-/// One open connection.
-struct Reading<'a> {
-    parts: &'a Parts,
-    session: SessionId,
-    read: Mark,
-    durable: Mark,
-    /// Read, and not yet under way.
-    batch: Vec<RawFrame>,
-    batch_bytes: usize,
-    under_way: Option<UnderWay>,
-    pace: Pace,
-    /// The batch stays open until then.
-    not_before: Instant,
-}
-
-impl<'a> Reading<'a> {
-    fn new(parts: &'a Parts, session: SessionId) -> Reading<'a> {
-        Reading {
-            parts,
-            session,
-            read: Mark::default(),
-            durable: Mark::default(),
-            batch: Vec::new(),
-            batch_bytes: 0,
-            under_way: None,
-            pace: parts.pace.clone(),
-            not_before: Instant::now(),
-        }
-    }
-
-    /// Reads until the connection or the process ends, then hands over what was read.
-    async fn until_the_end(&mut self, socket: &mut Socket, stop: watch::Receiver<bool>) -> End {
-        self.begin();
-        let end = self.read_on(socket, stop).await;
-        self.parts.vitals.clear_note("backlog");
-        match end {
-            End::SpoolFull | End::NotOpen => end,
-            End::Shutdown | End::Closed(_) | End::Stalled | End::Broken(_) | End::NumbersUsedUp => {
-                self.finish().await.err().unwrap_or(end)
-            }
-        }
-    }
-
-    fn begin(&self) {
-        fail_point!("session.opened");
-        let Parts { vitals, metrics, shard_metrics, shard, .. } = self.parts;
-        vitals.clear_note("feed");
-        vitals.note("connection", format!("session {}", self.session));
-        metrics.connected(shard_metrics);
-        tracing::info!(shard = shard.name, session = %self.session, symbols = shard.symbols.len(), "connected");
-    }
-
-    async fn read_on(&mut self, socket: &mut Socket, mut stop: watch::Receiver<bool>) -> End {
-        let patience = self.parts.config.watchdog;
-        let mut watchdog = Instant::now() + patience;
-        let mut look = Instant::now() + LOOK_EVERY;
-        loop {
-            let room = self.batch.len() < BATCH_FRAMES && self.batch_bytes < BATCH_BYTES;
-            let waits = self.under_way.is_none() && !self.batch.is_empty();
-            if waits && (!room || Instant::now() >= self.not_before) {
-                self.under_way = Some(self.hand_over());
-                continue;
-            }
-            if self.read.frames == LAST_FRAME {
-                return End::NumbersUsedUp;
-            }
-            tokio::select! {
-                biased;
-                () = stopped(&mut stop) => return End::Shutdown,
-                done = arrival(&mut self.under_way) => {
-                    if let Err(end) = self.arrived(done) {
-                        return end;
-                    }
-                    if !room {
-                        // Nobody listened, so the silence was ours.
-                        watchdog = Instant::now() + patience;
-                    }
-                }
-                message = socket.next(), if room => {
-                    watchdog = Instant::now() + patience;
-                    match message {
-                        // Not every server hangs up after its goodbye.
-                        Some(Ok(Message::Close(close))) => return End::Closed(goodbye(close)),
-                        Some(Ok(message)) => self.read(message),
-                        Some(Err(error)) => return End::Broken(error.to_string()),
-                        None => return End::Closed(goodbye(None)),
-                    }
-                }
-                () = sleep_until(self.not_before), if waits => {}
-                () = sleep_until(watchdog), if room => return End::Stalled,
-                () = sleep_until(look) => {
-                    look = Instant::now() + LOOK_EVERY;
-                    self.note_stale();
-                    self.note_backlog();
-                }
-            }
-        }
-    }
-
-    fn read(&mut self, message: Message) {
-        let (payload, binary) = match message {
-            Message::Text(text) => (Bytes::from(text), false),
-            Message::Binary(bytes) => (bytes, true),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
-        };
-        let received_at = clock::now();
-        self.read = Mark { frames: self.read.frames + 1, received_at: Some(received_at) };
-        self.batch_bytes += payload.len();
-        self.parts.shard_metrics.received(1, payload.len() as u64, received_at);
-        self.batch.push(RawFrame { number: self.read.frames, received_at, payload, binary });
-    }
-
-    /// Begins to hand the batch over; it is sent until it is durable or cannot be.
-    fn hand_over(&mut self) -> UnderWay {
-        let now = Instant::now();
-        self.pace.take(now);
-        self.not_before = now + self.pace.wait(now);
-        fail_point!("session.batch");
-        self.batch_bytes = 0;
-        let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();
-        let mut spans = self.parts.traces.span_frames(&self.parts.shard.name, self.session, &frames);
-        let traced = spans.iter().map(|(number, span)| (*number, span.traceparent().into())).collect();
-        let batch = Judge { session: self.session, frames, traced };
-        let (validator, vitals, count, mark) =
-            (self.parts.validator.clone(), self.parts.vitals.clone(), batch.frames.len(), self.read);
-        let delivery = Box::pin(async move {
-            loop {
-                match validator.send(batch.clone()).await.unwrap_or(Err(AppendError::Down("validator"))) {
-                    Ok(()) => {
-                        drop(spans); // durable: that is where they end
-                        vitals.advance(count as u64);
-                        return Ok(mark);
-                    }
-                    Err(error @ (AppendError::Full { .. } | AppendError::NotOpen(_))) => {
-                        spans.iter_mut().for_each(|(_, span)| span.fail(&error));
-                        return Err(error);
-                    }
-                    Err(error @ (AppendError::Down(_) | AppendError::Disk(_))) => {
-                        tracing::debug!(%error, "a batch is sent again");
-                        sleep(RESEND_AFTER).await;
-                    }
-                }
-            }
-        });
-        UnderWay { delivery, since: Instant::now() }
-    }
-
-    /// The batch under way has arrived, or will not.
-    fn arrived(&mut self, answer: Result<Mark, AppendError>) -> Result<(), End> {
-        self.under_way = None;
-        match answer {
-            Ok(mark) => {
-                fail_point!("session.acknowledged");
-                #[cfg(feature = "faults")]
-                crate::faults::witness(format_args!("acknowledged {} {}", self.session, mark.frames));
-                self.durable = mark;
-                Ok(())
-            }
-            Err(AppendError::Full { .. }) => Err(End::SpoolFull),
-            Err(AppendError::NotOpen(_) | AppendError::Down(_) | AppendError::Disk(_)) => Err(End::NotOpen),
-        }
-    }
-
-    /// Hands over the batch under way and the one behind it.
-    async fn finish(&mut self) -> Result<(), End> {
-        loop {
-            if self.under_way.is_none() {
-                if self.batch.is_empty() {
-                    return Ok(());
-                }
-                self.under_way = Some(self.hand_over());
-            }
-            let answer = arrival(&mut self.under_way).await;
-            self.arrived(answer)?;
-        }
-    }
-
-    fn note_stale(&self) {
-        let then = clock::now() - self.parts.config.stale_after.as_micros() as Micros;
-        let silent = self.parts.watch.silent_since(then);
-        self.parts.shard_metrics.stale(silent.len());
-        match silent.len() {
-            0 => self.parts.vitals.clear_note("silent_symbols"),
-            _ => self.parts.vitals.note("silent_symbols", silent.join(" ")),
-        }
-    }
-
-    fn note_backlog(&self) {
-        match &self.under_way {
-            Some(batch) if batch.since.elapsed() >= LOOK_EVERY => {
-                let seconds = batch.since.elapsed().as_secs();
-                let text =
-                    format!("a batch has been waiting for the disk for {seconds} s, {} frames behind it", self.batch.len());
-                self.parts.vitals.note("backlog", text);
-            }
-            Some(_) | None => self.parts.vitals.clear_note("backlog"),
-        }
-    }
-}
-
 /// What the server said when it closed.
 fn goodbye(close: Option<CloseFrame>) -> String {
     match close {
         Some(close) => format!("the server closed the connection: {} {}", close.code, close.reason),
         None => "the server closed the connection".to_string(),
-    }
-}
-
-/// Resolves when the batch under way has arrived, or will not; never where there is none.
-async fn arrival(under_way: &mut Option<UnderWay>) -> Result<Mark, AppendError> {
-    match under_way {
-        Some(batch) => batch.delivery.as_mut().await,
-        None => std::future::pending().await,
     }
 }
 

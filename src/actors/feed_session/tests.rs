@@ -3,13 +3,17 @@
 
 use std::collections::VecDeque;
 
+use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
+use super::reading::BATCH_FRAMES;
 use super::*;
+use crate::domain::verdict::RawFrame;
 use crate::supervisor::{ChildSpec, Policy, Report, Root, State};
 
 /// Nothing takes that long; a test that waits longer has failed.
