@@ -22,7 +22,7 @@ pub enum Request {
     Open(OpenSession),
     /// A connection has ended.
     End(EndSession),
-    /// The hour has turned.
+    /// The hour has turned, perhaps while nobody was there.
     Tick(Hour),
 }
 
@@ -71,7 +71,10 @@ fn stage(log: &mut LogWriter, request: &Request, room: Room, now: Micros) -> Res
             Ok(())
         }
         Request::Tick(hour) => {
-            log.stage(&Entry::Tick { hour: *hour });
+            // Asked again: the answer was lost.
+            if log.state().hour < Some(*hour) {
+                log.stage(&Entry::Tick { hour: *hour });
+            }
             Ok(())
         }
     }
@@ -184,6 +187,19 @@ mod tests {
         assert_eq!(log.view().end(Stream::Trades), 4);
         assert_eq!(commit(&mut log, &[append(session, 1..=4)], ROOM, 0), [Ok(())]);
         assert_eq!(log.view().end(Stream::Trades), 4);
+    }
+
+    #[test]
+    fn an_hours_turn_stands_once_over_all_lives() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut first = log(temp.path());
+        commit(&mut first, &[Request::Tick(Hour(7)), Request::Tick(Hour(7)), Request::Tick(Hour(6))], ROOM, 0);
+        assert_eq!(first.view().end(Stream::Quarantine), 1, "asked again, or the clock was set back");
+        let mut second = LogWriter::create(temp.path(), LogId::generate(), first.state().inherit(), 1 << 20).unwrap();
+        commit(&mut second, &[Request::Tick(Hour(7))], ROOM, 0);
+        assert_eq!(second.view().end(Stream::Quarantine), 0);
+        commit(&mut second, &[Request::Tick(Hour(9))], ROOM, 0);
+        assert_eq!(second.view().end(Stream::Quarantine), 1);
     }
 
     #[test]

@@ -291,6 +291,7 @@ impl Life {
         let logs = Logs::new(spool.to_path_buf(), found.dead, id, view);
         let mut life = Life { log, durable, logs, session, frames: 0 };
         let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+        life.commit(Request::Tick(Hour(hour)));
         life.commit(Request::Open(OpenSession { session, shard }));
         life
     }
