@@ -33,11 +33,13 @@ pub enum Flaw {
     HourNotHandedOn,
     /// Trades of equal value are one trade.
     DedupByValue,
+    /// What was read of a log is forgotten when its generation is closed, though a copy of it may come.
+    ForgetEarly,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 10] = [
+    pub const ALL: [Flaw; 11] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -48,6 +50,7 @@ impl Flaw {
         Flaw::SweepApart,
         Flaw::HourNotHandedOn,
         Flaw::DedupByValue,
+        Flaw::ForgetEarly,
     ];
 }
 

@@ -15,12 +15,13 @@ use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::config::SpoolConfig;
+use crate::domain::chain::Archived;
 use crate::domain::hour::Hour;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
-use crate::spool::archived::{Archived, dead_may_go, may_go};
+use crate::spool::archived::{dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
@@ -380,7 +381,7 @@ mod tests {
     /// A spool in `dir` that is not started yet, what it makes durable, and what it counts and shows.
     fn spool(dir: &std::path::Path) -> (Spool, watch::Receiver<LogView>, Arc<Metrics>, Arc<Vitals>) {
         let id = LogId::generate();
-        let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).unwrap();
+        let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).expect("a test's folder can be written");
         let (durable, view) = watch::channel(log.view());
         let logs = Logs::new(dir.to_path_buf(), std::collections::BTreeMap::new(), id, view.clone());
         let config = SpoolConfig {

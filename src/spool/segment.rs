@@ -1,11 +1,10 @@
 //! A segment file: a header with all that a reader must know, then entries.
 //!
-//! `TICKLOG1 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
+//! `TICKLOG2 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
 //! each entry, little-endian. A segment appears with its whole header, under another name before. After
 //! a crash it may end in the middle of an entry, or hold anything behind the last fsync: reading stops
 //! at the first entry that is not whole.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::state::LogState;
 use crate::domain::entry::{Entry, PRELUDE};
-use crate::domain::identity::{LogId, SessionId};
-use crate::domain::intervals::Seen;
+use crate::domain::identity::LogId;
 use crate::domain::stream::PerStream;
 
-const MAGIC: &[u8; 8] = b"TICKLOG1";
+const MAGIC: &[u8; 8] = b"TICKLOG2";
 
 /// Bytes before an entry: its length and its checksum.
 pub const ENTRY_HEADER: usize = 8;
@@ -103,50 +101,6 @@ pub fn next_frame(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((crc, body))
 }
 
-/// The sequence numbers that a segment holds, by session and stream: from, and up to (not included).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(BTreeMap<SessionId, PerStream<(u64, u64)>>);
-
-impl Ranges {
-    /// Notes the records of an entry.
-    pub fn note(&mut self, entry: &Entry) {
-        let (session, first) = match entry {
-            Entry::Frame { session, seq, .. } => (*session, *seq),
-            Entry::Control { delivery, seq, .. } => (delivery.session, [0, *seq, 0]),
-            Entry::Opened(_) | Entry::Tick { .. } => return,
-        };
-        let mut one = PerStream::default();
-        for ((range, first), count) in one.iter_mut().zip(first).zip(entry.counts()) {
-            *range = (first, first + u64::from(count));
-        }
-        self.add(session, one);
-    }
-
-    /// Adds what comes later in the log.
-    pub fn extend(&mut self, later: Ranges) {
-        for (session, ranges) in later.0 {
-            self.add(session, ranges);
-        }
-    }
-
-    pub(super) fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
-        let ranges = self.0.entry(session).or_default();
-        for (range, (from, to)) in ranges.iter_mut().zip(later) {
-            if from < to {
-                *range = (if range.0 == range.1 { from } else { range.0 }, to);
-            }
-        }
-    }
-
-    /// Whether all of it is in what the stream of that number has archived.
-    pub fn are_covered<'a>(&self, seen: impl Fn(usize) -> &'a Seen) -> bool {
-        self.0.iter().all(|(session, ranges)| {
-            let mut ranges = ranges.iter().enumerate();
-            ranges.all(|(stream, &(from, to))| from == to || seen(stream).covers(*session, from, to - 1))
-        })
-    }
-}
-
 /// What a segment holds that can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentView {
@@ -160,8 +114,6 @@ pub struct SegmentView {
     pub body_at: u64,
     /// Up to where it is valid and durable.
     pub len: u64,
-    /// What must be in Bronze before it may be deleted.
-    pub ranges: Ranges,
 }
 
 /// What stands in a segment's file.
@@ -205,7 +157,7 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
         None if is_unmade(&bytes) => return Ok(Scanned::Unmade),
         Some(_) | None => return Ok(Scanned::Damaged),
     };
-    let (mut state, mut ranges) = (header.state.clone(), Ranges::default());
+    let mut state = header.state.clone();
     let rest = bytes.slice(body_at..);
     let mut at = 0;
     while let Some((crc, body)) = next_frame(&rest[at..]) {
@@ -215,10 +167,9 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
         let length = body.len();
         let Ok(entry) = Entry::decode(rest.slice(at + ENTRY_HEADER..at + ENTRY_HEADER + length)) else { break };
         state.apply(&entry);
-        ranges.note(&entry);
         at += ENTRY_HEADER + length;
     }
     let (body_at, len) = (body_at as u64, (body_at + at) as u64);
-    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len, ranges };
+    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len };
     Ok(Scanned::Valid(view, state))
 }

@@ -184,6 +184,6 @@ mod tests {
         state.apply(&gap);
         assert_eq!(state.gap_before(second, 10), None);
         assert_eq!(state.living(), [second]);
-        assert_eq!(state.next, [0, 2, 0]);
+        assert_eq!(state.next, [1, 3, 1], "an end, which stands in all, an opening and a gap");
     }
 }

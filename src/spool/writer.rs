@@ -14,7 +14,7 @@ use std::sync::Arc;
 use fail::fail_point;
 
 use super::reader::LogView;
-use super::segment::{self, DrainedBy, Header, Ranges, Scanned, SegmentView, frame_entry};
+use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry};
 use super::state::LogState;
 use crate::domain::entry::{Control, Entry};
 use crate::domain::identity::LogId;
@@ -33,8 +33,6 @@ pub struct LogWriter {
     state: LogState,
     /// Without it.
     durable: LogState,
-    /// Of what is staged.
-    ranges: Ranges,
     staged: Vec<u8>,
     /// Reasons of outages that are over, as their gaps say; asked for after each sync.
     gaps: Vec<String>,
@@ -75,7 +73,6 @@ impl LogWriter {
             current,
             state: inherited,
             durable,
-            ranges: Ranges::default(),
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
@@ -101,7 +98,6 @@ impl LogWriter {
             current,
             state,
             durable,
-            ranges: Ranges::default(),
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
@@ -133,7 +129,6 @@ impl LogWriter {
     pub fn stage(&mut self, entry: &Entry) {
         frame_entry(entry, &mut self.staged);
         self.state.apply(entry);
-        self.ranges.note(entry);
         if let Entry::Control { control: Control::Gap(gap), .. } = entry
             && gap.first_received_at.is_some()
         {
@@ -159,7 +154,6 @@ impl LogWriter {
             self.staged.clear();
             self.gaps.clear();
             self.state = self.durable.clone();
-            self.ranges = Ranges::default();
             self.dirty = self.cut().is_err();
         }
         done
@@ -188,7 +182,6 @@ impl LogWriter {
         #[cfg(feature = "faults")]
         crate::faults::witness(format_args!("synced {}/{} {}", self.id, self.current.number, self.current.len));
         self.current.end = self.state.next;
-        self.current.ranges.extend(std::mem::take(&mut self.ranges));
         self.durable.clone_from(&self.state);
         self.staged.clear();
         Ok(())
@@ -247,7 +240,7 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
     let body_at = header.len() as u64;
     #[cfg(feature = "faults")]
     crate::faults::witness(format_args!("synced {log}/{number} {body_at}"));
-    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at, ranges: Ranges::default() }))
+    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at }))
 }
 
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
@@ -323,7 +316,7 @@ mod tests {
                 Chunk::Records { records, next } => {
                     all.extend(records.into_iter().map(|record| match record.content {
                         Content::Data { seq, .. } => (record.offset, seq),
-                        Content::Tick(_) => (record.offset, u64::MAX),
+                        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => (record.offset, u64::MAX),
                     }));
                     assert!(next > from);
                     from = next;
@@ -350,7 +343,7 @@ mod tests {
         trades.push((150, u64::MAX));
         assert_eq!(read_all(&dir, &log.view(), Stream::Trades), trades);
         assert_eq!(read_all(&dir, &log.view(), Stream::Quarantine).len(), 11);
-        assert_eq!(read_all(&dir, &log.view(), Stream::Gaps), [(0, u64::MAX)]);
+        assert_eq!(read_all(&dir, &log.view(), Stream::Gaps), [(0, u64::MAX), (1, u64::MAX)], "the opening and the turn");
     }
 
     #[test]
