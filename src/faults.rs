@@ -33,11 +33,13 @@ pub enum Flaw {
     HourNotHandedOn,
     /// Trades of equal value are one trade.
     DedupByValue,
+    /// What was read of a log is forgotten when its generation is closed, though a copy of it may come.
+    ForgetEarly,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 10] = [
+    pub const ALL: [Flaw; 11] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -48,6 +50,7 @@ impl Flaw {
         Flaw::SweepApart,
         Flaw::HourNotHandedOn,
         Flaw::DedupByValue,
+        Flaw::ForgetEarly,
     ];
 }
 
@@ -58,8 +61,15 @@ pub fn flawed(_: Flaw) -> bool {
     false
 }
 
+/// Whether the disk takes what the spool is about to do to it, on this thread of a test.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn may_write(_: &'static str) -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(feature = "faults")]
-pub use injected::{flawed, hurried, hurry, poison, start, with_flaw, witness};
+pub use injected::{flawed, hurried, hurry, may_write, poison, start, with_disk, with_flaw, witness};
 
 /// Every point at which the fault campaign kills the daemon, in the order of the pipeline.
 pub const POINTS: [&str; 30] = [
@@ -97,7 +107,7 @@ pub const POINTS: [&str; 30] = [
 
 #[cfg(feature = "faults")]
 mod injected {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io::Write;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -105,8 +115,12 @@ mod injected {
     use super::Flaw;
     use crate::domain::identity::Micros;
 
+    /// Is asked before each thing that is done to a disk whether that is refused.
+    type Disk = Box<dyn FnMut(&'static str) -> bool>;
+
     thread_local! {
         static FLAW: Cell<Option<Flaw>> = const { Cell::new(None) };
+        static DISK: RefCell<Option<Disk>> = const { RefCell::new(None) };
     }
 
     /// Reads the variables. Call it once, before any actor runs.
@@ -149,6 +163,20 @@ mod injected {
         FLAW.set(flaw);
         let done = work();
         FLAW.set(None);
+        done
+    }
+
+    /// See [`super::may_write`].
+    pub fn may_write(what: &'static str) -> std::io::Result<()> {
+        let is_refused = DISK.with_borrow_mut(|disk| disk.as_mut().is_some_and(|is_refused| is_refused(what)));
+        if is_refused { Err(std::io::Error::other(format!("{what}: refused, as a test asked"))) } else { Ok(()) }
+    }
+
+    /// Gives this thread a disk that refuses what `is_refused` says, while `work` runs.
+    pub fn with_disk<T>(is_refused: impl FnMut(&'static str) -> bool + 'static, work: impl FnOnce() -> T) -> T {
+        DISK.set(Some(Box::new(is_refused)));
+        let done = work();
+        DISK.set(None);
         done
     }
 

@@ -15,10 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::bronze::chain::ChainError;
-use crate::domain::chain::Slot;
+use crate::domain::chain::{Archived, Slot};
 use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
-use crate::spool::archived::Archived;
 use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;

@@ -15,12 +15,13 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::SpoolConfig;
+use crate::domain::chain::Archived;
 use crate::domain::hour::Hour;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
-use crate::spool::archived::{Archived, dead_may_go, may_go};
+use crate::spool::archived::{dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::pace::Pace;
@@ -60,7 +61,10 @@ pub struct Spool {
     /// Since when a commit has been on the disk.
     writing: Option<Instant>,
     pace: Pace,
-    hour: Hour,
+    /// The last hour of whose turn the log tells.
+    hour: Option<Hour>,
+    /// A turn is on its way into the log.
+    turning: bool,
     archived: PerStream<Archived>,
 }
 
@@ -91,6 +95,8 @@ impl Spool {
             config,
             vitals,
             logs,
+            hour: log.state().hour,
+            turning: false,
             log: Arc::new(Mutex::new(Some(log))),
             durable: Arc::new(durable),
             metrics,
@@ -99,7 +105,6 @@ impl Spool {
             pace,
             busy: false,
             writing: None,
-            hour: Hour::of(clock::now()),
             archived: PerStream::default(),
         }
     }
@@ -202,12 +207,23 @@ impl Spool {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.look_at_disk();
-        let hour = Hour::of(clock::now());
-        if hour > self.hour {
-            self.hour = hour;
-            self.pending.push((Request::Tick(hour), oneshot::channel().0));
-            self.kick(ctx);
-        }
+        self.turn_the_hour(ctx);
+    }
+
+    /// Tells the log of an hour that has turned since it was last told: also of one that turned while no
+    /// process was there, else all chains would stay in the hour of the last one for up to an hour. Tried
+    /// again until it stands.
+    fn turn_the_hour(&mut self, ctx: &mut Context<Self>) {
+        let hour = Some(Hour::of(clock::now())).filter(|hour| Some(*hour) > self.hour && !self.turning);
+        let Some(hour) = hour else { return };
+        self.turning = true;
+        let turned = self.request(Request::Tick(hour), ctx).map(move |done, spool, _| {
+            spool.turning = false;
+            if done.is_ok() {
+                spool.hour = Some(hour);
+            }
+        });
+        ctx.spawn(turned);
     }
 
     /// Tells of a disk that does not answer. The end of the commit takes it back.
@@ -253,6 +269,7 @@ impl Actor for Spool {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.turn_the_hour(ctx);
         ctx.run_interval(TICK_CHECK, Spool::tick);
     }
 }
@@ -262,6 +279,7 @@ impl Supervised for Spool {
         self.pending.clear();
         self.busy = false;
         self.writing = None;
+        self.turning = false;
     }
 }
 
@@ -339,6 +357,7 @@ fn measure(
 mod tests {
     use super::*;
     use crate::domain::identity::{LogId, SessionId};
+    use crate::domain::stream::Stream;
     use crate::messages::feed::Shard;
     use crate::spool::state::LogState;
 
@@ -358,15 +377,14 @@ mod tests {
         }
     }
 
-    #[actix::test]
-    async fn a_disk_that_hangs_is_an_alarm_until_it_answers() {
-        let temp = tempfile::tempdir().unwrap();
+    /// A spool in `dir` that is not started yet, what it makes durable, and what it counts and shows.
+    fn spool(dir: &std::path::Path) -> (Spool, watch::Receiver<LogView>, Arc<Metrics>, Arc<Vitals>) {
         let id = LogId::generate();
-        let log = LogWriter::create(temp.path(), id, LogState::default(), 1 << 20).unwrap();
+        let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).expect("a test's folder can be written");
         let (durable, view) = watch::channel(log.view());
-        let logs = Logs::new(temp.path().to_path_buf(), std::collections::BTreeMap::new(), id, view);
+        let logs = Logs::new(dir.to_path_buf(), std::collections::BTreeMap::new(), id, view.clone());
         let config = SpoolConfig {
-            dir: temp.path().to_path_buf(),
+            dir: dir.to_path_buf(),
             max_bytes: 1 << 30,
             reserve_bytes: 0,
             segment_bytes: 1 << 20,
@@ -375,7 +393,34 @@ mod tests {
         let (metrics, vitals) = (Arc::new(Metrics::new()), Vitals::unsupervised("spool"));
         let (counted, shown) = (metrics.clone(), vitals.clone());
         let parts = SpoolParts { config, vitals, logs, log, durable, metrics, traces: Traces::default() };
-        let spool = Spool::new(parts).start();
+        (Spool::new(parts), view, counted, shown)
+    }
+
+    #[actix::test]
+    async fn the_hours_turn_is_told_at_a_start_and_again_until_the_disk_takes_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut spool, view, metrics, _) = spool(temp.path());
+        let (there, away) = (spool.logs.dir(spool.logs.live()), temp.path().join("away"));
+        spool.log = SharedLog::default(); // reads the log again, and does not find it
+        std::fs::rename(&there, &away).unwrap();
+        tokio::time::pause();
+        let spool = spool.start();
+        while metrics.alarms().list().is_empty() {
+            tokio::time::sleep(DISK_PAUSE).await;
+        }
+        std::fs::rename(&away, &there).unwrap();
+        for _ in 0..20 {
+            tokio::time::sleep(TICK_CHECK).await;
+        }
+        assert_eq!(view.borrow().end(Stream::Quarantine), 1, "once");
+        drop(spool);
+    }
+
+    #[actix::test]
+    async fn a_disk_that_hangs_is_an_alarm_until_it_answers() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, _view, counted, shown) = spool(temp.path());
+        let spool = spool.start();
         let shard = Shard { name: "shard-1".into(), symbols: Arc::new(["A".to_string()]) };
         let open = || OpenSession { session: SessionId::generate(), shard: shard.clone() };
 

@@ -22,6 +22,7 @@ use crate::domain::chain::{Body, Carry, DataRange, Position, SLOT_VERSION, Slot,
 use crate::domain::entry::{Content, Record};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{LogId, Micros};
+use crate::domain::intervals::Read;
 use crate::domain::object::{self, Form};
 use crate::domain::stream::STREAMS;
 use crate::faults::{Flaw, flawed};
@@ -229,7 +230,7 @@ impl Archiver {
             at: tail.next,
             log,
             reader: Some(LogReader::new(&self.logs.dir(log), stream)),
-            carry: if flawed(Flaw::HourNotHandedOn) { Carry { archive_hour: None, ..tail.carry } } else { tail.carry },
+            carry: handed_on(&tail),
             absorbed: tail.next.start,
             pending: VecDeque::new(),
             read: tail.next.start,
@@ -263,7 +264,11 @@ impl Archiver {
                 if open.absorbed > open.at.start {
                     self.prepare_data().await?;
                 } else {
-                    let body = Body::Gap { end: to - 1, reason: "the spool does not hold these records any more".to_string() };
+                    // A log that is read again after another one may begin behind what was read before.
+                    let (was_read, last) = open.carry.read.run(open.log, open.at.start);
+                    let end = last.min(to - 1);
+                    let reason = || "the spool does not hold these records any more".to_string();
+                    let body = if was_read { Body::Data { end, data: None } } else { Body::Gap { end, reason: reason() } };
                     self.prepare(body, Vec::new());
                 }
                 self.commit().await
@@ -291,11 +296,9 @@ impl Archiver {
                 break;
             }
             let Some(record) = open.pending.pop_front() else { break };
-            open.carry.archive_hour = open.carry.archive_hour.max(Some(hour));
             open.absorbed = record.offset + 1;
             open.since.get_or_insert_with(Instant::now);
-            if let Content::Data { delivery, seq, .. } = &record.content
-                && open.carry.seen.insert(delivery.session, *seq)
+            if open.carry.take(self.chain.id.stream, open.log, &record)
                 && !(flawed(Flaw::DedupByValue) && open.buffer.last().is_some_and(|last| equals(last, &record)))
             {
                 open.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
@@ -423,6 +426,18 @@ impl Archiver {
     }
 }
 
+/// What the writer goes on with.
+fn handed_on(tail: &Tail) -> Carry {
+    let mut carry = tail.carry.clone();
+    if flawed(Flaw::HourNotHandedOn) {
+        carry.archive_hour = None;
+    }
+    if flawed(Flaw::ForgetEarly) && tail.next.start == 0 {
+        carry.read = Read::default();
+    }
+    carry
+}
+
 /// The trace contexts of the frames that are sampled: one a frame.
 fn traced(records: &[Record]) -> impl Iterator<Item = &str> {
     let mut last = None;
@@ -435,7 +450,7 @@ fn equals(one: &Record, other: &Record) -> bool {
     use crate::domain::entry::Payload;
     let text = |record: &Record| match &record.content {
         Content::Data { payload: Payload::Trade { raw, .. }, .. } => Some(raw.clone()),
-        Content::Data { .. } | Content::Tick(_) => None,
+        Content::Data { .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => None,
     };
     text(one).is_some_and(|text_of_one| Some(text_of_one) == text(other))
 }
@@ -443,7 +458,7 @@ fn equals(one: &Record, other: &Record) -> bool {
 fn record_bytes(record: &Record) -> usize {
     use crate::domain::entry::Payload;
     match &record.content {
-        Content::Tick(_) => 0,
+        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => 0,
         Content::Data { payload: Payload::Trade { raw, .. }, .. } => raw.len(),
         Content::Data { payload: Payload::Quarantined { raw, detail, .. }, .. } => raw.len() + detail.len(),
         Content::Data { payload: Payload::Control(_), .. } => 256,
@@ -458,12 +473,13 @@ mod tests {
 
     use super::*;
     use crate::audit;
-    use crate::domain::chain::ChainId;
+    use crate::domain::chain::{Archived, ChainId};
     use crate::domain::identity::SessionId;
-    use crate::domain::stream::Stream;
+    use crate::domain::stream::{PerStream, Stream};
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
-    use crate::messages::feed::{Append, OpenSession, Shard};
+    use crate::messages::feed::{Append, EndSession, OpenSession, Shard};
+    use crate::spool::archived::may_go;
     use crate::spool::commit::{Request, Room, commit};
     use crate::spool::logs;
     use crate::spool::reader::LogView;
@@ -513,7 +529,11 @@ mod tests {
         }
 
         fn archiver(&self, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
-            let id = ChainId { stream: Stream::Trades, partition: 0 };
+            self.archiver_of(Stream::Trades, store, spool)
+        }
+
+        fn archiver_of(&self, stream: Stream, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
+            let id = ChainId { stream, partition: 0 };
             Archiver::new(Parts {
                 chain: Chain::new(id, store.clone()),
                 store: store.clone(),
@@ -593,6 +613,69 @@ mod tests {
         }
         let found = audit::bronze::read(&store, None).await.unwrap();
         assert_eq!((found.archived[0], found.duplicated), (120, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_slots_hand_on_stays_small_however_many_sessions_there_were() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        for _ in 0..10 {
+            for _ in 0..100 {
+                let session = life.open();
+                life.append(session, 1..=1, 10);
+                let end = EndSession { session, frames: 1, last_received_at: None, reason: "disconnected".into() };
+                life.commit(Request::End(end));
+            }
+            for stream in Stream::ALL {
+                let slots = drain(&mut life.archiver_of(stream, &store, &spool)).await;
+                let largest = slots.iter().map(|slot| serde_json::to_vec(&slot.carry).unwrap().len()).max();
+                assert!(largest.is_some_and(|largest| largest < 400), "{stream}: {largest:?}");
+            }
+        }
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived, found.duplicated), ([2000, 1999, 0], 0), "999 gaps and 1,000 ends");
+        assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    /// A copy of the spool is started while the daemon that it was copied from goes on: both tell of the
+    /// end of the same session, and each finds the chain in a log that it does not have.
+    #[tokio::test]
+    async fn a_copy_of_the_spool_archives_what_is_new_in_it_and_nothing_twice() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store, copied) = (temp.path().join("spool"), store(temp.path()), temp.path().join("copy"));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        life.append(session, 1..=40, 10);
+        std::fs::create_dir_all(copied.join(life.log.id().to_string())).unwrap();
+        for segment in std::fs::read_dir(life.logs.dir(life.log.id())).unwrap() {
+            let there = copied.join(life.log.id().to_string()).join(segment.as_ref().unwrap().file_name());
+            std::fs::copy(segment.unwrap().path(), there).unwrap();
+        }
+        let end =
+            |frames, reason: &str| Request::End(EndSession { session, frames, last_received_at: None, reason: reason.into() });
+        life.append(session, 41..=60, 10);
+        life.commit(end(60, "disconnected"));
+        let mut copy = Life::begin(&copied);
+        copy.commit(end(40, "process_died"));
+        let new = copy.open();
+        copy.append(new, 1..=10, 10);
+        let mut archived = PerStream::<Archived>::default();
+        for _ in 0..3 {
+            for stream in Stream::ALL {
+                let slots = drain(&mut life.archiver_of(stream, &store, &spool)).await;
+                archived[stream.index()] = Archived::behind(slots.last().unwrap());
+                drain(&mut copy.archiver_of(stream, &store, &copied)).await;
+            }
+            life.log.delete_while(|segment| may_go(segment, life.logs.live(), &archived)).unwrap();
+            life.durable.send_replace(life.log.view());
+        }
+        assert!(life.log.view().start(Stream::Trades) > 0, "it is read again and begins behind what is gone");
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived, found.duplicated), ([140, 2, 0], 0), "one end, and the gap of the new session");
         assert_eq!(found.faults, Vec::<String>::new());
     }
 

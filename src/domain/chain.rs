@@ -4,11 +4,14 @@
 //! slot before it plus one, so each name is a one-shot decision: whoever creates it first decides.
 //! See design section 4; `tests/model` checks this protocol with all interleavings.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::entry::{Content, Control, Payload, Record};
 use super::hour::Hour;
 use super::identity::{LogId, Micros};
-use super::intervals::Seen;
+use super::intervals::{Read, Seen};
 use super::stream::Stream;
 
 /// The version of the slot's body. A writer that meets a newer one stops.
@@ -82,10 +85,49 @@ fn invert(n: u64, digits: usize) -> u64 {
 /// memory matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carry {
-    /// Per session, what has been archived. A record in here is a repeat.
+    /// Per log, the offsets that were read. A record that stands there is a repeat.
+    #[serde(default)]
+    pub read: Read,
+    /// Per session that has not ended, what has been archived. A record in here is a repeat.
     pub seen: Seen,
     /// The archive hour reached; `None` before the first record.
     pub archive_hour: Option<Hour>,
+}
+
+impl Carry {
+    /// Takes in a record of `log`; whether it is to be archived. Of a session nothing is left in here once
+    /// its end has been read: see ADR 6.
+    pub fn take(&mut self, stream: Stream, log: LogId, record: &Record) -> bool {
+        self.archive_hour = self.archive_hour.max(Some(Hour::of(record.received_at)));
+        if !self.read.insert(log, record.offset) {
+            return false;
+        }
+        match &record.content {
+            Content::Tick(_) => false,
+            Content::Opened(session) => {
+                self.seen.open(*session);
+                false
+            }
+            Content::Ended(session) => {
+                self.seen.forget(*session);
+                false
+            }
+            Content::Data { delivery, seq, payload } => {
+                let session = delivery.session;
+                // The end of a session may stand in several logs, each written by one that went on from a
+                // copy of the spool. Its opening stands in one, and was read before any of them, unless a
+                // log has lost records.
+                if stream == Stream::Gaps && !self.seen.knows(session) && self.read.is_whole() {
+                    return false;
+                }
+                let is_new = self.seen.insert(session, *seq);
+                if matches!(payload, Payload::Control(Control::SessionEnd(_))) {
+                    self.seen.forget(session);
+                }
+                is_new
+            }
+        }
+    }
 }
 
 /// An object in the store, named by its content.
@@ -215,10 +257,32 @@ impl Slot {
     }
 }
 
+/// How far the chain of a stream is.
+#[derive(Clone, Debug, Default)]
+pub struct Archived {
+    /// All that it has read, as its newest slot hands it on.
+    pub read: Arc<Read>,
+    /// The log in which it stands; none before the first slot.
+    pub log: Option<LogId>,
+    /// The next offset in there.
+    pub next: u64,
+}
+
+impl Archived {
+    /// Where the chain is behind this slot.
+    pub fn behind(slot: &Slot) -> Archived {
+        let tail = slot.tail();
+        Archived { read: Arc::new(tail.carry.read), log: tail.incarnation, next: tail.next.start }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::entry::SessionEnd;
+    use super::super::identity::{Delivery, SessionId};
+    use super::super::verdict::Flags;
     use super::*;
 
     const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
@@ -248,6 +312,53 @@ mod tests {
         for key in ["_commit/trades/p0/1-2.json", "_commit/trades/p1/x", "_commit/gaps/p0/9999999999-9999999999999999999.json"] {
             assert_eq!(Position::from_key(CHAIN, key), None, "{key}");
         }
+    }
+
+    /// The records of one log in one stream, at rising offsets.
+    struct Reading(Carry, Stream, LogId);
+
+    impl Reading {
+        fn take(&mut self, offset: u64, content: Content) -> bool {
+            let Reading(carry, stream, log) = self;
+            carry.take(*stream, *log, &Record { offset, received_at: 0, traceparent: None, content })
+        }
+    }
+
+    fn trade(session: SessionId, seq: u64) -> Content {
+        let delivery = Delivery { session, frame: 1, index: 0 };
+        Content::Data { delivery, seq, payload: Payload::Trade { raw: Default::default(), flags: Flags::default() } }
+    }
+
+    fn end(session: SessionId, seq: u64) -> Content {
+        let records = [0; 3];
+        let end = SessionEnd { shard: "s".into(), frames: 1, records, last_received_at: None, reason: "x".into() };
+        let delivery = Delivery { session, frame: 2, index: 0 };
+        Content::Data { delivery, seq, payload: Payload::Control(Control::SessionEnd(end)) }
+    }
+
+    #[test]
+    fn what_was_read_of_a_log_is_a_repeat_though_its_session_is_forgotten() {
+        let (session, log) = (SessionId::generate(), LogId::generate());
+        let mut reading = Reading(Carry::default(), Stream::Trades, log);
+        let all = || [(0, trade(session, 0)), (1, trade(session, 1)), (2, Content::Ended(session))];
+        assert_eq!(all().map(|(offset, content)| reading.take(offset, content)), [true, true, false]);
+        assert_eq!(reading.0.seen, Seen::default(), "it has ended");
+        assert_eq!(all().map(|(offset, content)| reading.take(offset, content)), [false; 3], "the log is read again");
+    }
+
+    #[test]
+    fn the_end_of_a_session_is_archived_once_whoever_writes_it() {
+        let (session, later) = (SessionId::generate(), SessionId::generate());
+        let mut reading = Reading(Carry::default(), Stream::Gaps, LogId::generate());
+        assert!(!reading.take(0, Content::Opened(session)));
+        let mut copy = Reading(reading.0, Stream::Gaps, LogId::generate());
+        assert!(copy.take(0, end(session, 0)), "by the successor");
+        let mut other = Reading(copy.0, Stream::Gaps, LogId::generate());
+        assert!(!other.take(0, end(session, 0)), "by one that went on from a copy of the spool");
+        assert_eq!(other.0.seen, Seen::default());
+        // Where a log has lost records, the opening may be among them.
+        assert!(!other.take(2, Content::Tick(Hour(0))));
+        assert!(other.take(3, end(later, 0)));
     }
 
     proptest! {

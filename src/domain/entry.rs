@@ -49,7 +49,7 @@ pub struct Gap {
 pub struct SessionEnd {
     /// The shard it served.
     pub shard: String,
-    /// Frames received, pings included.
+    /// The number of its last frame that is durable, pings included. What came after it was not received.
     pub frames: u32,
     /// Records by stream, this one not counted.
     pub records: PerStream<u64>,
@@ -69,7 +69,8 @@ pub enum Control {
     SessionEnd(SessionEnd),
 }
 
-/// A connection was opened: known to the log only, so that a successor can tell of it.
+/// A connection was opened: archived nowhere, so that a successor can tell of it and the chain of the
+/// gaps knows whose end is still to come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// The connection.
@@ -105,7 +106,7 @@ pub enum Entry {
         /// What it says.
         control: Control,
     },
-    /// A connection was opened; no record of any stream.
+    /// A connection was opened.
     Opened(Opened),
     /// The hour has turned: moves the archive hour of idle partitions on.
     Tick {
@@ -120,13 +121,12 @@ pub enum Entry {
 pub struct Malformed(&'static str);
 
 impl Entry {
-    /// How many records it holds, by stream. A tick takes a place in each.
+    /// How many records it holds, by stream. A tick and a session's end take a place in each.
     pub fn counts(&self) -> PerStream<u16> {
         match self {
             Entry::Frame { judged, .. } => judged.counts(),
-            Entry::Control { .. } => [0, 1, 0],
-            Entry::Opened(_) => [0; STREAMS],
-            Entry::Tick { .. } => [1; STREAMS],
+            Entry::Control { control: Control::Gap(_), .. } | Entry::Opened(_) => [0, 1, 0],
+            Entry::Control { control: Control::SessionEnd(_), .. } | Entry::Tick { .. } => [1; STREAMS],
         }
     }
 
@@ -293,6 +293,10 @@ pub struct Record {
 pub enum Content {
     /// A tick: takes an offset, is archived nowhere.
     Tick(Hour),
+    /// A session's records may come from here on: told to the gaps, archived nowhere.
+    Opened(SessionId),
+    /// A session's records are all there: told to the streams that do not archive its end.
+    Ended(SessionId),
     /// Something with an identity, to be archived exactly once.
     Data {
         /// Who it is.
@@ -333,12 +337,18 @@ pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Reco
         Entry::Tick { hour } => {
             out.push(Record { offset, received_at: hour.begins(), traceparent: None, content: Content::Tick(hour) });
         }
-        Entry::Opened(_) => {}
-        Entry::Control { delivery, seq, at, control } => {
+        Entry::Opened(Opened { session, at, .. }) => {
             if stream == Stream::Gaps {
-                let content = Content::Data { delivery, seq, payload: Payload::Control(control) };
-                out.push(Record { offset, received_at: at, traceparent: None, content });
+                out.push(Record { offset, received_at: at, traceparent: None, content: Content::Opened(session) });
             }
+        }
+        Entry::Control { delivery, seq, at, control } => {
+            let content = match control {
+                control if stream == Stream::Gaps => Content::Data { delivery, seq, payload: Payload::Control(control) },
+                Control::SessionEnd(_) => Content::Ended(delivery.session),
+                Control::Gap(_) => return,
+            };
+            out.push(Record { offset, received_at: at, traceparent: None, content });
         }
         Entry::Frame { session, seq, judged } => {
             let mut seq = seq[stream.index()];

@@ -1,4 +1,4 @@
-//! Sets of sequence numbers as sorted, disjoint intervals, and such a set per session.
+//! Sets of numbers as sorted, disjoint intervals; such a set per session, and per log.
 //!
 //! A maximum would not do: it drops a hole that is filled late (model: "max-only instead of
 //! intervals" loses records).
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::SessionId;
+use super::identity::{LogId, SessionId};
 
 /// A set of `u64` as inclusive intervals `[low, high]`, sorted, neither touching nor overlapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,20 @@ impl Intervals {
         true
     }
 
+    /// Whether `n` is in the set, and up to where all numbers behind it are as well or are not.
+    pub fn run(&self, n: u64) -> (bool, u64) {
+        let at = self.0.partition_point(|&(low, _)| low <= n);
+        match self.0[..at].last() {
+            Some(&(_, high)) if n <= high => (true, high),
+            Some(_) | None => (false, self.0.get(at).map_or(u64::MAX, |&(low, _)| low - 1)),
+        }
+    }
+
+    /// Whether nothing is missing between 0 and its greatest number.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0[..], [] | [(0, _)])
+    }
+
     /// How many numbers are in the set.
     pub fn len(&self) -> u64 {
         self.0.iter().map(|&(low, high)| high - low + 1).sum()
@@ -94,20 +108,58 @@ impl Intervals {
     }
 }
 
-/// What a chain has archived: per session, the sequence numbers seen.
+/// What a chain has archived of the sessions that have not ended: per session, the sequence numbers seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seen(pub BTreeMap<SessionId, Intervals>);
 
 impl Seen {
+    /// Knows `session` from here on.
+    pub fn open(&mut self, session: SessionId) {
+        self.0.entry(session).or_default();
+    }
+
+    /// Whether `session` was opened, or something of it was seen, and it has not ended.
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.0.contains_key(&session)
+    }
+
     /// Notes `seq` of `session`; `false` when it is a repeat.
     pub fn insert(&mut self, session: SessionId, seq: u64) -> bool {
         self.0.entry(session).or_default().insert(seq)
     }
 
-    /// Whether all of `low..=high` of `session` is archived.
-    pub fn covers(&self, session: SessionId, low: u64, high: u64) -> bool {
-        self.0.get(&session).is_some_and(|set| set.covers(low, high))
+    /// Forgets a session that has ended.
+    pub fn forget(&mut self, session: SessionId) {
+        self.0.remove(&session);
+    }
+}
+
+/// What a chain has read: per log, the offsets. What stands there is a repeat, in whichever copy of the
+/// log it is found again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Read(pub BTreeMap<LogId, Intervals>);
+
+impl Read {
+    /// Notes `offset` of `log`; `false` when it was read before.
+    pub fn insert(&mut self, log: LogId, offset: u64) -> bool {
+        self.0.entry(log).or_default().insert(offset)
+    }
+
+    /// Whether all of `low..=high` of `log` was read.
+    pub fn covers(&self, log: LogId, low: u64, high: u64) -> bool {
+        self.0.get(&log).is_some_and(|set| set.covers(low, high))
+    }
+
+    /// See [`Intervals::run`].
+    pub fn run(&self, log: LogId, offset: u64) -> (bool, u64) {
+        self.0.get(&log).map_or((false, u64::MAX), |set| set.run(offset))
+    }
+
+    /// Whether no log has a hole before what was read of it last.
+    pub fn is_whole(&self) -> bool {
+        self.0.values().all(Intervals::is_whole)
     }
 }
 
@@ -132,6 +184,11 @@ mod tests {
                 for m in n..61 {
                     prop_assert_eq!(set.covers(n, m), (n..=m).all(|x| reference.contains(&x)));
                 }
+            }
+            for n in 0..61 {
+                let (is_in, last) = set.run(n);
+                prop_assert!((n..=last.min(60)).all(|m| reference.contains(&m) == is_in));
+                prop_assert!(last >= 60 || reference.contains(&(last + 1)) != is_in);
             }
             let touching = set.0.windows(2).any(|pair| pair[0].1 + 1 >= pair[1].0);
             prop_assert!(!touching, "not minimal: {:?}", set);

@@ -2,8 +2,8 @@
 
 use actix::Message;
 
+use crate::domain::chain::Archived;
 use crate::domain::stream::Stream;
-use crate::spool::archived::Archived;
 
 /// A chain has got so far: what the spool holds of it may go.
 #[derive(Clone, Debug, Message)]

@@ -1,43 +1,14 @@
-//! What of the log may be deleted: only what the chains have archived *and* left behind.
+//! What of the log may be deleted: only what the chains have read in this very log.
 //!
 //! The tail of a chain alone says nothing: a new log begins at offset 0 again (model: "the spool
-//! deletes by the tail" loses records). What the chain has seen alone is not enough either: an hour's
-//! turn stands in the log too and is no session's record; a writer that finds it gone must take it
-//! for a loss.
-
-use std::sync::Arc;
+//! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
 use super::reader::LogView;
 use super::segment::SegmentView;
-use crate::domain::chain::Slot;
+use crate::domain::chain::Archived;
 use crate::domain::identity::LogId;
-use crate::domain::intervals::Seen;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
-
-/// How far the chain of a stream is.
-#[derive(Clone, Debug, Default)]
-pub struct Archived {
-    /// All that it has archived, as its newest slot hands it on.
-    pub seen: Arc<Seen>,
-    /// The log in which it stands; none before the first slot.
-    pub log: Option<LogId>,
-    /// The next offset in there.
-    pub next: u64,
-}
-
-impl Archived {
-    /// Where the chain is behind this slot.
-    pub fn behind(slot: &Slot) -> Archived {
-        let tail = slot.tail();
-        Archived { seen: Arc::new(tail.carry.seen), log: tail.incarnation, next: tail.next.start }
-    }
-
-    /// Whether it will never read that log before `end` again. Logs are numbered by their time.
-    fn is_past(&self, log: LogId, end: u64) -> bool {
-        self.log.is_some_and(|at| at > log || at == log && self.next >= end)
-    }
-}
 
 /// Whether the segment of `log` may go.
 pub fn may_go(segment: &SegmentView, log: LogId, archived: &PerStream<Archived>) -> bool {
@@ -45,8 +16,7 @@ pub fn may_go(segment: &SegmentView, log: LogId, archived: &PerStream<Archived>)
     if flawed(Flaw::DeleteByTail) {
         return streams.all(|((_, end), archived)| end <= archived.next);
     }
-    let is_past = streams.all(|((&base, end), archived)| base == end || archived.is_past(log, end));
-    is_past && segment.ranges.are_covered(|stream| &archived[stream].seen)
+    streams.all(|((&base, end), archived)| base == end || archived.read.covers(log, base, end - 1))
 }
 
 /// Whether a dead log may go: every chain has left it, also one that never held a record. A chain that
@@ -58,28 +28,30 @@ pub fn dead_may_go(view: &LogView, log: LogId, archived: &PerStream<Archived>) -
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::domain::identity::SessionId;
-    use crate::spool::segment::Ranges;
+    use crate::domain::intervals::Read;
 
-    fn segment(base: u64, end: u64) -> SegmentView {
-        let ranges = Ranges::default();
-        SegmentView { number: 0, base: [base, 0, 0], end: [end, 0, 0], body_at: 0, len: 0, ranges }
-    }
-
-    fn at(log: LogId, next: u64) -> PerStream<Archived> {
-        [Archived { log: Some(log), next, ..Archived::default() }, Archived::default(), Archived::default()]
+    /// A chain of trades that has read so much of a log and stands behind it.
+    fn read(log: LogId, offsets: impl IntoIterator<Item = u64>) -> PerStream<Archived> {
+        let (mut read, mut next) = (Read::default(), 0);
+        for offset in offsets {
+            read.insert(log, offset);
+            next = offset + 1;
+        }
+        [Archived { log: Some(log), next, read: Arc::new(read) }, Archived::default(), Archived::default()]
     }
 
     #[test]
-    fn a_turn_of_the_hour_stays_until_the_chain_has_passed_it() {
-        let (before, log, later) = (LogId::generate(), LogId::generate(), LogId::generate());
-        let segment = segment(4, 5);
+    fn a_segment_stays_until_all_of_it_is_read_in_its_own_log() {
+        let (log, other) = (LogId::generate(), LogId::generate());
+        let segment = SegmentView { number: 0, base: [4, 0, 0], end: [6, 0, 0], body_at: 0, len: 0 };
         assert!(!may_go(&segment, log, &PerStream::default()), "nothing is known");
-        assert!(!may_go(&segment, log, &at(log, 4)));
-        assert!(may_go(&segment, log, &at(log, 5)));
-        assert!(!may_go(&segment, log, &at(before, 900)), "the tail of another log");
-        assert!(may_go(&segment, log, &at(later, 0)));
+        assert!(!may_go(&segment, log, &read(log, 0..5)));
+        assert!(may_go(&segment, log, &read(log, 0..6)));
+        assert!(!may_go(&segment, log, &read(log, (0..5).chain(6..9))), "the chain has passed what it did not read");
+        assert!(!may_go(&segment, log, &read(other, 0..9)), "of another log");
     }
 
     #[test]
@@ -89,19 +61,5 @@ mod tests {
         assert!(!dead_may_go(&LogView::default(), log, &PerStream::default()));
         assert!(!dead_may_go(&LogView::default(), log, &everywhere([later, log, later])));
         assert!(dead_may_go(&LogView::default(), log, &everywhere([later, later, later])));
-    }
-
-    #[test]
-    fn records_stay_until_they_are_seen_though_the_chain_has_passed_them() {
-        let (log, session) = (LogId::generate(), SessionId::generate());
-        let mut segment = segment(0, 2);
-        segment.ranges.add(session, [(0, 2), (0, 0), (0, 0)]);
-        let mut archived = at(log, 2);
-        assert!(!may_go(&segment, log, &archived));
-        let mut seen = Seen::default();
-        seen.insert(session, 0);
-        seen.insert(session, 1);
-        archived[0].seen = Arc::new(seen);
-        assert!(may_go(&segment, log, &archived));
     }
 }

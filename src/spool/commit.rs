@@ -22,7 +22,7 @@ pub enum Request {
     Open(OpenSession),
     /// A connection has ended.
     End(EndSession),
-    /// The hour has turned.
+    /// The hour has turned, perhaps while nobody was there.
     Tick(Hour),
 }
 
@@ -71,7 +71,10 @@ fn stage(log: &mut LogWriter, request: &Request, room: Room, now: Micros) -> Res
             Ok(())
         }
         Request::Tick(hour) => {
-            log.stage(&Entry::Tick { hour: *hour });
+            // Asked again: the answer was lost.
+            if log.state().hour < Some(*hour) {
+                log.stage(&Entry::Tick { hour: *hour });
+            }
             Ok(())
         }
     }
@@ -187,12 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn an_hours_turn_stands_once_over_all_lives() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut first = log(temp.path());
+        commit(&mut first, &[Request::Tick(Hour(7)), Request::Tick(Hour(7)), Request::Tick(Hour(6))], ROOM, 0);
+        assert_eq!(first.view().end(Stream::Quarantine), 1, "asked again, or the clock was set back");
+        let mut second = LogWriter::create(temp.path(), LogId::generate(), first.state().inherit(), 1 << 20).unwrap();
+        commit(&mut second, &[Request::Tick(Hour(7))], ROOM, 0);
+        assert_eq!(second.view().end(Stream::Quarantine), 0);
+        commit(&mut second, &[Request::Tick(Hour(9))], ROOM, 0);
+        assert_eq!(second.view().end(Stream::Quarantine), 1);
+    }
+
+    #[test]
     fn nobody_appends_to_a_session_that_is_not_open() {
         let temp = tempfile::tempdir().unwrap();
         let (mut log, session) = (log(temp.path()), SessionId::generate());
         assert_eq!(commit(&mut log, &[append(session, 1..=1)], ROOM, 0), [Err(AppendError::NotOpen(session))]);
         commit(&mut log, &[open(session), end(session, "disconnected"), end(session, "disconnected")], ROOM, 0);
-        assert_eq!(log.view().end(Stream::Gaps), 1, "ended once");
+        assert_eq!(log.view().end(Stream::Gaps), 2, "opened, and ended once");
         assert_eq!(commit(&mut log, &[append(session, 4..=4)], ROOM, 0), [Err(AppendError::NotOpen(session))]);
     }
 
@@ -204,7 +220,11 @@ mod tests {
         let full = Room { used: 901, ..ROOM };
         let answers = commit(&mut log, &[append(session, 4..=4), open(SessionId::generate()), end(session, SPOOL_FULL)], full, 0);
         assert!(matches!(answers[..], [Err(AppendError::Full { used: 901, max: 1000 }), Err(_), Ok(())]), "{answers:?}");
-        assert_eq!((log.view().end(Stream::Trades), log.view().end(Stream::Gaps)), (3, 2));
+        assert_eq!(
+            Stream::ALL.map(|stream| log.view().end(stream)),
+            [3 + 1, 3, 1],
+            "an opening, a gap, an end, which stands in all"
+        );
     }
 
     #[test]
@@ -224,9 +244,9 @@ mod tests {
         let mut log = log(temp.path());
         let (first, second, third) = (SessionId::generate(), SessionId::generate(), SessionId::generate());
         commit(&mut log, &[open(first), append(first, 1..=3), open(second)], ROOM, 0);
-        assert_eq!(log.view().end(Stream::Gaps), 1, "the end of the first, by its successor");
+        assert_eq!(log.view().end(Stream::Gaps), 3, "two openings, and the end of the first, by its successor");
         commit(&mut log, &[open(third), append(third, 1..=1)], ROOM, 0);
-        assert_eq!(log.view().end(Stream::Gaps), 3, "the end of the second, and one gap since the first");
+        assert_eq!(log.view().end(Stream::Gaps), 6, "the end of the second, the third, and one gap since the first");
         let gap = log.state().gap_before(third, 0);
         assert_eq!(gap, None);
         assert_eq!(log.take_gaps(), ["session_died"], "told once, when it is durable");

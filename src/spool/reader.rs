@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::segment::{self, ENTRY_HEADER, SegmentView, next_frame};
 use crate::domain::entry::{Entry, Record, counts_of, records};
-use crate::domain::stream::{PerStream, Stream};
+use crate::domain::stream::Stream;
 
 /// How much is read at once: a few thousand records.
 const READ_BYTES: usize = 1 << 20;
@@ -47,11 +47,6 @@ impl LogView {
     /// The bytes of all segments.
     pub fn bytes(&self) -> u64 {
         self.segments().map(|segment| segment.len).sum()
-    }
-
-    /// The offsets behind the newest records.
-    pub fn ends(&self) -> PerStream<u64> {
-        Stream::ALL.map(|stream| self.end(stream))
     }
 }
 

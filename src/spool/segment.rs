@@ -1,12 +1,11 @@
 //! A segment file: a header with all that a reader must know, then entries.
 //!
-//! `TICKLOG1 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
-//! each entry, little-endian. After a crash the file may end in the middle of an entry, or hold
-//! anything behind the last fsync: reading stops at the first entry that is not whole.
+//! `TICKLOG2 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
+//! each entry, little-endian. A segment appears with its whole header, under another name before. After
+//! a crash it may end in the middle of an entry, or hold anything behind the last fsync: reading stops
+//! at the first entry that is not whole.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -14,17 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::state::LogState;
 use crate::domain::entry::{Entry, PRELUDE};
-use crate::domain::identity::{LogId, SessionId};
-use crate::domain::intervals::Seen;
+use crate::domain::identity::LogId;
 use crate::domain::stream::PerStream;
 
-const MAGIC: &[u8; 8] = b"TICKLOG1";
+const MAGIC: &[u8; 8] = b"TICKLOG2";
 
 /// Bytes before an entry: its length and its checksum.
 pub const ENTRY_HEADER: usize = 8;
-
-/// No entry is longer: one that claims to be is torn.
-pub const MAX_ENTRY: usize = 64 << 20;
 
 /// By whom a log is drained, for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +45,11 @@ pub struct Header {
 /// The file of a segment.
 pub fn path(log_dir: &Path, number: u32) -> PathBuf {
     log_dir.join(format!("{number:08}.seg"))
+}
+
+/// The file of a segment that has no durable header yet.
+pub fn unmade_path(log_dir: &Path, number: u32) -> PathBuf {
+    log_dir.join(format!("{number:08}.new"))
 }
 
 /// The numbers of a log's segments, in order.
@@ -101,50 +101,6 @@ pub fn next_frame(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((crc, body))
 }
 
-/// The sequence numbers that a segment holds, by session and stream: from, and up to (not included).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(BTreeMap<SessionId, PerStream<(u64, u64)>>);
-
-impl Ranges {
-    /// Notes the records of an entry.
-    pub fn note(&mut self, entry: &Entry) {
-        let (session, first) = match entry {
-            Entry::Frame { session, seq, .. } => (*session, *seq),
-            Entry::Control { delivery, seq, .. } => (delivery.session, [0, *seq, 0]),
-            Entry::Opened(_) | Entry::Tick { .. } => return,
-        };
-        let mut one = PerStream::default();
-        for ((range, first), count) in one.iter_mut().zip(first).zip(entry.counts()) {
-            *range = (first, first + u64::from(count));
-        }
-        self.add(session, one);
-    }
-
-    /// Adds what comes later in the log.
-    pub fn extend(&mut self, later: Ranges) {
-        for (session, ranges) in later.0 {
-            self.add(session, ranges);
-        }
-    }
-
-    pub(super) fn add(&mut self, session: SessionId, later: PerStream<(u64, u64)>) {
-        let ranges = self.0.entry(session).or_default();
-        for (range, (from, to)) in ranges.iter_mut().zip(later) {
-            if from < to {
-                *range = (if range.0 == range.1 { from } else { range.0 }, to);
-            }
-        }
-    }
-
-    /// Whether all of it is in what the stream of that number has archived.
-    pub fn are_covered<'a>(&self, seen: impl Fn(usize) -> &'a Seen) -> bool {
-        self.0.iter().all(|(session, ranges)| {
-            let mut ranges = ranges.iter().enumerate();
-            ranges.all(|(stream, &(from, to))| from == to || seen(stream).covers(*session, from, to - 1))
-        })
-    }
-}
-
 /// What a segment holds that can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentView {
@@ -158,46 +114,51 @@ pub struct SegmentView {
     pub body_at: u64,
     /// Up to where it is valid and durable.
     pub len: u64,
-    /// What must be in Bronze before it may be deleted.
-    pub ranges: Ranges,
 }
 
-/// Reads a segment's header. `Ok(None)` if the file ends before the header does or the header is
-/// damaged: the process died while it made the segment, and nothing was ever appended to it.
-pub fn read_header(file: &mut File) -> io::Result<Option<(Header, u64)>> {
-    let mut start = [0; MAGIC.len() + ENTRY_HEADER];
-    if !fill(file, &mut start)? || &start[..MAGIC.len()] != MAGIC {
-        return Ok(None);
-    }
-    let length = u32::from_le_bytes(start[8..12].try_into().expect("four bytes")) as usize;
-    if length > MAX_ENTRY {
-        return Ok(None);
-    }
-    let crc = u32::from_le_bytes(start[12..16].try_into().expect("four bytes"));
-    let mut json = vec![0; length];
-    if !fill(file, &mut json)? || crc32c::crc32c(&json) != crc {
-        return Ok(None);
-    }
-    let header = serde_json::from_slice(&json).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Some((header, (start.len() + length) as u64)))
+/// What stands in a segment's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// What is valid in it, and what the log says at its end.
+    Valid(SegmentView, LogState),
+    /// The process died while it made the segment: nothing was ever appended to it.
+    Unmade,
+    /// The header cannot be read though more than a header stands there: the disk has damaged what was
+    /// durable, and nobody knows what the records behind it are.
+    Damaged,
 }
 
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<bool> {
-    match file.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+/// The header at the beginning of `bytes` and its length, if it is whole.
+fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
+    let (crc, json) = next_frame(bytes.strip_prefix(MAGIC)?)?;
+    let header = (crc32c::crc32c(json) == crc).then(|| serde_json::from_slice(json).ok()).flatten()?;
+    Some((header, MAGIC.len() + ENTRY_HEADER + json.len()))
 }
 
-/// Reads a whole segment after a crash: what is valid in it, and what the log says at its end.
-pub fn scan(log_dir: &Path, number: u32) -> io::Result<Option<(SegmentView, LogState, Header)>> {
-    let mut file = File::open(path(log_dir, number))?;
-    let Some((header, body_at)) = read_header(&mut file)? else { return Ok(None) };
-    let (mut state, mut ranges) = (header.state.clone(), Ranges::default());
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest)?;
-    let rest = Bytes::from(rest);
+/// Whether a file without a readable header is one whose creation was cut short: it ends before its
+/// header does. Its length alone does not say so, since that may be what is damaged. Blocks that never
+/// reached the disk read as zeros.
+fn is_unmade(bytes: &[u8]) -> bool {
+    let (magic, rest) = bytes.split_at(bytes.len().min(MAGIC.len()));
+    let json = rest.get(ENTRY_HEADER..).unwrap_or_default();
+    let ends_within = match serde_json::Deserializer::from_slice(json).into_iter::<Header>().next() {
+        Some(Err(error)) => error.is_eof(),
+        Some(Ok(_)) => false,
+        None => true,
+    };
+    MAGIC.starts_with(magic) && ends_within || bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Reads a whole segment after a crash.
+pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
+    let bytes = Bytes::from(std::fs::read(path(log_dir, number))?);
+    let (header, body_at) = match read_header(&bytes) {
+        Some((header, body_at)) if header.number == number => (header, body_at),
+        None if is_unmade(&bytes) => return Ok(Scanned::Unmade),
+        Some(_) | None => return Ok(Scanned::Damaged),
+    };
+    let mut state = header.state.clone();
+    let rest = bytes.slice(body_at..);
     let mut at = 0;
     while let Some((crc, body)) = next_frame(&rest[at..]) {
         if body.len() < PRELUDE || crc32c::crc32c(body) != crc {
@@ -206,9 +167,9 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Option<(SegmentView, LogS
         let length = body.len();
         let Ok(entry) = Entry::decode(rest.slice(at + ENTRY_HEADER..at + ENTRY_HEADER + length)) else { break };
         state.apply(&entry);
-        ranges.note(&entry);
         at += ENTRY_HEADER + length;
     }
-    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len: body_at + at as u64, ranges };
-    Ok(Some((view, state, header)))
+    let (body_at, len) = (body_at as u64, (body_at + at) as u64);
+    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len };
+    Ok(Scanned::Valid(view, state))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::entry::{Control, Entry, Gap, Opened, SessionEnd};
+use crate::domain::hour::Hour;
 use crate::domain::identity::{Delivery, Micros, SessionId};
 use crate::domain::stream::{PerStream, Stream};
 
@@ -46,10 +47,13 @@ pub struct LogState {
     pub sessions: BTreeMap<SessionId, SessionState>,
     /// Of each shard the last session.
     pub shards: BTreeMap<String, SessionId>,
+    /// The last hour whose turn is told of, in this log or in one before it; none before the first.
+    #[serde(default)]
+    pub hour: Option<Hour>,
 }
 
 impl LogState {
-    /// What a new log takes over from the one of the life before: sessions, not offsets.
+    /// What a new log takes over from the one of the life before: sessions and the hour, not offsets.
     pub fn inherit(&self) -> LogState {
         LogState { next: PerStream::default(), ..self.clone() }
     }
@@ -61,7 +65,7 @@ impl LogState {
         }
         match entry {
             Entry::Opened(opened) => self.opened(opened),
-            Entry::Tick { .. } => {}
+            Entry::Tick { hour } => self.hour = self.hour.max(Some(*hour)),
             Entry::Frame { session, judged, .. } => {
                 let counts = judged.counts();
                 if let Some(state) = self.sessions.get_mut(session) {
@@ -180,6 +184,6 @@ mod tests {
         state.apply(&gap);
         assert_eq!(state.gap_before(second, 10), None);
         assert_eq!(state.living(), [second]);
-        assert_eq!(state.next, [0, 2, 0]);
+        assert_eq!(state.next, [1, 3, 1], "an end, which stands in all, an opening and a gap");
     }
 }

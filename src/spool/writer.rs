@@ -14,10 +14,11 @@ use std::sync::Arc;
 use fail::fail_point;
 
 use super::reader::LogView;
-use super::segment::{self, DrainedBy, Header, Ranges, SegmentView, frame_entry};
+use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry};
 use super::state::LogState;
 use crate::domain::entry::{Control, Entry};
 use crate::domain::identity::LogId;
+use crate::faults::may_write;
 
 /// The open log.
 #[derive(Debug)]
@@ -32,13 +33,14 @@ pub struct LogWriter {
     state: LogState,
     /// Without it.
     durable: LogState,
-    /// Of what is staged.
-    ranges: Ranges,
     staged: Vec<u8>,
     /// Reasons of outages that are over, as their gaps say; asked for after each sync.
     gaps: Vec<String>,
     /// A rollback did not succeed: it comes before anything else.
     dirty: bool,
+    /// The next segment could not be made, and its file may be there with all that the log says now. So
+    /// nothing more may come before it.
+    rotating: bool,
 }
 
 /// Makes the folder and fsyncs its parent, so that it is there after a power cut.
@@ -71,10 +73,10 @@ impl LogWriter {
             current,
             state: inherited,
             durable,
-            ranges: Ranges::default(),
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
+            rotating: false,
         })
     }
 
@@ -96,10 +98,10 @@ impl LogWriter {
             current,
             state,
             durable,
-            ranges: Ranges::default(),
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
+            rotating: false,
         })
     }
 
@@ -127,7 +129,6 @@ impl LogWriter {
     pub fn stage(&mut self, entry: &Entry) {
         frame_entry(entry, &mut self.staged);
         self.state.apply(entry);
-        self.ranges.note(entry);
         if let Entry::Control { control: Control::Gap(gap), .. } = entry
             && gap.first_received_at.is_some()
         {
@@ -153,33 +154,43 @@ impl LogWriter {
             self.staged.clear();
             self.gaps.clear();
             self.state = self.durable.clone();
-            self.ranges = Ranges::default();
-            self.dirty = self.file.set_len(self.current.len).is_err();
+            self.dirty = self.cut().is_err();
         }
         done
     }
 
     fn try_sync(&mut self) -> io::Result<()> {
         if self.dirty {
-            self.file.set_len(self.current.len)?;
+            self.cut()?;
             self.dirty = false;
         }
-        if self.current.len > self.current.body_at && self.current.len + self.staged.len() as u64 > self.segment_bytes {
+        let holds_any = self.current.len > self.current.body_at;
+        let is_full = holds_any && self.current.len + self.staged.len() as u64 > self.segment_bytes;
+        if is_full || self.rotating {
+            self.rotating = true;
             self.rotate()?;
+            self.rotating = false;
         }
         fail_point!("spool.before-write");
+        may_write("entries")?;
         self.file.write_all_at(&self.staged, self.current.len)?;
         fail_point!("spool.before-fsync");
+        may_write("fsync of entries")?;
         self.file.sync_data()?;
         fail_point!("spool.after-fsync");
         self.current.len += self.staged.len() as u64;
         #[cfg(feature = "faults")]
         crate::faults::witness(format_args!("synced {}/{} {}", self.id, self.current.number, self.current.len));
         self.current.end = self.state.next;
-        self.current.ranges.extend(std::mem::take(&mut self.ranges));
         self.durable.clone_from(&self.state);
         self.staged.clear();
         Ok(())
+    }
+
+    /// Takes away what an fsync that was refused may have left.
+    fn cut(&self) -> io::Result<()> {
+        may_write("cut")?;
+        self.file.set_len(self.current.len)
     }
 
     /// Closes the segment and begins the next one. Its header is the state without what is staged.
@@ -216,37 +227,52 @@ fn remove(path: &Path) -> io::Result<()> {
 
 fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Result<(File, SegmentView)> {
     let header = Header { log, number, drained_by: DrainedBy::Bronze, state: state.clone() }.encode();
-    let path = segment::path(dir, number);
-    // Truncates one that a crash or a full disk left without a whole header.
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+    let (unmade, path) = (segment::unmade_path(dir, number), segment::path(dir, number));
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unmade)?;
+    may_write("header")?;
     file.write_all_at(&header, 0)?;
     fail_point!("spool.new-segment");
+    may_write("fsync of header")?;
     file.sync_all()?;
+    std::fs::rename(&unmade, path)?;
+    may_write("fsync of folder")?;
     sync_dir(dir)?;
     let body_at = header.len() as u64;
     #[cfg(feature = "faults")]
     crate::faults::witness(format_args!("synced {log}/{number} {body_at}"));
-    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at, ranges: Ranges::default() }))
+    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at }))
 }
 
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
 /// end. What was valid but perhaps not yet durable is made durable.
+///
+/// A segment that cannot be read leaves a hole, which the next one's header tells of. Where none comes
+/// behind it, nothing would tell of it, and the log cannot be gone on with: that is an error.
 pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
     let mut views = VecDeque::new();
-    let mut last_state = LogState::default();
+    let (mut last_state, mut damaged) = (LogState::default(), None);
     for number in segment::numbers(dir)? {
-        let Some((view, state, header)) = segment::scan(dir, number)? else { continue };
-        if header.number != number {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} says that it is segment {}", segment::path(dir, number).display(), header.number),
-            ));
+        match segment::scan(dir, number)? {
+            Scanned::Unmade => {}
+            Scanned::Damaged => damaged = Some(segment::path(dir, number)),
+            Scanned::Valid(view, state) => {
+                File::open(segment::path(dir, number))?.sync_data()?;
+                (last_state, damaged) = (state, None);
+                views.push_back(view);
+            }
         }
-        File::open(segment::path(dir, number))?.sync_data()?;
-        last_state = state;
-        views.push_back(view);
     }
-    Ok((views, last_state))
+    match damaged {
+        None => Ok((views, last_state)),
+        Some(path) => {
+            let path = path.display();
+            let why = format!(
+                "{path} is damaged: its header cannot be read, so its records are lost unless a copy of the file is put back; \
+                 move it away to go on without them"
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -290,7 +316,7 @@ mod tests {
                 Chunk::Records { records, next } => {
                     all.extend(records.into_iter().map(|record| match record.content {
                         Content::Data { seq, .. } => (record.offset, seq),
-                        Content::Tick(_) => (record.offset, u64::MAX),
+                        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => (record.offset, u64::MAX),
                     }));
                     assert!(next > from);
                     from = next;
@@ -317,7 +343,7 @@ mod tests {
         trades.push((150, u64::MAX));
         assert_eq!(read_all(&dir, &log.view(), Stream::Trades), trades);
         assert_eq!(read_all(&dir, &log.view(), Stream::Quarantine).len(), 11);
-        assert_eq!(read_all(&dir, &log.view(), Stream::Gaps), [(0, u64::MAX)]);
+        assert_eq!(read_all(&dir, &log.view(), Stream::Gaps), [(0, u64::MAX), (1, u64::MAX)], "the opening and the turn");
     }
 
     #[test]
@@ -347,6 +373,138 @@ mod tests {
         let dir = temp.path().join(log.id().to_string());
         let first = LogReader::new(&dir, Stream::Trades).read(&log.view(), 0).unwrap();
         assert!(matches!(first, Chunk::Lost { to } if to == keep.base[0]), "{first:?}");
+    }
+
+    /// A log of three segments, its last one with entries.
+    fn three_segments(temp: &Path) -> LogWriter {
+        let mut log = LogWriter::create(temp, LogId::generate(), LogState::default(), 300).unwrap();
+        let session = open(&mut log);
+        for number in 1.. {
+            let entry = frame(session, log.state(), number, 2, false);
+            log.stage(&entry);
+            log.sync().unwrap();
+            if log.current.number == 2 {
+                return log;
+            }
+        }
+        unreachable!("it rotates")
+    }
+
+    #[test]
+    fn a_segment_whose_making_was_cut_short_holds_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = three_segments(temp.path());
+        let next = segment::path(&log.dir, 3);
+        let header = std::fs::read(segment::path(&log.dir, 2)).unwrap()[..log.current.body_at as usize].to_vec();
+        let left =
+            [vec![], header[..5].to_vec(), header[..60].to_vec(), header[..header.len() - 1].to_vec(), vec![0; header.len()]];
+        for left in left {
+            std::fs::write(&next, &left).unwrap();
+            let (views, state) = scan_log(&log.dir).unwrap();
+            assert_eq!((views.len(), &state), (3, log.state()), "{left:?}");
+            let reopened = LogWriter::reopen(temp.path(), log.id, 300).unwrap();
+            assert_eq!((reopened.current.number, reopened.state()), (3, log.state()));
+        }
+    }
+
+    /// Of the last segment nothing else tells: neither a reader nor the counts of a session's end.
+    #[test]
+    fn a_damaged_header_of_the_last_segment_is_an_error_and_of_another_one_a_hole() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = three_segments(temp.path());
+        for number in [2, 1] {
+            let path = segment::path(&log.dir, number);
+            let whole = std::fs::read(&path).unwrap();
+            for at in 0..log.current.body_at as usize {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0x10;
+                std::fs::write(&path, bytes).unwrap();
+                let found = scan_log(&log.dir);
+                match number {
+                    2 => assert!(found.unwrap_err().to_string().contains("00000002.seg is damaged"), "byte {at}"),
+                    _ => assert_eq!(found.unwrap().0.iter().map(|view| view.number).collect::<Vec<_>>(), [0, 2], "byte {at}"),
+                }
+            }
+            std::fs::write(&path, whole).unwrap();
+        }
+        assert_eq!(&scan_log(&log.dir).unwrap().1, log.state(), "the control: nothing is damaged");
+    }
+
+    #[cfg(feature = "faults")]
+    mod refusing {
+        use std::cell::Cell;
+        use std::rc::Rc;
+
+        use super::*;
+        use crate::faults::with_disk;
+
+        /// The disk takes the new segment's header and then does not answer for it.
+        #[test]
+        fn nothing_comes_before_a_segment_that_could_not_be_made() {
+            let temp = tempfile::tempdir().unwrap();
+            let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 600).unwrap();
+            let session = open(&mut log);
+            log.sync().unwrap();
+            for number in 1..=5 {
+                let entry = frame(session, log.state(), number, 5, false); // too long for the rest of the segment
+                log.stage(&entry);
+            }
+            with_disk(|what| what == "fsync of folder", || log.sync().unwrap_err());
+            let later = open(&mut log); // short enough
+            log.sync().unwrap();
+            let (_, state) = scan_log(&log.dir).unwrap();
+            assert!(state.sessions.contains_key(&later), "{state:?}");
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(100))]
+
+            /// Whatever the disk refuses, and whenever the writer dies of it: what it answered for is
+            /// there, and nothing stands twice.
+            #[test]
+            fn what_was_answered_for_is_there(steps in prop::collection::vec((0u8..10, 1usize..8, prop::collection::vec(any::<prop::sample::Index>(), 0..2)), 1..40)) {
+                let temp = tempfile::tempdir().unwrap();
+                let id = LogId::generate();
+                let mut log = LogWriter::create(temp.path(), id, LogState::default(), 600).unwrap();
+                let mut session = open(&mut log);
+                log.sync().unwrap();
+                let (mut number, mut promised) = (0, log.state().clone());
+                for (kind, trades, refused) in steps {
+                    match kind {
+                        0 => log = match with_disk(refuse(&refused), || LogWriter::reopen(temp.path(), id, 600)) {
+                            Ok(log) => log,
+                            Err(_) => LogWriter::reopen(temp.path(), id, 600).unwrap(),
+                        },
+                        1 => session = open(&mut log),
+                        _ if log.state().sessions.contains_key(&session) => {
+                            number += 1;
+                            let entry = frame(session, log.state(), number, trades, kind == 2);
+                            log.stage(&entry);
+                        }
+                        _ => session = open(&mut log),
+                    }
+                    if with_disk(refuse(&refused), || log.sync()).is_ok() {
+                        promised = log.state().clone();
+                    }
+                    let (views, found) = scan_log(&log.dir).unwrap();
+                    let view = LogView { closed: Arc::new(views), current: None };
+                    for stream in Stream::ALL {
+                        prop_assert!(found.next[stream.index()] >= promised.next[stream.index()]);
+                        let read = read_all(&log.dir, &view, stream);
+                        prop_assert_eq!(read.len() as u64, found.next[stream.index()]);
+                    }
+                    for session in promised.sessions.keys() {
+                        prop_assert!(found.shards.values().any(|last| last >= session), "{session:?} is forgotten");
+                    }
+                }
+            }
+        }
+
+        /// Refuses the things that a disk is asked for with these numbers.
+        fn refuse(at: &[prop::sample::Index]) -> impl FnMut(&'static str) -> bool + use<> {
+            let (at, asked) = (at.iter().map(|at| at.index(6)).collect::<Vec<_>>(), Rc::new(Cell::new(0)));
+            move |_| at.contains(&asked.replace(asked.get() + 1))
+        }
     }
 
     proptest! {

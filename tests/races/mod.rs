@@ -84,3 +84,8 @@ fn an_hour_that_is_not_handed_on_is_noticed() {
 fn equal_trades_taken_for_one_are_noticed() {
     is_noticed(Flaw::DedupByValue);
 }
+
+#[test]
+fn what_is_forgotten_too_early_is_noticed() {
+    is_noticed(Flaw::ForgetEarly);
+}

@@ -1,4 +1,5 @@
-//! One machine under a seed: lives of a spool, three writers, a sweeper, a store with faults.
+//! One machine under a seed: lives of a spool, four writers, a sweeper, a store with faults, and now and
+//! then a daemon on a copy of the spool.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tickmint::bronze::archiver::{ArchiveError, Archiver, Budget, Limits, Parts, 
 use tickmint::bronze::chain::{Chain, ChainError};
 use tickmint::bronze::poison::Poison;
 use tickmint::bronze::sealer::{Sealed, Sealer};
-use tickmint::domain::chain::ChainId;
+use tickmint::domain::chain::{Archived, ChainId};
 use tickmint::domain::hour::Hour;
 use tickmint::domain::identity::{LogId, SessionId};
 use tickmint::domain::stream::{PerStream, Stream};
@@ -24,7 +25,7 @@ use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, OpenSession, Shard};
-use tickmint::spool::archived::{Archived, dead_may_go, may_go};
+use tickmint::spool::archived::{dead_may_go, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
@@ -47,6 +48,7 @@ type SweeperTask = Task<Sealer, Result<Sealed, ChainError>>;
 
 /// One life of the process: its log, and its view of all logs.
 struct Life {
+    spool: PathBuf,
     log: LogWriter,
     durable: watch::Sender<LogView>,
     logs: Logs,
@@ -61,6 +63,8 @@ pub(super) struct World {
     /// The store, where it is the one in memory.
     memory: Option<MemoryStore>,
     life: Life,
+    /// One that somebody started on a copy of the spool.
+    copy: Option<Life>,
     writers: Vec<Option<WriterTask>>,
     sweeper: Option<SweeperTask>,
     archived: PerStream<Archived>,
@@ -85,8 +89,19 @@ impl World {
         let hour = FIRST_HOUR;
         let life = Life::begin(&dir.path().join("spool"), hour);
         let writers = WRITERS.map(|_| None).into_iter().collect();
-        let mut world =
-            World { random, dir, store, memory, life, writers, sweeper: None, archived: PerStream::default(), hour, sent: 0 };
+        let mut world = World {
+            random,
+            dir,
+            store,
+            memory,
+            life,
+            copy: None,
+            writers,
+            sweeper: None,
+            archived: PerStream::default(),
+            hour,
+            sent: 0,
+        };
         for _ in 0..120 {
             world.act().await;
         }
@@ -95,7 +110,13 @@ impl World {
 
     async fn act(&mut self) {
         match self.random.random_range(0..100) {
-            0..24 => self.append(),
+            0..24 => {
+                let append = self.frames(false);
+                self.life.commit(Request::Append(append.clone()));
+                if self.random.random_bool(0.2) {
+                    self.life.commit(Request::Append(append)); // the answer was lost
+                }
+            }
             24..27 => self.turn_the_hour(),
             27..80 => {
                 let writer = self.random.random_range(0..self.writers.len());
@@ -112,16 +133,18 @@ impl World {
             87..94 => self.nudge_sweeper().await,
             94 => self.sweeper = None,
             95..97 => self.delete_covered(),
+            97 => self.use_copy().await,
             _ => self.change_the_weather(),
         }
     }
 
-    fn append(&mut self) {
+    /// The next frames of a life: of the machine's own, or of the one on a copy.
+    fn frames(&mut self, of_copy: bool) -> Append {
         let at = self.hour_of_receipt();
-        let frames = self.random.random_range(1..6);
+        let life = if of_copy { self.copy.as_mut().unwrap() } else { &mut self.life };
         let mut batch = Vec::new();
-        for _ in 0..frames {
-            self.life.frames += 1;
+        for _ in 0..self.random.random_range(1..6) {
+            life.frames += 1;
             let trades = self.random.random_range(1..4);
             // Often of the same value: these are two trades, not one.
             let trade = format!(r#"{{"c":["1"],"p":{},"s":"AAPL","t":1680286537580,"v":5}}"#, self.random.random_range(1..3));
@@ -131,14 +154,28 @@ impl World {
                 verdict: Verdict::Trade(Flags::default()),
             });
             let payload = Bytes::from(vec![trade.as_str(); trades as usize].join(","));
-            let frame = RawFrame { number: self.life.frames, received_at: Hour(at).begins() + 1, payload, binary: false };
+            let frame = RawFrame { number: life.frames, received_at: Hour(at).begins() + 1, payload, binary: false };
             batch.push(JudgedFrame { frame, elements: elements.collect(), traceparent: None });
             self.sent += u64::from(trades);
         }
-        let append = Append { session: self.life.session, frames: batch };
-        self.life.commit(Request::Append(append.clone()));
-        if self.random.random_bool(0.2) {
-            self.life.commit(Request::Append(append)); // the answer was lost
+        Append { session: life.session, frames: batch }
+    }
+
+    /// Somebody starts a daemon on a copy of the spool, and of what its folder holds it knows no better.
+    async fn use_copy(&mut self) {
+        if self.copy.is_none() {
+            let there = self.dir.path().join("copy");
+            copy_logs(&self.life.spool, &there);
+            self.copy = Some(Life::begin(&there, self.hour));
+        }
+        let append = self.frames(true);
+        let Some(copy) = &mut self.copy else { return };
+        copy.commit(Request::Append(append));
+        for stream in Stream::ALL {
+            let (mut archiver, flush) = (self.archiver(stream, true), self.random.random_bool(0.5));
+            for _ in 0..self.random.random_range(0..12) {
+                drop(archiver.step(flush).await); // it may be that the store says no
+            }
         }
     }
 
@@ -181,26 +218,23 @@ impl World {
         });
     }
 
-    fn archiver(&self, stream: Stream) -> Archiver {
+    fn archiver(&self, stream: Stream, of_copy: bool) -> Archiver {
         let id = ChainId { stream, partition: 0 };
+        let life = if of_copy { self.copy.as_ref().unwrap() } else { &self.life };
         Archiver::new(Parts {
             chain: Chain::new(id, self.store.clone()),
             store: self.store.clone(),
-            logs: self.life.logs.clone(),
+            logs: life.logs.clone(),
             limits: Limits { flush_bytes: 2000, flush_after: Duration::from_secs(3600), zstd_level: 1 },
             budget: Budget::new(1 << 20),
-            poison: Poison::load(self.notes(stream)),
+            poison: Poison::load(life.spool.join(format!("poison-{stream}.json"))),
             traces: tickmint::telemetry::Traces::default(),
         })
     }
 
-    fn notes(&self, stream: Stream) -> PathBuf {
-        self.dir.path().join(format!("poison-{stream}.json"))
-    }
-
     async fn nudge_writer(&mut self, writer: usize, flush: bool) {
         let stream = WRITERS[writer];
-        let task = self.writers[writer].take().unwrap_or_else(|| Task::Between(self.archiver(stream)));
+        let task = self.writers[writer].take().unwrap_or_else(|| Task::Between(self.archiver(stream, false)));
         let times = self.random.random_range(1..12);
         let begin = |mut archiver: Archiver| -> LocalBoxFuture<'static, _> {
             Box::pin(async move {
@@ -251,8 +285,9 @@ impl World {
         self.new_life();
         self.turn_the_hour();
         let mut findings = Vec::new();
-        for stream in Stream::ALL {
-            let mut archiver = self.archiver(stream);
+        let lives = self.copy.iter().map(|_| true).chain([false]).collect::<Vec<_>>();
+        for (of_copy, stream) in lives.into_iter().flat_map(|of_copy| Stream::ALL.map(|stream| (of_copy, stream))) {
+            let mut archiver = self.archiver(stream, of_copy);
             if !drain(&mut archiver).await {
                 findings.push(format!("{stream} is never archived to its end"));
             }
@@ -289,8 +324,9 @@ impl Life {
         log.sync().unwrap();
         let (durable, view) = watch::channel(log.view());
         let logs = Logs::new(spool.to_path_buf(), found.dead, id, view);
-        let mut life = Life { log, durable, logs, session, frames: 0 };
+        let mut life = Life { spool: spool.to_path_buf(), log, durable, logs, session, frames: 0 };
         let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+        life.commit(Request::Tick(Hour(hour)));
         life.commit(Request::Open(OpenSession { session, shard }));
         life
     }
@@ -298,6 +334,17 @@ impl Life {
     fn commit(&mut self, request: Request) {
         assert_eq!(commit(&mut self.log, &[request], ROOM, 0), [Ok(())]);
         self.durable.send_replace(self.log.view());
+    }
+}
+
+/// Copies the logs of a spool, as somebody does who clones a machine.
+fn copy_logs(from: &std::path::Path, to: &std::path::Path) {
+    for log in std::fs::read_dir(from).unwrap().map(|log| log.unwrap().path()).filter(|log| log.is_dir()) {
+        let there = to.join(log.file_name().unwrap());
+        std::fs::create_dir_all(&there).unwrap();
+        for segment in std::fs::read_dir(&log).unwrap().map(|segment| segment.unwrap().path()) {
+            std::fs::copy(&segment, there.join(segment.file_name().unwrap())).unwrap();
+        }
     }
 }
 
