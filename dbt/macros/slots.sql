@@ -1,13 +1,15 @@
 {# Slots, not time stamps, say what is new: a watermark on a time column loses what arrives late. A
    model takes the slots that are not in its ledger; its post-hooks put them there, in the model's own
    transaction, so rows and ledger commit or roll back together. The list of slots goes through a table:
-   what a macro changes in `model` does not reach the hooks. A model that is built anew takes all. #}
+   what a macro changes in `model` does not reach the hooks. A model that is built anew takes all.
+   Quarantine also takes the slots of other streams that name poison: records that only raw holds. #}
 {% macro new_slots(stream) %}
   {%- if not execute -%}{{ return('bronze.empty_' ~ stream) }}{%- endif -%}
   {%- do run_query("create or replace table bronze.pending_" ~ model.name ~ " as
-      select stream, partition, generation, start, typed, typed_rows, " ~ (not is_incremental()) | lower ~ " as anew
+      select stream, partition, generation, start, typed, typed_rows, poison, " ~ (not is_incremental()) | lower ~ " as anew,
+        " ~ ("coalesce(if(stream = 'quarantine', typed_rows, 0), 0) + poison" if stream == 'quarantine' else "typed_rows") ~ " as arrives
       from bronze.slots s
-      where stream = '" ~ stream ~ "' and typed is not null"
+      where ((stream = '" ~ stream ~ "' and typed is not null)" ~ (" or poison > 0" if stream == 'quarantine' else "") ~ ")"
       ~ (" and not exists (select 1 from bronze.ledger l
            where l.model = '" ~ model.name ~ "' and l.stream = s.stream and l.partition = s.partition
              and l.generation = s.generation and l.start = s.start)" if is_incremental() else "")) -%}
@@ -17,7 +19,7 @@
 {# The rows of the typed objects that a table lists. The empty table gives the columns: for a run in
    which there are no objects, and for objects that were written before a column was added. #}
 {% macro typed_rows(table, stream) %}
-  {%- set typed = run_query("select typed from " ~ table ~ " order by generation, partition, start").columns[0].values() | list -%}
+  {%- set typed = run_query("select typed from " ~ table ~ " where stream = '" ~ stream ~ "' and typed is not null order by generation, partition, start").columns[0].values() | list -%}
   {%- if not typed -%}{{ return('bronze.empty_' ~ stream) }}{%- endif -%}
   {%- set names = [] -%}
   {%- for name in typed -%}{%- do names.append("'" ~ name | replace("'", "''") ~ "'") -%}{%- endfor -%}
@@ -36,7 +38,7 @@
 
 {% macro keep_load() -%}
   insert into bronze.loads
-  select '{{ this.identifier }}', {{ current_run() }}, coalesce(sum(typed_rows), 0), (select count(*) from {{ this }} where silver_run = {{ current_run() }})
+  select '{{ this.identifier }}', {{ current_run() }}, coalesce(sum(arrives), 0), (select count(*) from {{ this }} where silver_run = {{ current_run() }})
   from bronze.pending_{{ this.identifier }}
 {%- endmacro %}
 

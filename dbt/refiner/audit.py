@@ -45,7 +45,8 @@ def open_patiently(path: Path, patience: float) -> duckdb.DuckDBPyConnection:
 
 
 def count(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """By stream, rows and distinct identities; the same by session. Rejected trades count as trades."""
+    """By stream, rows, distinct identities, and rows that the loads kept; the first two by session. Rejected
+    trades count as trades."""
     rows = connection.execute("select table_name from duckdb_tables() where schema_name = 'silver'").fetchall()
     there = {name for (name,) in rows}
     streams, sessions = {}, {}
@@ -54,7 +55,10 @@ def count(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         found = connection.execute(
             f"select session, count(*), count(distinct (frame, idx)) from ({' union all '.join(parts)}) group by session order by session"
         ).fetchall() if parts else []  # fmt: skip
-        streams[stream] = {"rows": sum(row[1] for row in found), "distinct": sum(row[2] for row in found)}
+        (kept,) = connection.execute(
+            "select coalesce(sum(kept), 0)::bigint from bronze.loads where list_contains(?, model)", [list(tables)]
+        ).fetchone() if parts else (0,)  # fmt: skip
+        streams[stream] = {"rows": sum(row[1] for row in found), "distinct": sum(row[2] for row in found), "kept": kept}
         for session, number, distinct in found:
             sessions.setdefault(session, {})[stream] = {"rows": number, "distinct": distinct}
     return {"streams": streams, "sessions": sessions}

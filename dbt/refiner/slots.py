@@ -22,17 +22,29 @@ STREAMS = {
     "quarantine": "reason varchar, detail varchar, raw varchar, raw_base64 boolean",
 }
 
+#: What is read of a line of a raw object.
+RAW = (
+    "{session: 'varchar', frame: 'bigint', \"index\": 'integer', seq: 'bigint', \"offset\": 'bigint', "
+    "received_at: 'bigint', raw: 'varchar', raw_base64: 'varchar'}"
+)
+
+#: Bytes: above any frame that `feed.max_frame_bytes` lets in, escaped.
+LONGEST_LINE = 256 << 20
+
 #: The models that take each stream's slots.
 MODELS = {"trades": ("trades", "rejected_trades"), "gaps": ("gaps",), "quarantine": ("quarantine",)}
 
 #: Counts up when the tables below change. A file of another layout is refused.
-LAYOUT = 2
+LAYOUT = 3
 
 TABLES = """
 create schema if not exists bronze;
 create table if not exists bronze.slots (stream varchar, partition integer, generation bigint, start bigint,
   "end" bigint not null, kind varchar not null, rows bigint not null, typed varchar, typed_rows bigint,
-  archive_hour varchar, primary key (stream, partition, generation, start));
+  archive_hour varchar, poison bigint not null, primary key (stream, partition, generation, start));
+create table if not exists bronze.poison (stream varchar not null, partition integer not null, generation bigint not null,
+  start bigint not null, session varchar, frame bigint, idx integer, seq bigint, record_offset bigint,
+  received_at timestamptz, raw varchar, raw_base64 boolean);
 create table if not exists bronze.ledger (model varchar not null, stream varchar not null, partition integer not null,
   generation bigint not null, start bigint not null, run bigint not null);
 create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
@@ -72,30 +84,56 @@ def store(connection: duckdb.DuckDBPyConnection, slots: list[dict[str, Any]]) ->
     connection.begin()
     try:
         for slot in slots:
-            store_one(connection, slot, counts.get(slot["typed"]))
+            if store_one(connection, slot, counts.get(slot["typed"])) and slot.get("poison"):
+                store_poison(connection, slot)
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
 
 
-def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> None:
+def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> bool:
+    """Whether it is new."""
     at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
     if slot["stream"] not in STREAMS:
         raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
     if typed_rows is not None and typed_rows > slot["rows"]:
         raise Refused(f"slot {at} is said to have {slot['rows']} rows, but {slot['typed']} holds {typed_rows}")
+    poison = len(slot["poison"]["offsets"]) if slot.get("poison") else 0
     content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
     found = connection.execute(
         'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
     ).fetchone()
     if found is None:
         connection.execute(
-            "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"]],
+            "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"], poison],
         )
-    elif (*found[:3], name(found[3])) != content:
+        return True
+    if (*found[:3], name(found[3])) != content:
         raise Refused(f"slot {at} is stored with (end, kind, rows, object) {found}, and now said to be {content}: a slot never changes")
+    return False
+
+
+def store_poison(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any]) -> None:
+    """Copies the records that typed lacks from the raw object: they are few, and nothing else reads raw."""
+    at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
+    raw, offsets = slot["poison"]["raw"], slot["poison"]["offsets"]
+    connection.execute(
+        f"""
+        insert into bronze.poison
+        select ?, ?, ?, ?, session, frame, "index", seq, "offset", make_timestamptz(received_at),
+          coalesce(raw, raw_base64), raw is null
+        from read_json(?, format = 'newline_delimited', compression = 'zstd', maximum_object_size = {LONGEST_LINE}, columns = {RAW})
+        where list_contains(?, "offset")
+        """,
+        [*at, raw, offsets],
+    )
+    (found,) = connection.execute(
+        "select count(*) from bronze.poison where stream = ? and partition = ? and generation = ? and start = ?", at
+    ).fetchone()
+    if found != len(offsets):
+        raise Refused(f"slot {at} names {len(offsets)} records that only {raw} holds, of which it holds {found}")
 
 
 def rows_of(typed: list[str], connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
@@ -126,7 +164,7 @@ def pending(connection: duckdb.DuckDBPyConnection) -> set[str]:
         f"""
         select distinct m.model
         from (values {models}) m(stream, model)
-        join bronze.slots s on s.stream = m.stream and s.typed is not null
+        join bronze.slots s on (s.stream = m.stream and s.typed is not null) or (m.model = 'quarantine' and s.poison > 0)
         anti join bronze.ledger l
           on l.model = m.model and l.stream = s.stream and l.partition = s.partition
              and l.generation = s.generation and l.start = s.start

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bronze::Found;
 use super::ledger::Connection;
-use super::silver::SilverCount;
+use super::silver::{SilverCount, StreamCount};
 use crate::domain::identity::SessionId;
 use crate::domain::stream::Stream;
 
@@ -48,12 +48,18 @@ impl Report {
 
     /// Adds what Silver holds. Silver may be behind Bronze while the daemon runs, never ahead of it.
     pub fn hold_against_silver(&mut self, silver: &SilverCount) {
+        for (stream, count) in &silver.streams {
+            let StreamCount { rows, distinct, kept } = *count;
+            if rows > distinct {
+                self.duplicated += rows - distinct;
+                self.finding(|| format!("Silver's {stream} are {rows} rows of {distinct} identities"));
+            }
+            if rows < kept {
+                self.lose(kept - rows, || format!("Silver's {stream} are {rows} rows, of {kept} that were loaded"));
+            }
+        }
         let trades = silver.streams.get(Stream::Trades.name()).copied().unwrap_or_default();
         self.silver = Some(trades.rows);
-        if trades.rows > trades.distinct {
-            self.duplicated += trades.rows - trades.distinct;
-            self.finding(|| format!("Silver has {} trades and {} identities", trades.rows, trades.distinct));
-        }
         if trades.rows > self.archived {
             self.duplicated += trades.rows - self.archived;
             self.finding(|| "Silver has more trades than Bronze".to_string());

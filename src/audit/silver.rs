@@ -17,6 +17,8 @@ pub struct StreamCount {
     pub rows: u64,
     /// Distinct identities among them.
     pub distinct: u64,
+    /// Rows that its loads say they brought, in the transactions that brought them.
+    pub kept: u64,
 }
 
 /// Counts by stream.

@@ -48,10 +48,21 @@ pub struct SlotRow {
     pub typed: Option<String>,
     /// The archive hour of its objects.
     pub archive_hour: Option<Hour>,
+    /// Where the raw object is, and the offsets that only it holds; none where typed has all.
+    pub poison: Option<PoisonRow>,
+}
+
+/// Records that killed their writer: in raw, not in typed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoisonRow {
+    /// Where the raw object is.
+    pub raw: String,
+    /// Their offsets.
+    pub offsets: Vec<u64>,
 }
 
 impl SlotRow {
-    /// The row of a slot, its object found at `address(key)`; `None` for an end slot, which covers
+    /// The row of a slot, its objects found at `address(key)`; `None` for an end slot, which covers
     /// nothing.
     pub fn of(slot: &Slot, address: impl Fn(&str) -> String) -> Option<SlotRow> {
         let (end, kind) = match &slot.body {
@@ -70,6 +81,9 @@ impl SlotRow {
             rows: data.map_or(0, |data| data.rows),
             typed: data.map(|data| address(&data.typed.key)),
             archive_hour: data.map(|data| data.hour),
+            poison: data
+                .filter(|data| !data.poison.is_empty())
+                .map(|data| PoisonRow { raw: address(&data.raw.key), offsets: data.poison.clone() }),
         })
     }
 }
@@ -149,11 +163,12 @@ mod tests {
             rows: 10,
             typed: Some("/b/x.parquet".into()),
             archive_hour: Some(Hour(495_740)),
+            poison: Some(PoisonRow { raw: "/b/x.jsonl.zst".into(), offsets: vec![4] }),
         }];
         let line = serde_json::to_string(&Command::Refine { id: 3, traceparent: None, slots: &slots }).unwrap();
         assert_eq!(
             line,
-            r#"{"cmd":"refine","id":3,"traceparent":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20"}]}"#
+            r#"{"cmd":"refine","id":3,"traceparent":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20","poison":{"raw":"/b/x.jsonl.zst","offsets":[4]}}]}"#
         );
         let hello = r#"{"event":"hello","version":1,"pid":7,"duckdb":"1.5.5","dbt":"1.11.16","run":17,"tails":{"trades/0":{"generation":1,"end":1234}}}"#;
         let Event::Hello { run: 17, tails, .. } = serde_json::from_str(hello).unwrap() else { panic!() };

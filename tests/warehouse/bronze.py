@@ -89,6 +89,22 @@ class Bronze:
             "rows": count, "typed": str(file), "archive_hour": "2026-11-23T20",
         }  # fmt: skip
 
+    def poisoned(self, stream: str, start: int, end: int, *offsets: int) -> Slot:
+        """A slot whose typed object lacks some records, as its writer died of them; the raw object has all."""
+        named = " or ".join(f"record_offset = {offset}" for offset in offsets)
+        slot = self.slot(stream, start, end, rows=f"record_offset between {start} and {end} and not ({named})")
+        raw = self.folder / f"{stream}-p0-g1-{start:09}-{end:09}.jsonl.zst"
+        (count,) = self.connection.execute(
+            f"""
+            copy (
+              select session, frame, idx as "index", seq, record_offset as "offset", epoch_us(received_at) as received_at,
+                '{{"p":"' || record_offset || '"}}' as raw
+              from {stream} where record_offset between {start} and {end} order by record_offset
+            ) to '{raw}' (format json, compression zstd)
+            """
+        ).fetchone()
+        return slot | {"rows": count, "poison": {"raw": str(raw), "offsets": list(offsets)}}
+
     def cut(self, stream: str, pieces: int) -> list[Slot]:
         """All rows of a stream in so many slots, in order."""
         total = self.count(stream)

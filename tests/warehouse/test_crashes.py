@@ -118,7 +118,7 @@ def recover(world: World, folder: Path, project: Path = PROJECT) -> None:
     """Sends what the warehouse says that it lacks, as the daemon does, and looks at the end."""
     with Refiner(folder, project=project) as refiner:
         refiner.refine(missing(refiner.hello["tails"], world.slots))
-        assert refiner.audit()["streams"]["trades"] == {"rows": world.total, "distinct": world.total}
+        assert refiner.audit()["streams"]["trades"] == {"rows": world.total, "distinct": world.total, "kept": world.total}
         assert_same(refiner.bars(), world.after)
         manifest = refiner.manifest()
         assert refiner.refine(world.slots)["run"] == manifest["run"], "what is known costs no run"

@@ -147,13 +147,14 @@ def test_the_audit_counts_by_stream_and_session(home: Path, bronze: Bronze) -> N
     bronze.add("trades", price="-1")
     bronze.add("gaps")
     with Refiner(home) as refiner:
-        assert refiner.audit()["streams"]["trades"] == {"rows": 0, "distinct": 0}
+        assert refiner.audit()["streams"]["trades"] == {"rows": 0, "distinct": 0, "kept": 0}
         refiner.refine([bronze.slot("trades", 0, 3), bronze.slot("gaps", 0, 0)])
         audit = refiner.audit()
         assert audit.pop("event") == "audited"
         audit.pop("id")
         assert audit["streams"] == {
-            "trades": {"rows": 4, "distinct": 4}, "gaps": {"rows": 1, "distinct": 1}, "quarantine": {"rows": 0, "distinct": 0},
+            "trades": {"rows": 4, "distinct": 4, "kept": 4}, "gaps": {"rows": 1, "distinct": 1, "kept": 1},
+            "quarantine": {"rows": 0, "distinct": 0, "kept": 0},
         }  # fmt: skip
         assert audit["sessions"][other] == {"trades": {"rows": 1, "distinct": 1}}
         locked = run_audit(refiner.db, "--patience", "0.5")

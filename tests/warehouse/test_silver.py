@@ -32,7 +32,7 @@ def test_equal_values_are_separate_trades_and_an_equal_identity_is_a_repeat(home
     with Refiner(home) as refiner:
         assert refiner.refine([bronze.slot("trades", 0, 1)])["rows"]["silver.trades"] == 2
         assert refiner.refine([bronze.slot("trades", 2, 3), bronze.slot("trades", 4, 5)])["rows"]["silver.trades"] == 4
-        assert refiner.audit()["streams"]["trades"] == {"rows": 4, "distinct": 4}
+        assert refiner.audit()["streams"]["trades"] == {"rows": 4, "distinct": 4, "kept": 4}
         ((bar,),) = [list(refiner.bars().values())]
         assert (bar[4], bar[6]) == (Decimal(40), 4)
     found = rows(refiner, "select session, frame, silver_run from silver.trades order by all")
@@ -65,7 +65,7 @@ def test_a_broken_rule_rejects_a_trade_and_stops_nothing(home: Path, bronze: Bro
     with Refiner(home) as refiner:
         done = refiner.refine([bronze.slot("trades", 0, total - 1)])
         assert (done["rows"]["silver.trades"], done["rows"]["silver.rejected_trades"]) == (2, len(REJECTED) + 1)
-        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total}
+        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
         ((bar,),) = [list(refiner.bars().values())]
         assert bar[5] == Decimal("9999999999.99999999") * Decimal("1000.00000001")
     found = rows(refiner, "select rule from silver.rejected_trades order by frame")
@@ -90,6 +90,44 @@ def test_late_is_told_by_the_receipt_and_the_minute(home: Path, bronze: Bronze) 
     with Refiner(home) as refiner:
         refiner.refine([bronze.slot("trades", 0, 3)])
     assert rows(refiner, "select late from silver.trades order by frame") == [(False,), (False,), (True,), (True,)]
+
+
+def test_a_record_that_killed_its_writer_is_in_quarantine_from_raw(home: Path, bronze: Bronze) -> None:
+    for stream, number in (("trades", 6), ("gaps", 2), ("quarantine", 2)):
+        for _ in range(number):
+            bronze.add(stream, **({"session": OTHER} if stream == "quarantine" else {}))
+    bronze.connection.execute("update gaps set frame = 100 + frame")
+    slots = [bronze.poisoned("trades", 0, 3, 1, 2), bronze.slot("trades", 4, 5)]
+    slots += [bronze.poisoned("gaps", 0, 1, 0, 1), bronze.poisoned("quarantine", 0, 1, 0)]
+    with Refiner(home) as refiner:
+        done = refiner.refine(slots)["rows"]
+        assert (done["silver.trades"], done["silver.gaps"], done["silver.quarantine"]) == (4, 0, 2 + 2 + 2)
+        refiner.refine(slots)  # again: nothing comes twice
+        streams = refiner.audit()["streams"]
+        assert streams["quarantine"] == {"rows": 6, "distinct": 6, "kept": 6}
+        assert refiner.refine(slots, full_refresh=True)["rows"]["silver.quarantine"] == 6
+    found = rows(refiner, "select session = ?, frame, reason, detail, raw from silver.quarantine order by all".replace("?", f"'{SESSION}'"))
+    died = "the writer of {} died of it three times; please report it"
+    assert found == [
+        (False, 1, "poison", died.format("quarantine"), '{"p":"0"}'),
+        (False, 2, "test", "test", "{}"),
+        (True, 2, "poison", died.format("trades"), '{"p":"1"}'),
+        (True, 3, "poison", died.format("trades"), '{"p":"2"}'),
+        (True, 101, "poison", died.format("gaps"), '{"p":"0"}'),
+        (True, 102, "poison", died.format("gaps"), '{"p":"1"}'),
+    ]
+    at = rows(refiner, "select distinct received_at from silver.quarantine where reason = 'poison'")
+    assert [str(when) for (when,) in at] == ["2026-11-23 15:00:30+00:00"]
+
+
+def test_a_slot_that_names_poison_which_raw_does_not_hold_is_refused(home: Path, bronze: Bronze) -> None:
+    for _ in range(4):
+        bronze.add("trades")
+    slot = bronze.poisoned("trades", 0, 3, 1)
+    slot["poison"]["offsets"] = [1, 9]
+    with Refiner(home) as refiner:
+        assert "names 2 records that only" in refiner.ask([slot])["error"]
+    assert rows(refiner, "select count(*) from bronze.slots") == rows(refiner, "select count(*) from bronze.poison") == [(0,)]
 
 
 def test_gaps_and_quarantine_come_with_their_own_runs(home: Path, bronze: Bronze) -> None:
@@ -160,9 +198,9 @@ def test_shuffled_slots_and_repeats_give_the_bars_of_the_tape(home: Path, bronze
     with Refiner(home, sale_conditions=table) as refiner:
         while everything:
             refiner.refine([everything.pop() for _ in range(min(9, len(everything)))])
-        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total}
+        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
         assert_same(refiner.bars(), expected(made_tape, table))
         before = refiner.bars()
         refiner.refine([], full_refresh=True)
-        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total}
+        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
         assert refiner.bars() == before

@@ -25,11 +25,11 @@ def test_a_recorded_day(home: Path, bronze: Bronze, real_tape, expected, name: s
             refiner.refine(slots[n : n + 8])
         again = bronze.slot("trades", 1000, 5999, generation=2)
         assert refiner.refine([again])["rows"]["silver.trades"] == trades
-        assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades}
+        assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades, "kept": trades}
         assert_same(refiner.bars(), expected(tape, table))
         before = refiner.bars()
         refiner.refine([], full_refresh=True)
-        assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades}
+        assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades, "kept": trades}
         assert refiner.bars() == before
 
 

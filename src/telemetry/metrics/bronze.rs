@@ -10,7 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{ByLabel, Label, seconds};
 use super::{Float, Metrics};
-use crate::domain::chain::{Body, Slot};
+use crate::domain::chain::{Body, DataRange, Slot};
 use crate::domain::identity::Micros;
 use crate::domain::stream::{PerStream, Stream};
 use crate::telemetry::alarms::unix_ms;
@@ -23,6 +23,7 @@ pub(in crate::telemetry) struct BronzeMetrics {
     pub(in crate::telemetry) objects: Counter,
     pub(in crate::telemetry) bytes: Counter,
     pub(in crate::telemetry) slots: Counter,
+    poison: Counter,
     pub(in crate::telemetry) lag_records: Gauge,
     pub(in crate::telemetry) lag_seconds: Float,
 }
@@ -35,7 +36,7 @@ pub(super) struct StoreMetrics {
 
 impl BronzeMetrics {
     pub(super) fn register(r: &mut Registry) -> PerStream<BronzeMetrics> {
-        let [records, objects, bytes, slots] = std::array::from_fn(|_| Family::<Label, Counter>::default());
+        let [records, objects, bytes, slots, poison] = std::array::from_fn(|_| Family::<Label, Counter>::default());
         let (lag_records, lag_seconds) = (Family::<Label, Gauge>::default(), Family::<Label, Float>::default());
         let bronze = Stream::ALL.map(|stream| {
             let label = [("stream", stream.name().to_string())];
@@ -44,6 +45,7 @@ impl BronzeMetrics {
                 objects: objects.get_or_create_owned(&label),
                 bytes: bytes.get_or_create_owned(&label),
                 slots: slots.get_or_create_owned(&label),
+                poison: poison.get_or_create_owned(&label),
                 lag_records: lag_records.get_or_create_owned(&label),
                 lag_seconds: lag_seconds.get_or_create_owned(&label),
             }
@@ -52,6 +54,7 @@ impl BronzeMetrics {
         r.register("bronze_objects", "Objects written and committed, raw and typed", objects);
         r.register("bronze_bytes", "Bytes of these objects", bytes);
         r.register("bronze_slots", "Slots decided, empty ones included", slots);
+        r.register("bronze_poison", "Records left out of typed because their writer died of them", poison);
         r.register("bronze_lag_records", "Records that are durable and not archived", lag_records);
         r.register_with_unit("bronze_lag", "Age of the oldest of these", Unit::Seconds, lag_seconds);
         bronze
@@ -78,12 +81,29 @@ impl Metrics {
             bronze.records.inc_by(data.rows);
             bronze.objects.inc_by(2);
             bronze.bytes.inc_by(data.raw.bytes + data.typed.bytes);
+            self.poison(slot.stream, data);
         }
         if let Body::Gap { end, reason } = &slot.body {
             let why = format!("the log lost offsets {} to {end} before they were archived: {reason}", slot.position.start);
             self.alarms.raise(&format!("bronze/{}/hole", slot.stream), why);
         }
         self.archive_works(slot.stream);
+    }
+
+    /// Stays an alarm as long as the process lives: what it is about stays in quarantine.
+    fn poison(&self, stream: Stream, data: &DataRange) {
+        let bronze = &self.bronze[stream.index()];
+        bronze.poison.inc_by(data.poison.len() as u64);
+        if !data.poison.is_empty() {
+            let why = format!(
+                "the writer died three times of each of {} records; they are in raw, not in typed, and in Silver's quarantine with \
+                 reason `poison`; the last ones are in {}: please report them",
+                bronze.poison.get(),
+                data.raw.key,
+            );
+            tracing::error!(%stream, offsets = ?data.poison, raw = data.raw.key, "records that kill their writer were left out of typed");
+            self.alarms.raise(&format!("bronze/{stream}/poison"), why);
+        }
     }
 
     /// How much of a stream is durable and not archived, and since when the oldest of it waits.
