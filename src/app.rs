@@ -35,7 +35,7 @@ use crate::http;
 use crate::io::measured::Measured;
 use crate::io::probe::{self, ProbeError};
 use crate::io::store::{self, Store};
-use crate::spool::logs::{self, Logs};
+use crate::spool::logs::{self, LOCK, Logs};
 use crate::spool::pace::Pace;
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
@@ -206,7 +206,7 @@ impl FolderLock {
         create_dir_durably(dir).with_context(|| {
             format!("`spool.dir` is `{}`, which cannot be made: choose a folder that this user may write", dir.display())
         })?;
-        let path: PathBuf = dir.join("LOCK");
+        let path: PathBuf = dir.join(LOCK);
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| {
             format!(

@@ -3,21 +3,22 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::FAILED;
 use crate::audit;
 use crate::audit::report::Report;
 use crate::config::Config;
 use crate::io::store;
+use crate::spool::logs::is_in_use;
 use crate::warehouse::python;
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads files and tables, never the daemon. Stop the daemon first: while it runs, the warehouse's file
-is its own, and records on their way from spool to Bronze may be counted as missing. Exits with 0
-only if nothing is lost and nothing doubled.
+Reads files and tables, never the daemon, and not while one runs: then the warehouse's file is its
+own, and what is on its way would look like a loss. Stop it first; it drains. Exits with 0 only if
+nothing is lost and nothing doubled.
 
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
 of ours sent and neither archive nor gap accounts for.
@@ -42,6 +43,12 @@ pub struct Args {
 #[expect(clippy::print_stdout, reason = "the report is the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load_without_keys(&args.config)?;
+    if is_in_use(&config.spool.dir)? {
+        bail!(
+            "a daemon runs on `spool.dir` {}: what is on its way there would look like a loss; stop it first (it drains), then verify",
+            config.spool.dir.display()
+        );
+    }
     let report = super::block_on(verify(&config, args.ledger.as_deref()))??;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

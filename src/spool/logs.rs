@@ -13,6 +13,9 @@ use super::state::LogState;
 use super::writer::scan_log;
 use crate::domain::identity::LogId;
 
+/// The file of a spool's folder that a running daemon keeps locked.
+pub const LOCK: &str = "LOCK";
+
 /// How the folder of a log is named while it is being deleted.
 const GONE: &str = ".gone";
 
@@ -32,6 +35,19 @@ pub struct Found {
     pub dead: BTreeMap<LogId, LogView>,
     /// What the newest of them says at its end.
     pub last: LogState,
+}
+
+/// Whether a running daemon has the folder.
+pub fn is_in_use(dir: &Path) -> io::Result<bool> {
+    let lock = match std::fs::File::open(dir.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(true),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Reads all logs in `dir`. A folder in it that is not named by a log's id is left alone.

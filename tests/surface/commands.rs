@@ -107,6 +107,7 @@ fn verify_and_chain_show_read_what_a_daemon_has_left() {
     let mut daemon = desk.daemon();
     let archived = |answer: &super::desk::Answer| answer.json()["bronze"]["trades"]["records"].as_u64() > Some(50);
     desk.until("trades are archived", "/api/pipeline", archived);
+    desk.run("verify --config").says(1, &["a daemon runs on `spool.dir`", "stop it first"]);
     daemon.signal("TERM");
     assert_eq!(daemon.ends(), Some(0), "{}", daemon.log());
     exchange.signal("TERM");
