@@ -102,6 +102,7 @@ def refine(warehouse: Warehouse, answers: IO[str], number: int, command: dict[st
         say(answers, event="progress", id=number, phase=name)
 
     try:
+        warehouse.bucket.enter(command.get("s3"))
         outcome = warehouse.refine(command["slots"], progress, anew=bool(command.get("full_refresh")))
     except BrokenPipeError:
         raise

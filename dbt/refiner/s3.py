@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import duckdb
 
 
-def connect(connection: duckdb.DuckDBPyConnection) -> None:
-    """Credentials come from the daemon's config, else from the usual variables."""
-    if "TICKMINT_S3" not in os.environ:
-        return
-    endpoint = os.environ.get("TICKMINT_S3_ENDPOINT")
-    key = os.environ.get("TICKMINT_S3_ACCESS_KEY") or os.environ.get("AWS_ACCESS_KEY_ID")
-    secret = os.environ.get("TICKMINT_S3_SECRET_KEY") or os.environ.get("AWS_SECRET_ACCESS_KEY", "")
-    from duckdb_extensions.extension_importer import import_extension
+class Bucket:
+    """What the daemon lets this process in with. It sends that with each command, as keys may expire."""
 
-    import_extension("httpfs")
-    connection.execute("load httpfs")
-    options = {"TYPE": "s3"}
-    if key:
-        options |= {"KEY_ID": key, "SECRET": secret}
-    if endpoint:
-        host = endpoint.split("://", 1)[-1].rstrip("/")
-        options |= {"ENDPOINT": host, "USE_SSL": str(endpoint.startswith("https")).lower(), "URL_STYLE": "path"}
-    if region := os.environ.get("TICKMINT_S3_REGION"):
-        options["REGION"] = region
-    quoted = ", ".join(f"{name} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options.items())
-    connection.execute(f"create or replace secret bronze ({quoted})")
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.access: dict[str, Any] | None = None
+
+    def enter(self, access: dict[str, Any] | None) -> None:
+        if access is None or access == self.access:
+            return
+        if self.access is None:
+            from duckdb_extensions.extension_importer import import_extension
+
+            import_extension("httpfs")
+            self.connection.execute("load httpfs")
+        quoted = ", ".join(f"{name} '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options(access).items())
+        try:
+            self.connection.execute(f"create or replace secret bronze ({quoted})")
+        except duckdb.Error:
+            # Its text may quote the statement.
+            raise ValueError("DuckDB takes the bucket's credentials, region or endpoint for none") from None
+        self.access = access
+
+
+def options(access: dict[str, Any]) -> dict[str, str]:
+    """The options of DuckDB's secret."""
+    found = {"TYPE": "s3", "KEY_ID": access["key_id"], "SECRET": access["secret"]}
+    found["URL_STYLE"] = "path" if access["path_style"] else "vhost"
+    if token := access["session_token"]:
+        found["SESSION_TOKEN"] = token
+    if region := access["region"]:
+        found["REGION"] = region
+    if endpoint := access["endpoint"]:
+        found["ENDPOINT"] = endpoint.split("://", 1)[-1].rstrip("/")
+        found["USE_SSL"] = str(endpoint.startswith("https")).lower()
+    return found

@@ -32,7 +32,7 @@ class Warehouse:
         self.connection = duckdb.connect(str(db))
         self.connection.execute("set TimeZone = 'UTC'")
         warehouse = slots.prepare(self.connection, str(db))
-        s3.connect(self.connection)
+        self.bucket = s3.Bucket(self.connection)
         self.project = Project(db, work, variables)
         self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": self.project.fingerprint()})
         if not self.publisher.is_of_this_origin():

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::store::{Created, Store, StoreError};
+use super::store::{Created, S3Access, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::StoreOutcome;
 
@@ -91,8 +91,8 @@ impl Store for Measured {
         self.store.address(key)
     }
 
-    fn environment(&self) -> Vec<(String, String)> {
-        self.store.environment()
+    fn access(&self) -> BoxFuture<'_, Result<Option<S3Access>, StoreError>> {
+        self.store.access()
     }
 }
 

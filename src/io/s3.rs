@@ -8,23 +8,24 @@
 
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Credentials, Region};
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, Region};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
 
-use super::store::{CHAINS, Created, Store, StoreError, check_key, check_prefix};
+use super::store::{CHAINS, Created, S3Access, Store, StoreError, check_key, check_prefix};
 use crate::config::S3Config;
 
 /// A server that has not taken the connection by then is not there.
@@ -33,11 +34,23 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// What the servers that are not AWS take for granted.
 const USUAL_REGION: &str = "us-east-1";
 
+/// So long credentials are handed to others without a new look; theirs last an hour and are renewed
+/// minutes before they expire.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+
 /// The store in a bucket.
 pub struct S3Store {
     config: S3Config,
     /// Made on first use: the SDK looks for region and credentials in many places.
-    client: OnceCell<Client>,
+    connection: OnceCell<Connection>,
+    /// What was last found for others, and when.
+    known: Mutex<Option<(Credentials, Instant)>>,
+}
+
+/// The client, and what it was made of.
+struct Connection {
+    client: Client,
+    shared: SdkConfig,
 }
 
 /// Why a request had no answer that counts, with what the server said of it.
@@ -56,11 +69,39 @@ impl S3Store {
     /// The store that the config names. Asks nothing of the server.
     pub fn new(config: S3Config) -> Result<S3Store, StoreError> {
         check_prefix("open", &config.prefix)?;
-        Ok(S3Store { config, client: OnceCell::new() })
+        Ok(S3Store { config, connection: OnceCell::new(), known: Mutex::default() })
+    }
+
+    async fn connection(&self) -> &Connection {
+        self.connection.get_or_init(|| connect(&self.config)).await
     }
 
     async fn client(&self) -> &Client {
-        self.client.get_or_init(|| connect(&self.config)).await
+        &self.connection().await.client
+    }
+
+    /// The credentials that the client itself uses: from the config, else from where the SDK looks
+    /// (environment, profile, role). Looked up again after [`KNOWN_FOR`], for files and roles change.
+    async fn credentials(&self) -> Result<Credentials, StoreError> {
+        let mut known = self.known.lock().await;
+        if let Some((credentials, since)) = known.as_ref()
+            && since.elapsed() < KNOWN_FOR
+        {
+            return Ok(credentials.clone());
+        }
+        let none = |reason: String| StoreError::Retry {
+            operation: "credentials",
+            key: format!("s3://{}", self.config.bucket),
+            reason: format!(
+                "{reason}; set `bronze.s3.access_key_file` and `secret_key_file`, or AWS_PROFILE, or give this machine a role"
+            ),
+        };
+        let provider = self.connection().await.shared.credentials_provider();
+        let provider = provider.ok_or_else(|| none("there are no credentials".into()))?;
+        let found = provider.provide_credentials().await;
+        let credentials = found.map_err(|error| none(format!("{}", DisplayErrorContext(&error))))?;
+        *known = Some((credentials.clone(), Instant::now()));
+        Ok(credentials)
     }
 
     fn full(&self, key: &str) -> String {
@@ -261,21 +302,24 @@ impl Store for S3Store {
         format!("s3://{}/{}", self.config.bucket, self.full(key))
     }
 
-    /// Credentials that the SDK finds elsewhere (environment, profile) are found there by others too.
-    fn environment(&self) -> Vec<(String, String)> {
-        let S3Config { endpoint, region, credentials, .. } = &self.config;
-        let mut variables = vec![("TICKMINT_S3".to_string(), "1".to_string())];
-        let mut set =
-            |name: &str, value: Option<&str>| variables.extend(value.map(|value| (name.to_string(), value.to_string())));
-        set("TICKMINT_S3_ENDPOINT", endpoint.as_deref());
-        set("TICKMINT_S3_REGION", region.as_deref());
-        set("TICKMINT_S3_ACCESS_KEY", credentials.as_ref().map(|(key, _)| key.as_str()));
-        set("TICKMINT_S3_SECRET_KEY", credentials.as_ref().map(|(_, secret)| secret.reveal()));
-        variables
+    fn access(&self) -> BoxFuture<'_, Result<Option<S3Access>, StoreError>> {
+        async move {
+            let credentials = self.credentials().await?;
+            let shared = &self.connection().await.shared;
+            Ok(Some(S3Access {
+                key_id: credentials.access_key_id().to_string(),
+                secret: credentials.secret_access_key().to_string(),
+                session_token: credentials.session_token().map(str::to_string),
+                region: shared.region().map(|region| region.as_ref().to_string()),
+                endpoint: shared.endpoint_url().map(str::to_string),
+                path_style: self.config.path_style,
+            }))
+        }
+        .boxed()
     }
 }
 
-async fn connect(config: &S3Config) -> Client {
+async fn connect(config: &S3Config) -> Connection {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_WITHIN.min(config.attempt_timeout))
         .operation_attempt_timeout(config.attempt_timeout)
@@ -296,7 +340,7 @@ async fn connect(config: &S3Config) -> Client {
     }
     let shared = loader.load().await;
     let config = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style).build();
-    Client::from_conf(config)
+    Connection { client: Client::from_conf(config), shared }
 }
 
 /// The error and what caused it, in one line. Not the SDK's way, which shows all headers.

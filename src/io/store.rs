@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::folder::FolderStore;
@@ -54,6 +55,29 @@ impl StoreError {
     }
 }
 
+/// How a bucket is read, secrets among it: for a pipe, never for a log.
+#[derive(Clone, PartialEq, Eq, serde::Serialize)]
+pub struct S3Access {
+    /// The access key's id.
+    pub key_id: String,
+    /// The access key's secret.
+    pub secret: String,
+    /// Belongs to keys that expire.
+    pub session_token: Option<String>,
+    /// The region to sign for.
+    pub region: Option<String>,
+    /// A server other than AWS.
+    pub endpoint: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+}
+
+impl std::fmt::Debug for S3Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Access").field("endpoint", &self.endpoint).field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
 /// Answer of a conditional create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -97,9 +121,10 @@ pub trait Store: Send + Sync + 'static {
     /// Where others (DuckDB, a person) find the object: a path or an `s3://` address.
     fn address(&self, key: &str) -> String;
 
-    /// What a process that reads those addresses needs in its environment; secrets among it.
-    fn environment(&self) -> Vec<(String, String)> {
-        Vec::new()
+    /// What another process needs to read those addresses; `None` where it needs nothing. Good for some
+    /// minutes, so it is asked for again before each use.
+    fn access(&self) -> BoxFuture<'_, Result<Option<S3Access>, StoreError>> {
+        async { Ok(None) }.boxed()
     }
 }
 

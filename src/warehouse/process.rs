@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::protocol::{self, Done, Event, SlotRow, TailRow, VERSION};
 use crate::config::WarehouseConfig;
-use crate::io::store::Store;
+use crate::io::store::S3Access;
 
 /// Python, dbt and DuckDB are loaded and the project is parsed within this.
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -52,11 +52,7 @@ pub struct Hello {
 
 impl Refinery {
     /// Starts it and waits until it is up.
-    pub async fn start(
-        python: &std::path::Path,
-        config: &WarehouseConfig,
-        store: &dyn Store,
-    ) -> Result<(Refinery, Hello), RefineError> {
+    pub async fn start(python: &std::path::Path, config: &WarehouseConfig) -> Result<(Refinery, Hello), RefineError> {
         let vars = serde_json::json!({ "sale_conditions": config.sale_conditions });
         let mut command = Command::new(python);
         command
@@ -68,7 +64,6 @@ impl Refinery {
             .current_dir(&config.project_dir)
             .env("PYTHONUNBUFFERED", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .envs(store.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -91,13 +86,14 @@ impl Refinery {
     pub async fn refine(
         &mut self,
         slots: &[SlotRow],
+        s3: Option<&S3Access>,
         traceparent: Option<&str>,
         within: Duration,
         progress: impl Fn(&str),
     ) -> Result<Done, RefineError> {
         self.next_id += 1;
         let wanted = self.next_id;
-        let command = protocol::Command::Refine { id: wanted, traceparent, slots };
+        let command = protocol::Command::Refine { id: wanted, traceparent, s3, slots };
         let answer = async {
             progress("load");
             self.send(&command).await?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::chain::{Body, Slot};
 use crate::domain::hour::Hour;
+use crate::io::store::S3Access;
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
@@ -20,6 +21,8 @@ pub enum Command<'a> {
         id: u64,
         /// The W3C trace context of this run, where it is sampled.
         traceparent: Option<&'a str>,
+        /// How the objects are read, where they lie in a bucket.
+        s3: Option<&'a S3Access>,
         /// In the order of their chains. Those that it knows already are ignored.
         slots: &'a [SlotRow],
     },
@@ -165,10 +168,10 @@ mod tests {
             archive_hour: Some(Hour(495_740)),
             poison: Some(PoisonRow { raw: "/b/x.jsonl.zst".into(), offsets: vec![4] }),
         }];
-        let line = serde_json::to_string(&Command::Refine { id: 3, traceparent: None, slots: &slots }).unwrap();
+        let line = serde_json::to_string(&Command::Refine { id: 3, traceparent: None, s3: None, slots: &slots }).unwrap();
         assert_eq!(
             line,
-            r#"{"cmd":"refine","id":3,"traceparent":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20","poison":{"raw":"/b/x.jsonl.zst","offsets":[4]}}]}"#
+            r#"{"cmd":"refine","id":3,"traceparent":null,"s3":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20","poison":{"raw":"/b/x.jsonl.zst","offsets":[4]}}]}"#
         );
         let hello = r#"{"event":"hello","version":1,"pid":7,"duckdb":"1.5.5","dbt":"1.11.16","run":17,"tails":{"trades/0":{"generation":1,"end":1234}}}"#;
         let Event::Hello { run: 17, tails, .. } = serde_json::from_str(hello).unwrap() else { panic!() };

@@ -13,7 +13,7 @@ use super::python::{self, PythonError};
 use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::config::WarehouseConfig;
 use crate::domain::chain::{ChainId, Position};
-use crate::io::store::Store;
+use crate::io::store::{Store, StoreError};
 use crate::telemetry::traces::{Traces, logs_of};
 
 /// Slots in one round: a run after a long outage is cut into bearable pieces.
@@ -31,6 +31,9 @@ pub enum RoundError {
     /// The chains cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The warehouse cannot be let into the store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What a round did.
@@ -95,6 +98,7 @@ impl Rounds {
         if open.slots.is_empty() {
             return Ok(Round::Nothing);
         }
+        let s3 = self.store.access().await?;
         let run = RefCell::new(self.traces.span_refine(open.traced.iter().map(String::as_str)));
         let traceparent = run.borrow().as_ref().map(|run| run.span.traceparent());
         self.logs = logs_of(run.borrow().as_ref().map(|run| &run.span));
@@ -102,7 +106,7 @@ impl Rounds {
             run.borrow_mut().iter_mut().for_each(|run| run.enter(phase));
             progress(phase);
         };
-        match open.refinery.refine(&open.slots, traceparent.as_deref(), self.config.run_timeout, enter).await {
+        match open.refinery.refine(&open.slots, s3.as_ref(), traceparent.as_deref(), self.config.run_timeout, enter).await {
             Ok(done) => {
                 run.borrow_mut().iter_mut().for_each(|run| run.span.count("tickmint.run", done.run));
                 open.slots.clear();
@@ -143,7 +147,7 @@ impl Rounds {
         };
         self.python = Some(python.clone());
         progress("starting dbt and DuckDB");
-        let (refinery, hello) = Refinery::start(&python, &self.config, &*self.store).await?;
+        let (refinery, hello) = Refinery::start(&python, &self.config).await?;
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
         self.open = Some(Open { refinery, followers, slots: Vec::new(), traced: Vec::new() });

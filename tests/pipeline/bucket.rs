@@ -21,19 +21,32 @@ fn gold_over_a_bucket_equals_the_candles_of_an_independent_script() {
     tickmint::commands::block_on(owner(&server)).unwrap();
     let symbols = tickmint::exchange::simulated_symbols(20);
     let exchange = ["--simulate", "20", "--rate", "1500", "--trades", &TRADES.to_string()];
-    let mut rig = Rig::new(&exchange, &symbols, &bronze(folder.path(), server.endpoint()));
+    let keys = bronze(folder.path(), server.endpoint());
+    let mut rig = Rig::new(&exchange, &symbols, &keys);
     rig.with_warehouse();
 
-    // The second life finds all in the bucket and goes on where the tables are.
+    // The first life has its keys from a profile, as the SDK finds it; so has DuckDB.
+    let key_files = &keys[keys.find("access_key_file").unwrap()..];
+    rig.edit(key_files, "");
+    let profile = format!("[tick]\naws_access_key_id = {}\naws_secret_access_key = {}\n", Server::ACCESS_KEY, Server::SECRET_KEY);
+    std::fs::write(rig.path("profiles"), profile).unwrap();
+    rig.set("AWS_SHARED_CREDENTIALS_FILE", rig.path("profiles").to_str().unwrap());
+    rig.set("AWS_PROFILE", "tick");
+
+    // The second life has them from its config, finds all in the bucket and goes on where the tables are.
     let mut daemon = rig.daemon();
     rig.wait_until("something is published", |pipeline| pipeline["gold"]["bars"].as_u64() > Some(0));
     rig.wait_until("all is archived", |pipeline| pipeline["bronze"]["trades"]["records"] == TRADES);
     daemon.0.kill().unwrap();
     daemon.0.wait().unwrap();
+    let without = std::fs::read_to_string(rig.path("tickmint.toml")).unwrap();
+    std::fs::write(rig.path("tickmint.toml"), without.replace("[bronze.s3]\n", &format!("[bronze.s3]\n{key_files}"))).unwrap();
+    rig.set("AWS_PROFILE", "nobody");
     let mut daemon = rig.daemon();
     rig.wait_until("it is up", |_| true);
     assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
     rig.end_exchange();
+    assert!(!rig.log().contains(Server::SECRET_KEY), "a secret in the log");
 
     let (report, well) = rig.verify();
     println!("{report}");

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 from bronze import Bronze
 from refining import PROJECT, Refiner
+
+sys.path.insert(0, str(PROJECT))
+
+from refiner import s3  # noqa: E402
 
 
 def test_a_round_from_hello_to_done(home: Path, bronze: Bronze) -> None:
@@ -138,6 +143,23 @@ def test_rubbish_on_the_pipe_is_answered(home: Path, bronze: Bronze) -> None:
         failed = refiner.ask([{**bronze.slot("trades", 0, 0), "stream": "quotes"}])
         assert "quotes" in failed["error"]
         assert refiner.refine([bronze.slot("trades", 0, 0)])["rows"]["silver.trades"] == 1
+
+
+def test_what_the_daemon_lets_it_into_a_bucket_with() -> None:
+    access = {
+        "key_id": "id", "secret": "it's", "session_token": None, "region": "eu-central-1", "endpoint": None, "path_style": False,
+    }  # fmt: skip
+    usual = {"TYPE": "s3", "KEY_ID": "id", "SECRET": "it's", "URL_STYLE": "vhost", "REGION": "eu-central-1"}
+    assert s3.options(access) == usual
+    minio = access | {"session_token": "t", "endpoint": "http://127.0.0.1:9000/", "path_style": True}
+    wanted = {"SESSION_TOKEN": "t", "ENDPOINT": "127.0.0.1:9000", "USE_SSL": "false", "URL_STYLE": "path"}
+    assert s3.options(minio) == usual | wanted
+    with duckdb.connect() as connection:
+        bucket = s3.Bucket(connection)
+        for expires in ("t", "u"):
+            bucket.enter(minio | {"session_token": expires})
+        ((secret,),) = connection.execute("select secret_string from duckdb_secrets()").fetchall()
+        assert "127.0.0.1:9000" in secret and "it's" not in secret
 
 
 def test_the_audit_counts_by_stream_and_session(home: Path, bronze: Bronze) -> None:
