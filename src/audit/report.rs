@@ -36,14 +36,17 @@ pub struct Report {
     pub lost: u64,
     /// Records that are there more than once.
     pub duplicated: u64,
+    /// Objects, slots and logs that are not as they should be: damaged, missing, out of reach. What is
+    /// missing because of them is also in `lost` where a sequence number or a count tells of it.
+    pub faults: u64,
     /// What is wrong, for people; the first ones.
     pub findings: Vec<String>,
 }
 
 impl Report {
-    /// Whether nothing is lost and nothing doubled.
+    /// Whether nothing is lost, nothing doubled and nothing damaged.
     pub fn is_clean(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0
+        self.lost == 0 && self.duplicated == 0 && self.faults == 0
     }
 
     /// Adds what Silver holds. Silver may be behind Bronze while the daemon runs, never ahead of it.
@@ -93,10 +96,7 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
     for fault in &found.faults {
         report.finding(|| fault.clone());
     }
-    // A damaged object or a gap slot is a loss even if no session tells of the missing records.
-    if !found.faults.is_empty() && found.duplicated == 0 {
-        report.lost += found.faults.len() as u64;
-    }
+    report.faults = found.faults.len() as u64;
     holes(found, &mut report);
     if let Some(ledger) = ledger {
         against(found, ledger, &mut report);

@@ -18,7 +18,7 @@ use crate::warehouse::python;
 #[command(after_help = "\
 Reads files and tables, never the daemon, and not while one runs: then the warehouse's file is its
 own, and what is on its way would look like a loss. Stop it first; it drains. Exits with 0 only if
-nothing is lost and nothing doubled.
+nothing is lost, doubled or damaged.
 
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
 of ours sent and neither archive nor gap accounts for.
@@ -90,6 +90,7 @@ pub fn text(report: &Report) -> String {
         ("gaps", report.gaps.to_string(), "outages of the feed"),
         ("lost", report.lost.to_string(), "records"),
         ("duplicated", report.duplicated.to_string(), "records"),
+        ("faults", report.faults.to_string(), "objects, slots or logs that are damaged, missing or out of reach"),
     ] {
         text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
     }
