@@ -267,8 +267,8 @@ pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
         Some(path) => {
             let path = path.display();
             let why = format!(
-                "{path} is damaged: its header cannot be read, so its records are lost unless a copy of the file is put back; \
-                 move it away to go on without them"
+                "{path} is damaged, or an earlier tickmint wrote it: its header cannot be read. Put a copy of the file back, or \
+                 let that tickmint drain it; to go on without its records, move it away"
             );
             Err(io::Error::new(io::ErrorKind::InvalidData, why))
         }
