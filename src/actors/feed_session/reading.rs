@@ -59,9 +59,8 @@ pub(super) struct Reading<'a> {
     batch: Vec<RawFrame>,
     batch_bytes: usize,
     under_way: Option<UnderWay>,
+    /// The batch stays open as long as it says.
     pace: Pace,
-    /// The batch stays open until then.
-    not_before: Instant,
 }
 
 impl<'a> Reading<'a> {
@@ -75,7 +74,6 @@ impl<'a> Reading<'a> {
             batch_bytes: 0,
             under_way: None,
             pace: parts.pace.clone(),
-            not_before: Instant::now(),
         }
     }
 
@@ -108,7 +106,8 @@ impl<'a> Reading<'a> {
         loop {
             let room = self.batch.len() < BATCH_FRAMES && self.batch_bytes < BATCH_BYTES;
             let waits = self.under_way.is_none() && !self.batch.is_empty();
-            if waits && (!room || Instant::now() >= self.not_before) {
+            let wait = self.pace.wait(Instant::now());
+            if waits && (!room || wait.is_zero()) {
                 self.under_way = Some(self.hand_over());
                 continue;
             }
@@ -137,7 +136,7 @@ impl<'a> Reading<'a> {
                         None => return End::Closed(goodbye(None)),
                     }
                 }
-                () = sleep_until(self.not_before), if waits => {}
+                () = sleep(wait), if waits => {}
                 () = sleep_until(watchdog), if room => return End::Stalled,
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK_EVERY;
@@ -163,9 +162,7 @@ impl<'a> Reading<'a> {
 
     /// Begins to hand the batch over; it is sent until it is durable or cannot be.
     fn hand_over(&mut self) -> UnderWay {
-        let now = Instant::now();
-        self.pace.take(now);
-        self.not_before = now + self.pace.wait(now);
+        self.pace.take(Instant::now());
         fail_point!("session.batch");
         self.batch_bytes = 0;
         let frames: Arc<[RawFrame]> = std::mem::take(&mut self.batch).into();
