@@ -175,6 +175,10 @@ async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Ste
 async fn tell(parts: &Parts, slot: &Slot) {
     if let Some(data) = slot.data() {
         parts.vitals.advance(data.rows);
+        if !data.poison.is_empty() {
+            let (stream, offsets, raw) = (slot.stream, &data.poison, &data.raw.key);
+            tracing::error!(%stream, ?offsets, raw, "records that kill their writer were left out of typed");
+        }
     }
     parts.metrics.slot_decided(slot);
     let covered = Covered { stream: slot.stream, archived: Archived::behind(slot) };

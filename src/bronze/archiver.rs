@@ -230,7 +230,7 @@ impl Archiver {
             at: tail.next,
             log,
             reader: Some(LogReader::new(&self.logs.dir(log), stream)),
-            carry: handed_on(&tail),
+            carry: handed_on(tail.carry, tail.next.start),
             absorbed: tail.next.start,
             pending: VecDeque::new(),
             read: tail.next.start,
@@ -267,8 +267,11 @@ impl Archiver {
                     // A log that is read again after another one may begin behind what was read before.
                     let (was_read, last) = open.carry.read.run(open.log, open.at.start);
                     let end = last.min(to - 1);
-                    let reason = || "the spool does not hold these records any more".to_string();
-                    let body = if was_read { Body::Data { end, data: None } } else { Body::Gap { end, reason: reason() } };
+                    let body = if was_read {
+                        Body::Data { end, data: None }
+                    } else {
+                        Body::Gap { end, reason: "the spool does not hold these records any more".to_string() }
+                    };
                     self.prepare(body, Vec::new());
                 }
                 self.commit().await
@@ -426,13 +429,12 @@ impl Archiver {
     }
 }
 
-/// What the writer goes on with.
-fn handed_on(tail: &Tail) -> Carry {
-    let mut carry = tail.carry.clone();
+/// What the writer goes on with at offset `start`.
+fn handed_on(mut carry: Carry, start: u64) -> Carry {
     if flawed(Flaw::HourNotHandedOn) {
         carry.archive_hour = None;
     }
-    if flawed(Flaw::ForgetEarly) && tail.next.start == 0 {
+    if flawed(Flaw::ForgetEarly) && start == 0 {
         carry.read = Read::default();
     }
     carry

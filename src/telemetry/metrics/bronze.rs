@@ -63,12 +63,14 @@ impl BronzeMetrics {
 
 impl StoreMetrics {
     pub(super) fn register(r: &mut Registry) -> StoreMetrics {
-        let store_errors = ByLabel::new("operation", []);
-        r.register("store_errors", "Requests to the store that failed, by operation", store_errors.family.clone());
-        let store_seconds = Family::new_with_constructor(seconds as fn() -> Histogram);
+        let store = StoreMetrics {
+            errors: ByLabel::new("operation", []),
+            seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+        };
+        r.register("store_errors", "Requests to the store that failed, by operation", store.errors.family.clone());
         let help = "Requests to the store, by operation and outcome";
-        r.register_with_unit("store_request", help, Unit::Seconds, store_seconds.clone());
-        StoreMetrics { errors: store_errors, seconds: store_seconds }
+        r.register_with_unit("store_request", help, Unit::Seconds, store.seconds.clone());
+        store
     }
 }
 
@@ -101,7 +103,6 @@ impl Metrics {
                 bronze.poison.get(),
                 data.raw.key,
             );
-            tracing::error!(%stream, offsets = ?data.poison, raw = data.raw.key, "records that kill their writer were left out of typed");
             self.alarms.raise(&format!("bronze/{stream}/poison"), why);
         }
     }
