@@ -28,7 +28,8 @@ RAW = (
     "received_at: 'bigint', raw: 'varchar', raw_base64: 'varchar'}"
 )
 
-#: Bytes: above any frame that `feed.max_frame_bytes` lets in, escaped.
+#: The longest line of a raw object that is read, in bytes: a frame of the default `feed.max_frame_bytes`, escaped, is
+#: far shorter.
 LONGEST_LINE = 256 << 20
 
 #: The models that take each stream's slots.
@@ -84,22 +85,20 @@ def store(connection: duckdb.DuckDBPyConnection, slots: list[dict[str, Any]]) ->
     connection.begin()
     try:
         for slot in slots:
-            if store_one(connection, slot, counts.get(slot["typed"])) and slot.get("poison"):
-                store_poison(connection, slot)
+            store_one(connection, slot, counts.get(slot["typed"]))
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
 
 
-def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> bool:
-    """Whether it is new."""
+def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> None:
     at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
     if slot["stream"] not in STREAMS:
         raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
     if typed_rows is not None and typed_rows > slot["rows"]:
         raise Refused(f"slot {at} is said to have {slot['rows']} rows, but {slot['typed']} holds {typed_rows}")
-    poison = len(slot["poison"]["offsets"]) if slot.get("poison") else 0
+    poison = slot.get("poison") or {"offsets": []}
     content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
     found = connection.execute(
         'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
@@ -107,18 +106,16 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
     if found is None:
         connection.execute(
             "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"], poison],
+            [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"], len(poison["offsets"])],
         )
-        return True
-    if (*found[:3], name(found[3])) != content:
+        if poison["offsets"]:
+            store_poison(connection, at, **poison)
+    elif (*found[:3], name(found[3])) != content:
         raise Refused(f"slot {at} is stored with (end, kind, rows, object) {found}, and now said to be {content}: a slot never changes")
-    return False
 
 
-def store_poison(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any]) -> None:
+def store_poison(connection: duckdb.DuckDBPyConnection, at: list[Any], raw: str, offsets: list[int]) -> None:
     """Copies the records that typed lacks from the raw object: they are few, and nothing else reads raw."""
-    at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
-    raw, offsets = slot["poison"]["raw"], slot["poison"]["offsets"]
     connection.execute(
         f"""
         insert into bronze.poison

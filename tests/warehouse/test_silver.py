@@ -106,7 +106,7 @@ def test_a_record_that_killed_its_writer_is_in_quarantine_from_raw(home: Path, b
         streams = refiner.audit()["streams"]
         assert streams["quarantine"] == {"rows": 6, "distinct": 6, "kept": 6}
         assert refiner.refine(slots, full_refresh=True)["rows"]["silver.quarantine"] == 6
-    found = rows(refiner, "select session = ?, frame, reason, detail, raw from silver.quarantine order by all".replace("?", f"'{SESSION}'"))
+    found = rows(refiner, f"select session = '{SESSION}', frame, reason, detail, raw from silver.quarantine order by all")
     died = "the writer of {} died of it three times; please report it"
     assert found == [
         (False, 1, "poison", died.format("quarantine"), '{"p":"0"}'),

@@ -1,5 +1,5 @@
 -- What is no trade, and what killed its writer: that is only in raw, and was copied with its slot.
-{%- set typed = new_slots('quarantine') %}
+{%- set typed = new_slots('quarantine', with_poison=true) %}
 with arrived as (
   select session, frame, idx, seq, record_offset, received_at, reason, detail, raw, raw_base64
   from {{ typed }}
@@ -10,10 +10,8 @@ with arrived as (
     'the writer of ' || p.stream || ' died of it three times; please report it' as detail,
     p.raw, p.raw_base64
   from {{ source('bronze', 'poison') }} p
-  {%- if execute %}
   join bronze.pending_{{ model.name }} s
     on p.stream = s.stream and p.partition = s.partition and p.generation = s.generation and p.start = s.start
-  {%- endif %}
 )
 
 select
