@@ -49,7 +49,7 @@ impl Report {
         self.lost == 0 && self.duplicated == 0 && self.faults == 0
     }
 
-    /// Adds what Silver holds. Silver may be behind Bronze while the daemon runs, never ahead of it.
+    /// Adds what Silver holds. Silver may be behind Bronze, where runs have failed, never ahead of it.
     pub fn hold_against_silver(&mut self, silver: &SilverCount) {
         for (stream, count) in &silver.streams {
             let StreamCount { rows, distinct, kept } = *count;
