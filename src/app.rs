@@ -12,6 +12,7 @@
 //! Children start top to bottom and stop bottom to top: the source ends first, each stage works off
 //! what it has accepted, then the next one ends.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,14 +27,15 @@ use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::domain::chain::ChainId;
 use crate::domain::frame::{Rules, Watchlist};
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::http;
 use crate::io::measured::Measured;
-use crate::io::probe::{self, ProbeError};
+use crate::io::probe::ProbeError;
+use crate::io::probed::Probed;
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, LOCK, Logs};
 use crate::spool::pace::Pace;
@@ -67,8 +69,12 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     let listener = http::server::bind(&config.http)?;
     let lock = FolderLock::take(&config.spool.dir)?;
     let store = store::open(&config.bronze.store).context("`bronze.store` cannot be used")?;
-    let store: Arc<dyn Store> = Arc::new(Measured::new(store, metrics.clone()));
-    probe_first_use(&*store).await?;
+    if let StoreConfig::Folder(root) = &config.bronze.store {
+        make_lake(root)?;
+    }
+    let store = Arc::new(Probed::new(Arc::new(Measured::new(store, metrics.clone()))));
+    probe_first_use(config, &store).await?;
+    let store: Arc<dyn Store> = store;
     let (logs, log, durable) = open_spool(config)?;
 
     let root = Root::start(policy(3, 600));
@@ -116,23 +122,41 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     Ok(App { root, store, _lock: lock })
 }
 
-/// Refuses a store whose creates are not atomic: two writers would both believe that they decided a
-/// slot. One that does not answer yet is not refused; `/health` says so as soon as it is written to.
-async fn probe_first_use(store: &dyn Store) -> Result<()> {
-    let asked = store.get("_probe/is-it-there");
-    if tokio::time::timeout(STORE_ANSWERS_WITHIN, asked).await.is_err() {
-        let store = store.describe();
-        tracing::warn!(store, "`bronze.store` does not answer: trades wait in the spool; `tickmint check` tries it again");
-        return Ok(());
-    }
-    match probe::probe_once(store, probe::FOLDER, probe::Size::default()).await {
-        Ok(_) => Ok(()),
-        Err(error @ ProbeError::Unsafe { .. }) => Err(error.into()),
-        Err(error) => {
-            tracing::warn!(%error, "the store could not be probed; `tickmint check` tries again");
-            Ok(())
+/// A disk that is full now is waited for, as it is later.
+fn make_lake(root: &Path) -> Result<()> {
+    match std::fs::create_dir_all(root) {
+        Err(error) if !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            let root = root.display();
+            Err(error).with_context(|| {
+                format!("`bronze.store` is `{root}`, which cannot be made: choose a folder that this user may write")
+            })
         }
+        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Refuses a store whose creates are not atomic: two writers would both believe that they decided a
+/// slot; and a folder that this user may not write. One that is away is not refused: [`Probed`] probes it
+/// when it is there again, and until then trades wait in the spool.
+async fn probe_first_use(config: &Config, store: &Probed) -> Result<()> {
+    let asked = store.get("_probe/is-it-there");
+    let outcome = match tokio::time::timeout(STORE_ANSWERS_WITHIN, asked).await {
+        Err(_) => Err(format!("it does not answer within {STORE_ANSWERS_WITHIN:?}")),
+        Ok(Err(error)) if error.is_retryable() => Err(error.to_string()),
+        Ok(_) => match store.ensure().await {
+            Ok(()) => Ok(()),
+            Err(error @ ProbeError::Unsafe { .. }) => return Err(error.into()),
+            Err(ProbeError::Store(error)) if !error.is_retryable() && matches!(config.bronze.store, StoreConfig::Folder(_)) => {
+                return Err(anyhow::Error::from(error).context("`bronze.store` cannot be used"));
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    };
+    if let Err(error) = outcome {
+        let store = store.describe();
+        tracing::warn!(store, error, "`bronze.store` could not be probed: trades wait in the spool until it can be");
+    }
+    Ok(())
 }
 
 /// The chains of a daemon whose spool is the log: one partition a stream.

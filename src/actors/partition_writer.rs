@@ -29,6 +29,11 @@ const STEP_WITHIN: Duration = Duration::from_secs(180);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// See [`RETRY_MIN`].
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Where it says no: that needs a hand, so there is no hurry.
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+
+/// A log line of an outage that goes on comes so often.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct PartitionWriter {
@@ -90,15 +95,16 @@ impl Child for PartitionWriter {
         let (parts, archiver) = (self.parts.clone(), self.archiver.clone());
         let drain = async move {
             let mut archiver = archiver.lock().await;
-            let mut attempt = 0;
+            let mut outage = Outage::default();
             loop {
                 match step(&parts, &mut archiver, true).await {
                     Ok(Step::Idle { due: None }) => return,
-                    Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => attempt = 0,
-                    Err(Trouble::Passing(error)) => {
-                        archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: the store does not take it"));
-                        sleep(back_off(attempt)).await;
-                        attempt += 1;
+                    Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => outage = Outage::default(),
+                    Err(Trouble::Passing { error, refused }) => {
+                        if outage.is_to_be_said(Instant::now()) {
+                            archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: the store does not take it"));
+                        }
+                        sleep(outage.wait(refused)).await;
                     }
                     Err(Trouble::Lasting(error)) => {
                         tracing::error!(%error, "draining: given up; the spool keeps it");
@@ -112,40 +118,82 @@ impl Child for PartitionWriter {
 }
 
 enum Trouble {
-    Passing(String),
+    Passing {
+        error: String,
+        /// The same will be said again until somebody sees to it.
+        refused: bool,
+    },
     Lasting(String),
+}
+
+/// A time in which the store does not take anything.
+#[derive(Debug, Default)]
+struct Outage {
+    attempts: u32,
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Outage {
+    /// Counts one more attempt, and tells whether a line of it belongs into the log: of the first, and
+    /// then of one a minute.
+    fn is_to_be_said(&mut self, now: Instant) -> bool {
+        self.attempts += 1;
+        self.since.get_or_insert(now);
+        let is_due = self.said.is_none_or(|said| now.duration_since(said) >= SAY_EVERY);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+
+    /// How long to wait after that attempt.
+    fn wait(&self, refused: bool) -> Duration {
+        let max = if refused { REFUSED_MAX } else { RETRY_MAX };
+        let full = RETRY_MIN.saturating_mul(1 << self.attempts.saturating_sub(1).min(16)).min(max);
+        full.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// It is over; how long it was, if there was one.
+    fn end(&mut self, now: Instant) -> Option<Duration> {
+        let since = std::mem::take(self).since?;
+        Some(now.duration_since(since))
+    }
 }
 
 /// Archives for ever; returns why it cannot.
 async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
     let mut durable = parts.logs.watch();
-    let mut attempt = 0;
+    let mut outage = Outage::default();
     loop {
         durable.mark_unchanged();
         let mut guard = archiver.lock().await;
         let done = step(parts, &mut guard, false).await;
         let logs = guard.log_span();
         drop(guard);
+        if done.is_ok()
+            && let Some(took) = outage.end(Instant::now())
+        {
+            logs.in_scope(|| tracing::info!(?took, "the store takes it again"));
+            parts.vitals.clear_note("store");
+        }
         match done {
-            Ok(Step::Progress | Step::Decided(_)) => {
-                attempt = 0;
-                parts.vitals.clear_note("store");
-                tokio::task::yield_now().await;
-            }
+            Ok(Step::Progress | Step::Decided(_)) => tokio::task::yield_now().await,
             Ok(Step::Idle { due }) => {
-                attempt = 0;
                 let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
                 tokio::select! {
                     _ = durable.changed() => {}
                     () = sleep_until(due) => {}
                 }
             }
-            Err(Trouble::Passing(error)) => {
-                let wait = back_off(attempt);
-                attempt += 1;
-                logs.in_scope(|| {
-                    tracing::warn!(%error, attempt, ?wait, "the store does not take it; what is durable waits in the spool");
-                });
+            Err(Trouble::Passing { error, refused }) => {
+                let is_to_be_said = outage.is_to_be_said(Instant::now());
+                let (wait, attempts) = (outage.wait(refused), outage.attempts);
+                if is_to_be_said {
+                    logs.in_scope(|| {
+                        tracing::warn!(%error, attempts, ?wait, "the store does not take it; what is durable waits in the spool");
+                    });
+                }
                 parts.metrics.archive_failed(parts.stream, &error);
                 parts.vitals.note("store", error);
                 sleep(wait).await;
@@ -197,11 +245,31 @@ fn trouble(error: &ArchiveError) -> Trouble {
     let text = error.to_string();
     match error {
         ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. }) => Trouble::Lasting(text),
-        ArchiveError::Chain(ChainError::Store(_)) | ArchiveError::Log(_) => Trouble::Passing(text),
+        ArchiveError::Chain(ChainError::Store(error)) => Trouble::Passing { error: text, refused: !error.is_retryable() },
+        ArchiveError::Log(_) => Trouble::Passing { error: text, refused: false },
     }
 }
 
-fn back_off(attempt: u32) -> Duration {
-    let full = RETRY_MIN.saturating_mul(1 << attempt.min(16)).min(RETRY_MAX);
-    full.mul_f64(rand::rng().random_range(0.5..=1.0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_said_when_it_begins_and_then_once_a_minute() {
+        let (mut outage, begun) = (Outage::default(), Instant::now());
+        let said = (0..300).filter(|second| outage.is_to_be_said(begun + Duration::from_secs(*second)));
+        assert_eq!(said.collect::<Vec<_>>(), [0, 60, 120, 180, 240]);
+        assert_eq!(outage.end(begun + Duration::from_secs(300)), Some(Duration::from_secs(300)));
+        assert_eq!(outage.end(begun), None, "it is told once that it is over");
+        assert!(outage.is_to_be_said(begun), "the next one is said at once");
+    }
+
+    #[test]
+    fn a_refusal_is_tried_again_less_often() {
+        let long = Outage { attempts: 40, ..Outage::default() };
+        assert!((RETRY_MAX / 2..=RETRY_MAX).contains(&long.wait(false)));
+        assert!((REFUSED_MAX / 2..=REFUSED_MAX).contains(&long.wait(true)));
+        let first = Outage { attempts: 1, ..Outage::default() };
+        assert!(first.wait(true) <= RETRY_MIN);
+    }
 }

@@ -97,15 +97,17 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
         report.finding(|| fault.clone());
     }
     report.faults = found.faults.len() as u64;
-    holes(found, &mut report);
+    let missing = holes(found, &mut report);
     if let Some(ledger) = ledger {
-        against(found, ledger, &mut report);
+        against(found, ledger, missing, &mut report);
     }
     report
 }
 
-/// Sequence numbers are dense, and a session's end says how many there were.
-fn holes(found: &Found, report: &mut Report) {
+/// Sequence numbers are dense, and a session's end says how many there were. Of each session how many
+/// records of what the exchange sent are missing.
+fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
+    let mut missing = BTreeMap::<_, u64>::new();
     for (session, count) in &found.sessions {
         for stream in Stream::ALL {
             let seqs = &count.seqs[stream.index()];
@@ -113,17 +115,28 @@ fn holes(found: &Found, report: &mut Report) {
             let wanted = count.end.as_ref().map_or(highest, |end| end.records[stream.index()].max(highest));
             for (low, high) in seqs.holes_below(wanted) {
                 report.lose(high - low + 1, || format!("session {session}: {stream} {low} to {high} are missing"));
+                if stream != Stream::Gaps {
+                    *missing.entry(*session).or_default() += high - low + 1;
+                }
             }
         }
     }
+    missing
 }
 
-fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, report: &mut Report) {
+/// Each frame of the ledger. What is `missing` already by its number is not lost once more.
+fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTreeMap<SessionId, u64>, report: &mut Report) {
     let (mut sent, mut not_received) = (0, 0);
     for (number, connection) in ledger {
         let count = connection.session.and_then(|session| found.sessions.get(&session));
         // Up to here the log has all of it; behind it, the end or the gap says that there is nothing.
         let received = count.map_or(0, |count| count.frames.keys().last().copied().unwrap_or(0));
+        let mut counted = connection.session.and_then(|session| missing.remove(&session)).unwrap_or_default();
+        let mut lose = |report: &mut Report, records: u64, what: &dyn Fn() -> String| {
+            let again = records.min(counted);
+            counted -= again;
+            report.lose(records - again, what);
+        };
         for &(frame, trades) in &connection.trades {
             sent += u64::from(trades);
             let have = count.and_then(|count| count.frames.get(&frame)).copied().unwrap_or(0);
@@ -137,15 +150,15 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, report: &mut Repor
                     not_received += u64::from(trades);
                 }
                 std::cmp::Ordering::Less => {
-                    let missing = u64::from(trades - have);
-                    report.lose(missing, || format!("connection {number} frame {frame}: {have} of {trades} trades"));
+                    let what = || format!("connection {number} frame {frame}: {have} of {trades} trades");
+                    lose(report, u64::from(trades - have), &what);
                 }
             }
         }
         for &frame in &connection.bad {
             let have = count.is_some_and(|count| count.frames.contains_key(&frame));
             if !have && frame <= received {
-                report.lose(1, || format!("connection {number}: bad frame {frame} is not in quarantine"));
+                lose(report, 1, &|| format!("connection {number}: bad frame {frame} is not in quarantine"));
             }
         }
     }
@@ -220,6 +233,16 @@ mod tests {
         let (mut found, _, session) = world(10, 10, true);
         found.sessions.get_mut(&session).unwrap().seqs[0] = Intervals::of(0, 17);
         assert_eq!(report(&found, None).lost, 2);
+    }
+
+    #[test]
+    fn what_is_missing_by_its_number_and_in_the_ledger_is_lost_once() {
+        let (mut found, ledger, session) = world(10, 11, false);
+        let count = found.sessions.get_mut(&session).unwrap();
+        count.frames.remove(&4);
+        count.seqs[0] = Intervals::of(0, 5);
+        (8..20).for_each(|seq| assert!(count.seqs[0].insert(seq)));
+        assert_eq!(report(&found, Some(&ledger)).lost, 2 + 2, "a frame in the middle, and one that nothing tells of");
     }
 
     #[test]

@@ -6,5 +6,6 @@ pub mod measured;
 #[cfg(any(test, feature = "faults"))]
 pub mod memory;
 pub mod probe;
+pub mod probed;
 pub mod s3;
 pub mod store;

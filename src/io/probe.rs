@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::warn;
@@ -234,7 +234,7 @@ fn note_key(store: &dyn Store, folder: &str) -> String {
 }
 
 /// Asks until there is an answer, and tells whether it was more than once.
-async fn patiently<T>(request: impl AsyncFn() -> Result<T, StoreError>) -> (Result<T, StoreError>, bool) {
+async fn patiently<'a, T>(request: impl Fn() -> BoxFuture<'a, Result<T, StoreError>>) -> (Result<T, StoreError>, bool) {
     let mut wait = FIRST_WAIT;
     for attempt in 1.. {
         match request().await {
@@ -251,7 +251,6 @@ async fn patiently<T>(request: impl AsyncFn() -> Result<T, StoreError>) -> (Resu
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
 
     use super::super::folder::FolderStore;
     use super::super::memory::{Fault, MemoryStore};

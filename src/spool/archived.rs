@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_segment_stays_until_all_of_it_is_read_in_its_own_log() {
         let (log, other) = (LogId::generate(), LogId::generate());
-        let segment = SegmentView { number: 0, base: [4, 0, 0], end: [6, 0, 0], body_at: 0, len: 0 };
+        let segment = SegmentView { log: LogId::generate(), number: 0, base: [4, 0, 0], end: [6, 0, 0], body_at: 0, len: 0 };
         assert!(!may_go(&segment, log, &PerStream::default()), "nothing is known");
         assert!(!may_go(&segment, log, &read(log, 0..5)));
         assert!(may_go(&segment, log, &read(log, 0..6)));

@@ -7,6 +7,7 @@
 //! * [`archived`]: what of a log may be deleted.
 //! * [`commit`]: requests to the log, staged and made durable together.
 //! * [`logs`]: which logs this machine has.
+//! * [`mark`]: what tells damage from a torn tail.
 //! * [`pace`]: how often it is made durable.
 //! * [`segment`]: the format, and what is valid in a file after a crash.
 //! * [`state`]: what a log says about sessions, shards and offsets; rebuilt by reading it.
@@ -16,6 +17,7 @@
 pub mod archived;
 pub mod commit;
 pub mod logs;
+pub mod mark;
 pub mod pace;
 pub mod reader;
 pub mod segment;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::mark::{Mark, Place};
 use super::segment::{self, ENTRY_HEADER, SegmentView, next_frame};
 use crate::domain::entry::{Entry, Record, counts_of, records};
 use crate::domain::stream::Stream;
@@ -114,15 +115,29 @@ impl LogReader {
                 offset: segment.base[stream],
             },
         };
-        let found = advance(&mut cursor, segment, self.stream, from)?;
-        let next = cursor.offset;
+        let found = loop {
+            if let Some(records) = advance(&mut cursor, segment, self.stream, from)? {
+                break Chunk::Records { records, next: cursor.offset };
+            }
+            // The bytes are damaged: the next mark, or the next segment, says where reading goes on.
+            match mark_behind(&cursor, segment)? {
+                Some(mark) => (cursor.at, cursor.offset) = (mark.at(), mark.next()[stream]),
+                None => break Chunk::Lost { to: segment.end[stream] },
+            }
+            if cursor.offset > from {
+                break Chunk::Lost { to: cursor.offset };
+            }
+        };
         self.cursor = Some(cursor);
-        Ok(match found {
-            Some(records) => Chunk::Records { records, next },
-            // The bytes are damaged: the rest of this segment cannot be read.
-            None => Chunk::Lost { to: segment.end[stream] },
-        })
+        Ok(found)
     }
+}
+
+/// The first mark behind what cannot be read.
+fn mark_behind(cursor: &Cursor, segment: &SegmentView) -> io::Result<Option<Mark>> {
+    let from = (cursor.at + 1).min(segment.len);
+    let bytes = read_at(&cursor.file, from, (segment.len - from) as usize)?;
+    Ok(Mark::find(&bytes, Place { log: segment.log, segment: segment.number, at: from }).next())
 }
 
 /// Reads on from the cursor to the next chunk that holds records of the stream at or after `from`;
@@ -134,13 +149,13 @@ fn advance(cursor: &mut Cursor, segment: &SegmentView, stream: Stream, from: u64
         let bytes = read_at(&cursor.file, cursor.at, want.min((segment.len - cursor.at) as usize))?;
         let mut used = 0;
         while let Some((crc, body)) = next_frame(&bytes[used..]) {
-            let Ok(counts) = counts_of(body) else { return Ok(some_if_any(found)) };
+            let (length, counts) = (body.len(), counts_of(body));
+            // Of what is passed over the counts must be true too.
+            let Some(counts) = counts.ok().filter(|_| crc32c::crc32c(body) == crc) else { return Ok(some_if_any(found)) };
             let count = u64::from(counts[stream.index()]);
-            let length = body.len();
             if cursor.offset + count > from && count > 0 {
                 let body = bytes.slice(used + ENTRY_HEADER..used + ENTRY_HEADER + length);
-                let entry = (crc32c::crc32c(&body) == crc).then(|| Entry::decode(body).ok()).flatten();
-                let Some(entry) = entry else { return Ok(some_if_any(found)) };
+                let Ok(entry) = Entry::decode(body) else { return Ok(some_if_any(found)) };
                 records(entry, stream, cursor.offset, &mut found);
             }
             cursor.offset += count;

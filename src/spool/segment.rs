@@ -1,9 +1,9 @@
 //! A segment file: a header with all that a reader must know, then entries.
 //!
-//! `TICKLOG2 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
-//! each entry, little-endian. A segment appears with its whole header, under another name before. After
-//! a crash it may end in the middle of an entry, or hold anything behind the last fsync: reading stops
-//! at the first entry that is not whole.
+//! `TICKLOG3 | u32 length | u32 crc32c | header (JSON)` and then `u32 length | u32 crc32c | bytes` for
+//! each entry and each [`Mark`], little-endian. A segment appears with its whole header, under another
+//! name before. After a crash it may end in the middle of an entry, or hold anything behind the last
+//! fsync: reading stops at the first entry that is not whole, unless a mark stands behind it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::mark::{Mark, Place, is_mark};
 use super::state::LogState;
-use crate::domain::entry::{Entry, PRELUDE};
+use crate::domain::entry::Entry;
 use crate::domain::identity::LogId;
 use crate::domain::stream::PerStream;
 
-const MAGIC: &[u8; 8] = b"TICKLOG2";
+const MAGIC: &[u8; 8] = b"TICKLOG3";
 
 /// Bytes before an entry: its length and its checksum.
 pub const ENTRY_HEADER: usize = 8;
@@ -104,6 +105,8 @@ pub fn next_frame(bytes: &[u8]) -> Option<(u32, &[u8])> {
 /// What a segment holds that can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentView {
+    /// The log it belongs to.
+    pub log: LogId,
     /// Its place in the log.
     pub number: u32,
     /// The offset of its first record, by stream.
@@ -123,8 +126,8 @@ pub enum Scanned {
     Valid(SegmentView, LogState),
     /// The process died while it made the segment: nothing was ever appended to it.
     Unmade,
-    /// The header cannot be read though more than a header stands there: the disk has damaged what was
-    /// durable, and nobody knows what the records behind it are.
+    /// The disk has damaged what was durable, and nobody knows what the log says at its end: the header
+    /// cannot be read though more than a header stands there, or the entries are damaged at two places.
     Damaged,
 }
 
@@ -157,19 +160,45 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
         None if is_unmade(&bytes) => return Ok(Scanned::Unmade),
         Some(_) | None => return Ok(Scanned::Damaged),
     };
-    let mut state = header.state.clone();
-    let rest = bytes.slice(body_at..);
-    let mut at = 0;
-    while let Some((crc, body)) = next_frame(&rest[at..]) {
-        if body.len() < PRELUDE || crc32c::crc32c(body) != crc {
-            break;
+    let (log, mut state, mut at) = (header.log, header.state.clone(), body_at);
+    loop {
+        if let Some(entry) = next_whole(&bytes, at) {
+            if let Some(entry) = entry.decoded {
+                state.apply(&entry);
+            }
+            at = entry.end;
+        } else {
+            // Damage, if a mark stands behind it; else the torn tail.
+            let from = (at + 1).min(bytes.len());
+            let place = Place { log, segment: number, at: from as u64 };
+            let mut marks = Mark::find(&bytes[from..], place).peekable();
+            if marks.peek().is_none() {
+                break;
+            }
+            let Some(mark) = marks.find(|mark| mark.tell(&mut state)) else { return Ok(Scanned::Damaged) };
+            at = mark.at() as usize;
         }
-        let length = body.len();
-        let Ok(entry) = Entry::decode(rest.slice(at + ENTRY_HEADER..at + ENTRY_HEADER + length)) else { break };
-        state.apply(&entry);
-        at += ENTRY_HEADER + length;
     }
-    let (body_at, len) = (body_at as u64, (body_at + at) as u64);
-    let view = SegmentView { number, base: header.state.next, end: state.next, body_at, len };
+    let (body_at, len) = (body_at as u64, at as u64);
+    let view = SegmentView { log, number, base: header.state.next, end: state.next, body_at, len };
     Ok(Scanned::Valid(view, state))
+}
+
+/// A whole frame of a file.
+struct Whole {
+    /// The entry, if it is not a mark.
+    decoded: Option<Entry>,
+    /// Where the next one begins.
+    end: usize,
+}
+
+/// The entry or mark that stands at `at`, if it is whole and undamaged.
+fn next_whole(bytes: &Bytes, at: usize) -> Option<Whole> {
+    let (crc, body) = next_frame(&bytes[at..])?;
+    let end = at + ENTRY_HEADER + body.len();
+    if crc32c::crc32c(body) != crc {
+        return None;
+    }
+    let decoded = if is_mark(body) { None } else { Some(Entry::decode(bytes.slice(at + ENTRY_HEADER..end)).ok()?) };
+    Some(Whole { decoded, end })
 }

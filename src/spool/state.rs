@@ -50,6 +50,8 @@ pub struct LogState {
     /// The last hour whose turn is told of, in this log or in one before it; none before the first.
     #[serde(default)]
     pub hour: Option<Hour>,
+    /// How many entries that are no frames it heard of. Frames change only how far a session got.
+    pub changes: u64,
 }
 
 impl LogState {
@@ -63,6 +65,7 @@ impl LogState {
         for (next, count) in self.next.iter_mut().zip(entry.counts()) {
             *next += u64::from(count);
         }
+        self.changes += u64::from(!matches!(entry, Entry::Frame { .. }));
         match entry {
             Entry::Opened(opened) => self.opened(opened),
             Entry::Tick { hour } => self.hour = self.hour.max(Some(*hour)),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use fail::fail_point;
 
+use super::mark::{Mark, Place};
 use super::reader::LogView;
 use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry};
 use super::state::LogState;
@@ -33,6 +34,8 @@ pub struct LogWriter {
     state: LogState,
     /// Without it.
     durable: LogState,
+    /// Its [`LogState::changes`] when the segment last told all of it.
+    told: u64,
     staged: Vec<u8>,
     /// Reasons of outages that are over, as their gaps say; asked for after each sync.
     gaps: Vec<String>,
@@ -62,7 +65,7 @@ impl LogWriter {
         let dir = spool_dir.join(id.to_string());
         create_dir_durably(&dir)?;
         let (file, current) = new_segment(&dir, id, 0, &inherited)?;
-        let durable = inherited.clone();
+        let (durable, told) = (inherited.clone(), inherited.changes);
         let closed = Arc::default();
         Ok(LogWriter {
             dir,
@@ -73,6 +76,7 @@ impl LogWriter {
             current,
             state: inherited,
             durable,
+            told,
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
@@ -87,7 +91,7 @@ impl LogWriter {
         let (closed, state) = scan_log(&dir)?;
         let number = closed.back().map_or(0, |last| last.number + 1);
         let (file, current) = new_segment(&dir, id, number, &state)?;
-        let durable = state.clone();
+        let (durable, told) = (state.clone(), state.changes);
         let closed = Arc::new(closed);
         Ok(LogWriter {
             dir,
@@ -98,6 +102,7 @@ impl LogWriter {
             current,
             state,
             durable,
+            told,
             staged: Vec::new(),
             gaps: Vec::new(),
             dirty: false,
@@ -184,7 +189,19 @@ impl LogWriter {
         self.current.end = self.state.next;
         self.durable.clone_from(&self.state);
         self.staged.clear();
+        self.mark();
         Ok(())
+    }
+
+    /// Says that all up to here is durable. Where the disk does not take it, the next one says so too:
+    /// nobody's answer depends on it.
+    fn mark(&mut self) {
+        let place = Place { log: self.id, segment: self.current.number, at: self.current.len };
+        let mark = Mark::new(place, &self.durable, self.told).encode();
+        if may_write("mark").is_ok() && self.file.write_all_at(&mark, place.at).is_ok() {
+            self.current.len += mark.len() as u64;
+            self.told = self.durable.changes;
+        }
     }
 
     /// Takes away what an fsync that was refused may have left.
@@ -197,6 +214,7 @@ impl LogWriter {
     fn rotate(&mut self) -> io::Result<()> {
         let (file, next) = new_segment(&self.dir, self.id, self.current.number + 1, &self.durable)?;
         fail_point!("spool.rotated");
+        self.told = self.durable.changes;
         self.file = file;
         let full = std::mem::replace(&mut self.current, next);
         Arc::make_mut(&mut self.closed).push_back(full);
@@ -240,7 +258,7 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
     let body_at = header.len() as u64;
     #[cfg(feature = "faults")]
     crate::faults::witness(format_args!("synced {log}/{number} {body_at}"));
-    Ok((file, SegmentView { number, base: state.next, end: state.next, body_at, len: body_at }))
+    Ok((file, SegmentView { log, number, base: state.next, end: state.next, body_at, len: body_at }))
 }
 
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
@@ -267,7 +285,7 @@ pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
         Some(path) => {
             let path = path.display();
             let why = format!(
-                "{path} is damaged, or an earlier tickmint wrote it: its header cannot be read. Put a copy of the file back, or \
+                "{path} is damaged at its header or in several places, or an earlier tickmint wrote it. Put a copy of the file back, or \
                  let that tickmint drain it; to go on without its records, move it away"
             );
             Err(io::Error::new(io::ErrorKind::InvalidData, why))
@@ -430,6 +448,91 @@ mod tests {
         assert_eq!(&scan_log(&log.dir).unwrap().1, log.state(), "the control: nothing is damaged");
     }
 
+    /// A dead log whose last segment tells of sessions and frames, and where the entries begin there.
+    fn dead_log(temp: &Path) -> (PathBuf, LogState, u64) {
+        let mut log = LogWriter::create(temp, LogId::generate(), LogState::default(), 1 << 20).unwrap();
+        for _ in 0..3 {
+            let session = open(&mut log);
+            for number in 1..=4 {
+                let entry = frame(session, log.state(), number, 2, number == 3);
+                log.stage(&entry);
+                log.sync().unwrap();
+            }
+        }
+        (log.dir.clone(), log.state().clone(), log.current.body_at)
+    }
+
+    /// The offsets of a stream that a dead log still holds, and those that it says are lost.
+    fn held_and_lost(dir: &Path, stream: Stream) -> io::Result<(Vec<u64>, Vec<u64>)> {
+        let view = LogView { closed: Arc::new(scan_log(dir)?.0), current: None };
+        let (mut reader, mut from, mut held, mut lost) = (LogReader::new(dir, stream), 0, vec![], vec![]);
+        loop {
+            match reader.read(&view, from)? {
+                Chunk::End => return Ok((held, lost)),
+                Chunk::Lost { to } => {
+                    lost.extend(from..to);
+                    from = to;
+                }
+                Chunk::Records { records, next } => {
+                    held.extend(records.iter().map(|record| record.offset));
+                    from = next;
+                }
+            }
+        }
+    }
+
+    /// Flips each byte among the entries of the last segment; how many times records went without a
+    /// name, and how many records were lost at most.
+    fn flip_each(dir: &Path, state: &LogState, body_at: u64) -> (usize, usize) {
+        let path = segment::path(dir, 0);
+        let whole = std::fs::read(&path).unwrap();
+        let (mut nameless, mut most) = (0, 0);
+        for at in body_at as usize..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&path, bytes).unwrap();
+            let told = scan_log(dir).unwrap().1 == *state;
+            let mut found = true;
+            for stream in Stream::ALL {
+                let (held, lost) = held_and_lost(dir, stream).unwrap();
+                let mut all = [&held[..], &lost].concat();
+                all.sort_unstable();
+                found &= all == (0..state.next[stream.index()]).collect::<Vec<_>>();
+                most = most.max(lost.len());
+            }
+            nameless += usize::from(!(told && found));
+        }
+        std::fs::write(&path, whole).unwrap();
+        (nameless, most)
+    }
+
+    #[test]
+    fn a_flipped_byte_in_a_dead_logs_last_segment_costs_its_group_and_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, state, body_at) = dead_log(temp.path());
+        assert_eq!(flip_each(&dir, &state, body_at), (0, 2), "a group is two trades, and a damaged mark takes the next one");
+    }
+
+    #[test]
+    fn a_log_with_an_opening_and_all_that_tells_of_it_damaged_is_an_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, state, body_at) = dead_log(temp.path());
+        let path = segment::path(&dir, 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = Place { log: dir.file_name().unwrap().to_str().unwrap().parse().unwrap(), segment: 0, at: body_at };
+        let marks: Vec<_> = Mark::find(&bytes[body_at as usize..], place).map(|mark| mark.at() as usize).collect();
+        // The last session's opening stands before the ninth of twelve marks, which alone tells of it again.
+        let before = u32::from_le_bytes(bytes[marks[7]..][..4].try_into().unwrap()) as usize;
+        bytes[marks[7] + segment::ENTRY_HEADER + before + 20] ^= 1;
+        bytes[marks[8] + 40] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = scan_log(&dir).unwrap_err().to_string();
+        assert!(error.contains("00000000.seg is damaged"), "{error}");
+        bytes[marks[8] + 40] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(scan_log(&dir).unwrap().1, state, "the control: one of the two tells");
+    }
+
     #[cfg(feature = "faults")]
     mod refusing {
         use std::cell::Cell;
@@ -437,6 +540,16 @@ mod tests {
 
         use super::*;
         use crate::faults::with_disk;
+
+        /// The control of the test above.
+        #[test]
+        fn without_marks_a_flipped_byte_takes_records_without_a_name() {
+            let temp = tempfile::tempdir().unwrap();
+            let (dir, state, body_at) = with_disk(|what| what == "mark", || dead_log(temp.path()));
+            let (nameless, _) = flip_each(&dir, &state, body_at);
+            let entries = segment::path(&dir, 0).metadata().unwrap().len() - body_at;
+            assert_eq!(nameless as u64, entries, "each of them");
+        }
 
         /// The disk takes the new segment's header and then does not answer for it.
         #[test]
@@ -502,7 +615,7 @@ mod tests {
 
         /// Refuses the things that a disk is asked for with these numbers.
         fn refuse(at: &[prop::sample::Index]) -> impl FnMut(&'static str) -> bool + use<> {
-            let (at, asked) = (at.iter().map(|at| at.index(6)).collect::<Vec<_>>(), Rc::new(Cell::new(0)));
+            let (at, asked) = (at.iter().map(|at| at.index(7)).collect::<Vec<_>>(), Rc::new(Cell::new(0)));
             move |_| at.contains(&asked.replace(asked.get() + 1))
         }
     }

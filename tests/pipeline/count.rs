@@ -13,7 +13,7 @@ use crate::support::servers::or_skip;
 
 /// Its report on the ledger and the lake of a rig's folder, and whether all is well; none where there is
 /// no Python for it. The daemon must have ended.
-fn independent_count(dir: &Path) -> Option<(Value, bool)> {
+pub(super) fn independent_count(dir: &Path) -> Option<(Value, bool)> {
     let mut command = or_skip(python("dbt"))?;
     command.arg("tests/oracle/count.py").arg(dir.join("ledger")).arg(dir.join("lake"));
     let output = command.output().unwrap();

@@ -8,6 +8,7 @@ mod actors;
 mod bucket;
 mod campaign;
 mod count;
+mod damage;
 mod disk;
 mod gold;
 mod kills;

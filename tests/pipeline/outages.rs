@@ -73,3 +73,34 @@ fn a_failing_store_is_said_waited_for_and_loses_nothing() {
     assert_eq!((count(&report, "lost"), count(&report, "duplicated"), count(&report, "waiting")), (0, 0, 0));
     assert!(count(&report, "archived") > 1000, "{report:#}");
 }
+
+/// What is not known to create atomically is not written to, however long it takes to find out.
+#[test]
+fn a_store_that_is_away_at_the_start_is_probed_when_it_is_there_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = or_skip(Server::start_minio(folder.path())) else { return };
+    tickmint::commands::block_on(owner(&server)).unwrap();
+    let proxy = S3Proxy::start(server.endpoint()).unwrap();
+    let secrets = tempfile::tempdir().unwrap();
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, &bronze(secrets.path(), &proxy.endpoint()));
+    // At first it answers nothing; then all but what the probe asks.
+    proxy.inject(Rule::always(Fault::Refuse(Reply::SLOW_DOWN)));
+    let mut daemon = rig.daemon();
+    rig.wait_for_alarms("the outage is said", |alarms| alarms.contains("bronze/trades"));
+    proxy.clear();
+    proxy.inject(Rule::always(Fault::Refuse(Reply::SLOW_DOWN)).path("_probe/"));
+    rig.wait_for_alarms("that it was not probed is said", |alarms| alarms.contains("was not probed"));
+    let pipeline = rig.get("/api/pipeline").unwrap();
+    assert_eq!(pipeline["bronze"]["trades"]["records"], 0, "written to, though nobody knows whether it is safe");
+    assert!(pipeline["spool"]["records"]["trades"].as_u64() > Some(0), "the feed is read meanwhile: {pipeline:#}");
+
+    proxy.clear();
+    rig.wait_until("trades are archived", |pipeline| pipeline["bronze"]["trades"]["records"].as_u64() > Some(0));
+    rig.wait_for_alarms("it is over", |alarms| !alarms.contains("bronze/"));
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    rig.end_exchange();
+    let (report, well) = rig.verify();
+    assert!(well, "{report:#}");
+    assert_eq!((count(&report, "lost"), count(&report, "duplicated"), count(&report, "waiting")), (0, 0, 0));
+}

@@ -40,6 +40,7 @@ fn a_store_that_is_a_file_or_cannot_be_written_is_told() {
     desk.run("run --config").says(1, &parts);
     desk.run("check --config").says(1, &parts);
     desk.config(&[("bronze", "store = \"/proc/lake\"")]);
+    desk.run("run --config").says(1, &["`bronze.store` is `/proc/lake`", "choose a folder that this user may write"]);
     let ran = desk.run("check --config");
     ran.says(1, &["FAIL  `bronze.store`", "/proc/lake", "No such file or directory"]);
     assert_eq!(ran.out.matches("No such file or directory").count(), 1, "told once: {}", ran.out);
