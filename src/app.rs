@@ -106,7 +106,8 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     for stream in Stream::ALL {
         let archiver = archiver_of(stream, config, &store, &logs, &budget, traces);
         let (logs, covered, metrics) = (logs.clone(), covered.clone(), metrics.clone());
-        writers.spawn(child(stream.name(), DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
+        let spec = ChildSpec { together: true, ..child(stream.name(), DRAIN_WITHIN) };
+        writers.spawn(spec, &bronze.handle(), move |_, vitals| {
             partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, logs, covered, archiver })
         })?;
     }

@@ -357,8 +357,8 @@ fn measure(
 mod tests {
     use super::*;
     use crate::domain::identity::{LogId, SessionId};
+    use crate::domain::shard::Shard;
     use crate::domain::stream::Stream;
-    use crate::messages::feed::Shard;
     use crate::spool::state::LogState;
 
     /// Takes the fail point away also where the test fails: other tests of this process write logs too.

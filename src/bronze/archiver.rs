@@ -477,10 +477,11 @@ mod tests {
     use crate::audit;
     use crate::domain::chain::{Archived, ChainId};
     use crate::domain::identity::SessionId;
+    use crate::domain::shard::Shard;
     use crate::domain::stream::{PerStream, Stream};
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
-    use crate::messages::feed::{Append, EndSession, OpenSession, Shard};
+    use crate::messages::feed::{Append, EndSession, OpenSession};
     use crate::spool::archived::may_go;
     use crate::spool::commit::{Request, Room, commit};
     use crate::spool::logs;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use crate::bronze::chain::{Chain, Follower};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domain::chain::{Body, ChainId, Position, Slot};
 use crate::domain::stream::Stream;
 use crate::io::store;
@@ -24,12 +24,12 @@ pub enum Command {
 Each line is a slot: generation, range of offsets, what it holds. Objects that no slot names do not count.
 
 Examples:
-  tickmint chain show --config tickmint.toml
-  tickmint chain show --config tickmint.toml --stream gaps
-  tickmint chain show --config tickmint.toml --json | tail -1 | jq .")]
+  tickmint chain show
+  tickmint chain show --stream gaps
+  tickmint chain show --json | tail -1 | jq .")]
 pub struct Args {
     /// The config of the daemon
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
     /// trades, gaps or quarantine
     #[arg(long, default_value = "trades", value_parser = stream)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::{FAILED, words};
-use crate::config::{Config, WarehouseConfig};
+use crate::config::{self, Config, WarehouseConfig};
 use crate::http;
 use crate::io::{probe, store};
 use crate::warehouse::python;
@@ -19,10 +19,10 @@ the port is free, the store creates objects atomically (it writes to `_probe/`) 
 Exits with 78 if the config is wrong, with 1 if something else is.
 
 Example:
-  tickmint check --config tickmint.toml")]
+  tickmint check")]
 pub struct Args {
     /// The config to check
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
 }
 

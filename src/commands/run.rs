@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::signals::Signals;
 use super::{BLOCKED, GAVE_UP, NOT_DRAINED};
 use crate::app;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::supervisor::Outcome;
 use crate::telemetry::{self, Metrics, Traces};
 
@@ -23,12 +23,12 @@ the next start.
 
 Examples:
   cp config/example.toml tickmint.toml             every option with its default and a sentence
-  tickmint check --config tickmint.toml            whether it can run
-  tickmint run --config tickmint.toml
-  tickmint status --config tickmint.toml           meanwhile, elsewhere")]
+  tickmint check                                   whether it can run
+  tickmint run
+  tickmint status                                  meanwhile, elsewhere")]
 pub struct Args {
     /// The config; see config/example.toml
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::client;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Arguments of `status`.
 #[derive(clap::Args)]
@@ -15,12 +15,12 @@ use crate::config::Config;
 Asks /health of the daemon at `http.listen`. Exits with 0 only if all is well: no alarm, every actor runs.
 
 Examples:
-  tickmint status --config tickmint.toml
-  tickmint status --config tickmint.toml --json | jq .alarms
+  tickmint status
+  tickmint status --json | jq .alarms
   watch tickmint status --config data/demo/tickmint.toml")]
 pub struct Args {
     /// The config of the daemon
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
     /// Print the JSON of /health
     #[arg(long)]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::FAILED;
 use crate::audit;
 use crate::audit::report::Report;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::io::store;
 use crate::spool::logs::is_in_use;
 use crate::warehouse::python;
@@ -24,12 +24,12 @@ lost and duplicated count records that were durable here, and with a ledger also
 of ours sent and neither archive nor gap accounts for.
 
 Examples:
-  tickmint verify --config tickmint.toml
-  tickmint verify --config tickmint.toml --ledger exchange.ledger
+  tickmint verify
+  tickmint verify --ledger exchange.ledger
   tickmint verify --config data/demo/tickmint.toml --ledger data/demo/exchange.ledger --json")]
 pub struct Args {
     /// The config of the daemon
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
     /// What an exchange of ours says that it sent
     #[arg(long, value_name = "FILE")]

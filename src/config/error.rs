@@ -33,7 +33,8 @@ pub struct ConfigError {
 impl ConfigError {
     /// The file itself cannot be read.
     pub(super) fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
-        let text = format!("cannot be read ({error}): give the path of a config, such as a copy of config/example.toml");
+        let text =
+            format!("cannot be read ({error}): give the path of a config with `--config`, such as a copy of config/example.toml");
         ConfigError { file: Some(file.into()), problems: vec![Problem { line: None, text }] }
     }
 

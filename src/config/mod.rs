@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::messages::feed::Shard;
+use crate::domain::shard::Shard;
 use file::Lines;
 use validate::{Check, Env};
 
@@ -64,6 +64,9 @@ pub struct Config {
     /// Logs, metrics, traces.
     pub telemetry: TelemetryConfig,
 }
+
+/// The config of a command that is told of none.
+pub const DEFAULT_FILE: &str = "tickmint.toml";
 
 impl Config {
     /// Reads, checks and completes the config of a daemon.

@@ -15,7 +15,7 @@ use super::{
     BronzeConfig, Config, FeedConfig, HttpConfig, S3Config, Secret, SpoolConfig, StoreConfig, TelemetryConfig, ValidationConfig,
     WarehouseConfig, units,
 };
-use crate::messages::feed::Shard;
+use crate::domain::shard::Shard;
 
 /// The tables of sale conditions that there are.
 const SALE_CONDITIONS: [&str; 2] = ["cts_utp", "lean"];

@@ -10,6 +10,7 @@ pub mod intervals;
 pub mod object;
 mod scan;
 mod schema;
+pub mod shard;
 pub mod stream;
 pub mod trade;
 pub mod verdict;

@@ -5,16 +5,8 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::domain::identity::{Micros, SessionId};
+use crate::domain::shard::Shard;
 use crate::domain::verdict::{JudgedFrame, RawFrame};
-
-/// One WebSocket's worth of symbols: a key of the feed and a part of its symbols.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// Its name in gaps, metrics and the tree: stable over restarts.
-    pub name: String,
-    /// Its symbols, sorted.
-    pub symbols: Arc<[String]>,
-}
 
 /// Why frames are not durable. The sender keeps them and sends them again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -150,8 +150,8 @@ mod tests {
 
     use super::*;
     use crate::domain::identity::{LogId, SessionId};
+    use crate::domain::shard::Shard;
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
-    use crate::messages::feed::Shard;
     use crate::spool::state::LogState;
 
     const ROOM: Room = Room { used: 0, max: 1000, reserve: 100 };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -58,6 +59,12 @@ impl Member {
 
     fn is_below(&self, path: &str) -> bool {
         self.path().strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether two neighbours drain at the same time.
+    fn stops_with(&self, next: &Member) -> bool {
+        let parent = |member: &Member| member.path().strip_suffix(&member.spec.id).map(str::to_owned);
+        self.spec.together && next.spec.together && parent(self) == parent(next)
     }
 
     async fn stop(&self) -> Option<Why> {
@@ -277,18 +284,21 @@ impl Registry {
         let members = self.members();
         let concerned = |member: &&Arc<Member>| path.is_none_or(|path| member.is_below(path));
         let mut undrained = Vec::new();
-        for member in members.iter().filter(concerned).rev() {
-            member.begin_to_stop();
-            let missed = member.stop().await;
-            if path.is_some() && missed != Some(Why::Unreachable) {
-                self.remove(member);
-            }
-            let path = member.path().to_string();
-            match missed {
-                None => debug!(actor = path, "stopped"),
-                Some(why) => {
-                    warn!(actor = path, %why, "stopped without having drained");
-                    undrained.push(Undrained { path, why });
+        let in_turn: Vec<_> = members.iter().filter(concerned).rev().collect();
+        for wave in in_turn.chunk_by(|one, next| one.stops_with(next)) {
+            wave.iter().for_each(|member| member.begin_to_stop());
+            let missed = join_all(wave.iter().map(|member| member.stop())).await;
+            for (member, missed) in wave.iter().zip(missed) {
+                if path.is_some() && missed != Some(Why::Unreachable) {
+                    self.remove(member);
+                }
+                let path = member.path().to_string();
+                match missed {
+                    None => debug!(actor = path, "stopped"),
+                    Some(why) => {
+                        warn!(actor = path, %why, "stopped without having drained");
+                        undrained.push(Undrained { path, why });
+                    }
                 }
             }
         }

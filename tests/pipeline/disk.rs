@@ -114,6 +114,7 @@ fn a_spool_at_its_limit_ends_the_session_with_a_gap_and_goes_on_when_there_is_ro
             pipeline["bronze"].as_object().unwrap().values().filter_map(|stream| stream["lag_records"].as_u64()).sum();
         pipeline["shards"][0]["connected"] == true && waits < 2000
     });
+    rig.wait_until("the gap has its own name", |pipeline| pipeline["feed"]["gaps"]["spool_full"].as_u64() > Some(0));
     pause(Duration::from_secs(2));
     assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
     rig.end_exchange();

@@ -19,7 +19,7 @@ fn help_teaches_by_examples_and_the_exit_codes_are_in_it() {
     desk.run("").says(2, &["Usage: tickmint <COMMAND>"]);
     desk.run("chain").says(2, &["Usage: tickmint chain"]);
     desk.run("veryfy --config").says(2, &["unrecognized subcommand 'veryfy'", "'verify'"]);
-    desk.run("run").says(2, &["--config <FILE>"]);
+    desk.run("run --help").says(0, &["--config <FILE>", "[default: tickmint.toml]"]);
     desk.run("chain show --config --stream quotes").says(2, &["'quotes' for '--stream", "trades, gaps, quarantine"]);
 }
 

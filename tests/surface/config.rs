@@ -115,7 +115,10 @@ fn every_command_tells_of_a_wrong_config_and_all_that_is_wrong_at_once() {
     for line in ["run", "check", "status", "verify", "chain show"] {
         desk.run(&format!("{line} --config=nowhere.toml"))
             .says(CONFIG, &["config nowhere.toml: cannot be read (No such file", "a copy of config/example.toml"]);
+        desk.run(line).says(CONFIG, &["config tickmint.toml", "has 2 problems"]);
     }
+    std::fs::remove_file(desk.path("tickmint.toml")).unwrap();
+    desk.run("check").says(CONFIG, &["config tickmint.toml: cannot be read (No such file", "`--config`"]);
 }
 
 #[test]

@@ -44,13 +44,12 @@ async fn an_actor_that_gives_up_is_restarted_and_says_why() {
 async fn a_hang_is_cured_and_the_queue_behind_it_served() {
     let root = root();
     let worker = root.top.worker("worker");
-    let (begun, really_begun) = (Instant::now(), std::time::Instant::now());
+    let begun = Instant::now();
     let (hang, behind) = (worker.send(Deed::Hang), worker.send(Deed::Count));
     assert_eq!(hang.await, Err(MailboxError::Closed));
     assert_eq!(behind.await, Ok(1));
     let took = begun.elapsed();
-    assert!(seconds(30) <= took && took < seconds(32), "{took:?}");
-    assert!(really_begun.elapsed() < seconds(5));
+    assert!(seconds(30) <= took && took < seconds(32), "of paused time: {took:?}");
     assert_eq!((root.restarts("worker"), root.last_failure("worker").as_str()), (1, "hung for 30 s"));
 }
 

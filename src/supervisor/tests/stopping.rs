@@ -51,6 +51,23 @@ async fn who_misses_the_deadline_is_named_and_the_others_are_not_kept_waiting() 
 }
 
 #[actix::test]
+async fn neighbours_that_may_drain_together_share_the_time() {
+    let root = root();
+    let script = slow_drain(seconds(4));
+    let group = root.top.supervisor(ChildSpec::permanent("group"), policy()).unwrap();
+    for id in ["a", "b", "c"] {
+        group.scripted(ChildSpec { together: true, ..ChildSpec::permanent(id) }, script.clone());
+    }
+    root.top.scripted(ChildSpec { together: true, ..ChildSpec::permanent("source") }, script.clone());
+    let begun = Instant::now();
+    assert_eq!(root.shutdown().await, []);
+    // Paused time: the source by itself, as it has another parent, then all of the group at once.
+    assert_eq!(begun.elapsed().as_secs(), 8);
+    let lines = script.lines();
+    assert_eq!((lines.len(), lines[0].as_str()), (4, "source drained after 0"));
+}
+
+#[actix::test]
 async fn a_panic_while_draining_is_named_and_not_restarted() {
     tokio::time::pause();
     for (hook, text) in [(Some(Hook::Drain), "in Drain"), (Some(Hook::Stopped), "in Stopped"), (None, "boom")] {
