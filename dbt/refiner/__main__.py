@@ -40,7 +40,7 @@ def main() -> int:
     try:
         warehouse = Warehouse(arguments.db, arguments.gold, json.loads(arguments.vars))
     except RunFailed as error:
-        print(f"refiner: {error}", file=sys.stderr)
+        fail(answers, 0, error.phase or "start", str(error), retryable=error.retryable)
         return 1
     try:
         say(answers, event="hello", version=VERSION, pid=os.getpid(), **warehouse.greeting())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,10 +34,16 @@ class Publisher:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def manifest(self) -> dict[str, Any]:
+        path = self.gold / "manifest.json"
         try:
-            return json.loads((self.gold / "manifest.json").read_text())
+            found = json.loads(path.read_text())
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            # As if there were none: Gold is published anew.
+            print(f"refiner: {path} is damaged ({error}); Gold is published anew", file=sys.stderr)
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def run(self) -> int:
         """The run that stands; 0 before the first."""

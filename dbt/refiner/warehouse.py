@@ -11,6 +11,7 @@ import duckdb
 
 from . import s3, slots
 from .audit import count
+from .errors import RunFailed
 from .project import Project, version
 from .publish import Publisher
 
@@ -22,6 +23,14 @@ TABLES = ("silver.trades", "silver.rejected_trades", "silver.quarantine", "silve
 Progress = Callable[[str], None]
 
 
+def connect(db: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(db))
+    except duckdb.Error as error:
+        cure = "if another program has it open, end that; if it is damaged, move it away: it is made again from Bronze"
+        raise RunFailed(f"{db} cannot be opened ({error}); {cure}", retryable=True, phase="start") from error
+
+
 class Warehouse:
     """Owns the DuckDB file. dbt runs in this process, over the same database."""
 
@@ -29,7 +38,7 @@ class Warehouse:
         db.parent.mkdir(parents=True, exist_ok=True)
         work = db.parent / "dbt"
         work.mkdir(exist_ok=True)
-        self.connection = duckdb.connect(str(db))
+        self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)

@@ -78,6 +78,7 @@ impl Refinery {
             Event::Hello { version, .. } => {
                 Err(RefineError::Process(format!("speaks version {version} of the protocol, this program {VERSION}")))
             }
+            Event::Failed { phase, error, .. } => Err(RefineError::Failed { phase, error }),
             other => Err(RefineError::Process(format!("did not greet but said {other:?}"))),
         }
     }

@@ -131,6 +131,28 @@ def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(home: 
         assert refiner.refine([])["rows"]["silver.trades"] == 4, "it was stored, so it is built without being sent again"
 
 
+def test_a_damaged_manifest_is_published_anew(home: Path, bronze: Bronze) -> None:
+    bronze.add("trades")
+    with Refiner(home) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 0)])
+        before, bars = refiner.manifest(), refiner.bars()
+    for damage in ("{", "[]", "", None):
+        path = home / "gold" / "manifest.json"
+        path.unlink() if damage is None else path.write_text(damage)
+        with Refiner(home) as refiner:
+            refiner.refine([])
+            assert (refiner.bars(), refiner.manifest()["origin"]) == (bars, before["origin"]), damage
+
+
+def test_a_damaged_warehouse_is_told_with_its_cure(home: Path) -> None:
+    (home / "warehouse.duckdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(AssertionError, match=r"warehouse.duckdb cannot be opened .* move it away"):
+        Refiner(home)
+    (home / "warehouse.duckdb").unlink()
+    with Refiner(home) as refiner:
+        assert refiner.hello["tails"] == {}
+
+
 def test_rubbish_on_the_pipe_is_answered(home: Path, bronze: Bronze) -> None:
     bronze.add("trades")
     with Refiner(home) as refiner:
