@@ -66,6 +66,9 @@ struct Open {
     followers: Vec<Follower>,
     /// Sent, and not yet answered as done.
     slots: Vec<SlotRow>,
+    /// Nothing was answered as done yet: what a run before left unpublished is not known here, so the
+    /// first round comes though there may be no slots.
+    is_first: bool,
     /// The trace contexts of those that are sampled.
     traced: Vec<String>,
 }
@@ -95,7 +98,7 @@ impl Rounds {
             }
             more |= open.slots.len() >= SLOTS;
         }
-        if open.slots.is_empty() {
+        if open.slots.is_empty() && !open.is_first {
             return Ok(Round::Nothing);
         }
         let s3 = self.store.access().await?;
@@ -111,6 +114,7 @@ impl Rounds {
                 run.borrow_mut().iter_mut().for_each(|run| run.span.count("tickmint.run", done.run));
                 open.slots.clear();
                 open.traced.clear();
+                open.is_first = false;
                 Ok(Round::Refined { done, more })
             }
             Err(error) => {
@@ -150,7 +154,7 @@ impl Rounds {
         let (refinery, hello) = Refinery::start(&python, &self.config).await?;
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
-        self.open = Some(Open { refinery, followers, slots: Vec::new(), traced: Vec::new() });
+        self.open = Some(Open { refinery, followers, slots: Vec::new(), is_first: true, traced: Vec::new() });
         Ok(())
     }
 }

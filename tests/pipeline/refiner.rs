@@ -65,6 +65,14 @@ fn a_refiner_that_is_killed_is_started_anew_and_gold_comes_out_the_same() {
     assert!(tape_of(&rig.path("ledger"), &tape) > 100);
     let (said, equal) = compare(&rig.path("gold"), &tape, &[]);
     assert!(equal, "{said}");
+
+    // Nothing new comes, and what is not published is published all the same.
+    std::fs::remove_file(rig.path("gold/manifest.json")).unwrap();
+    let mut daemon = rig.daemon();
+    rig.wait_until("Gold is published anew", |_| rig.path("gold/manifest.json").is_file());
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    let (said, equal) = compare(&rig.path("gold"), &tape, &[]);
+    assert!(equal, "{said}");
 }
 
 fn runs(rig: &Rig) -> Option<u64> {
