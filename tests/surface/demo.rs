@@ -101,6 +101,7 @@ fn sigterm_drains_and_audits_and_a_second_one_ends_it_at_once() {
     });
     demo_runs.signal("TERM");
     demo_runs.until_it_says("stopping: the daemon drains");
+    std::thread::sleep(std::time::Duration::from_millis(500)); // sent at once, it would be the same one
     demo_runs.signal("TERM");
     assert_eq!(demo_runs.ends(), Some(75), "{}", demo_runs.log());
     assert!(demo_runs.log().contains("ended at once by a second signal, and not audited"), "{}", demo_runs.log());
