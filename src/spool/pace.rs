@@ -82,7 +82,7 @@ mod tests {
 
     proptest! {
         /// However the work arrives: in any span of time there are no more than one an interval and
-        /// the burst, and nobody waits longer than an interval.
+        /// the burst, and nobody waits longer than an interval (and what the one before came early).
         #[test]
         fn never_more_than_one_an_interval_and_a_burst(pauses in prop::collection::vec(0u64..20_000, 1..200)) {
             let mut pace = Pace::new(GROUP);
@@ -91,7 +91,7 @@ mod tests {
             for micros in pauses {
                 now += Duration::from_micros(micros);
                 let wait = pace.wait(now);
-                prop_assert!(wait <= GROUP);
+                prop_assert!(wait <= GROUP + TIMER);
                 now += wait;
                 pace.take(now);
                 taken.push(now);
