@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kills::count;
 use super::rig::{Rig, end, pause};
-use crate::support::servers::Skip;
+use crate::support::servers::{Skip, or_skip};
 
 /// A file system in memory, mounted while this lives.
 struct SmallDisk(PathBuf);
@@ -43,16 +43,10 @@ impl Drop for SmallDisk {
     }
 }
 
-/// The disk, or the reason why this machine cannot show it. No part of ours is missing here, so it is
-/// a skip even where parts are required.
+/// A small disk there, where this machine can show one. No part of ours is missing if it cannot: that is a
+/// skip even where parts are required.
 fn disk_or_skip(rig: &Rig, folder: &str) -> Option<SmallDisk> {
-    match SmallDisk::mount(&rig.path(folder), 24) {
-        Ok(disk) => Some(disk),
-        Err(Skip(reason)) => {
-            println!("SKIPPED: {reason}");
-            None
-        }
-    }
+    or_skip(SmallDisk::mount(&rig.path(folder), 24))
 }
 
 fn rig() -> Rig {

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use super::desk::{Desk, free_address, wait};
+use crate::support::servers::{Skip, or_skip};
 
 fn demo(port: u16, more: &str) -> String {
     format!("demo --data-dir d --port {port} {more}")
@@ -118,8 +119,7 @@ fn in_a_terminal_a_line_moves_and_ctrl_c_drains() {
     let mut terminal = std::process::Command::new("script");
     terminal.args(["--quiet", "--flush", "--return", "--command", &line, "typescript"]).current_dir(desk.dir.path());
     let Ok(mut terminal) = terminal.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
-        let reason = b"SKIPPED: there is no `script` (util-linux) to make a terminal\n";
-        std::io::stderr().write_all(reason).unwrap();
+        or_skip::<()>(Err(Skip("there is no `script` (util-linux) to make a terminal".into())));
         return;
     };
     let typescript = || String::from_utf8_lossy(&std::fs::read(desk.path("typescript")).unwrap_or_default()).into_owned();
