@@ -58,8 +58,11 @@ fn the_example_is_a_config() {
     let config = config(EXAMPLE);
     assert_eq!(config.feed.shards.len(), 1);
     assert_eq!(config.feed.shards[0].1.reveal(), "key-a");
-    assert_eq!(config.spool.dir, PathBuf::from("data/spool"));
-    assert!(matches!(config.bronze.store, StoreConfig::Folder(dir) if dir == *"data/lake"));
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(config.spool.dir, here.join("data/spool"));
+    assert!(matches!(config.bronze.store, StoreConfig::Folder(dir) if dir == here.join("data/lake")));
+    let warehouse = config.warehouse.unwrap();
+    assert_eq!((warehouse.gold_dir, warehouse.project_dir), (here.join("data/gold"), here.join("dbt")));
     assert_eq!(config.feed.watchdog, Duration::from_secs(150));
     assert_eq!(config.http.token, None);
 }

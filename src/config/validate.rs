@@ -41,10 +41,12 @@ const WRONG: u64 = 0;
 impl Check<'_> {
     /// The config, to be used only if there are no problems.
     pub(super) fn config(&mut self, settings: &Settings) -> Config {
-        let data_dir = settings.data_dir.clone();
-        if data_dir.as_os_str().is_empty() {
+        let data_dir = if settings.data_dir.as_os_str().is_empty() {
             self.wrong("data_dir", "", "must be a folder: write such as `/var/lib/tickmint`");
-        }
+            PathBuf::new()
+        } else {
+            self.from_here("data_dir", &settings.data_dir)
+        };
         Config {
             drain_within: self.duration("drain_within", &settings.drain_within, LONG),
             http: self.http(settings),
@@ -303,13 +305,29 @@ impl Check<'_> {
         let config = WarehouseConfig {
             database: data_dir.join(&warehouse.database),
             gold_dir: data_dir.join(&warehouse.gold_dir),
-            project_dir: warehouse.project_dir.clone(),
-            python: warehouse.python.clone(),
+            project_dir: self.from_here("warehouse.project_dir", &warehouse.project_dir),
+            // A bare name is looked for on the PATH.
+            python: warehouse.python.as_ref().map(|python| {
+                if python.components().count() > 1 { self.from_here("warehouse.python", python) } else { python.clone() }
+            }),
             every: self.duration("warehouse.every", &warehouse.every, LONG),
             run_timeout: self.duration("warehouse.run_timeout", &warehouse.run_timeout, LONG),
             sale_conditions: warehouse.sale_conditions.clone(),
         };
         warehouse.enabled.then_some(config)
+    }
+
+    /// A path that does not change its meaning with the working directory: the refiner process has another
+    /// one than the daemon.
+    fn from_here(&mut self, option: &str, path: &Path) -> PathBuf {
+        if path.as_os_str().is_empty() {
+            return PathBuf::new(); // its user says that there is nothing
+        }
+        std::path::absolute(path).unwrap_or_else(|error| {
+            let cure = format!("cannot be told from the working directory ({error}): write it absolute");
+            self.wrong(option, &path.display().to_string(), &cure);
+            PathBuf::new()
+        })
     }
 
     fn telemetry(&mut self, settings: &Settings) -> TelemetryConfig {

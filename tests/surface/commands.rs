@@ -128,3 +128,25 @@ fn verify_and_chain_show_read_what_a_daemon_has_left() {
     std::fs::remove_file(desk.path("data/lake").join(object)).unwrap();
     desk.run("verify --config --ledger ledger").says(1, &["  ! "]);
 }
+
+/// The way of the README: a config beside the data, `data_dir` as the example has it.
+#[test]
+fn folders_that_are_relative_mean_the_same_to_the_daemon_its_refiner_and_verify() {
+    let desk = Desk::new();
+    let warehouse = format!("project_dir = {:?}\nevery = \"500ms\"", project());
+    let sections = [("", "data_dir = \"data\""), ("warehouse", &*warehouse)];
+    let mut exchange = desk.exchange(&format!("{SECRET}-key"), "--rate 300", &sections);
+    let mut daemon = desk.daemon();
+    desk.until("bars are shown", "/api/bars", |answer| answer.json()["bars"].as_array().is_some_and(|bars| !bars.is_empty()));
+    daemon.signal("TERM");
+    assert_eq!(daemon.ends(), Some(0), "{}", daemon.log());
+    exchange.signal("TERM");
+    exchange.ends();
+    for made in ["data/lake/_commit", "data/gold/manifest.json", "data/warehouse.duckdb"] {
+        assert!(desk.path(made).exists(), "{made} is not there");
+    }
+    let ran = desk.run("verify --config --ledger ledger --json");
+    ran.says(0, &["\"lost\""]);
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(report["silver"].as_u64() > Some(0), "{report:#}");
+}
