@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::State;
-use super::gold::{Bar, Bars};
 use super::guard::error;
 use super::health::now_ms;
 use crate::telemetry::pipeline::Pipeline;
+use crate::warehouse::gold::{Bar, Bars, Gold};
 
 /// Bars in one answer, unless asked for fewer or more.
 const LIMIT: usize = 200;
@@ -46,7 +46,7 @@ struct Picture {
 
 #[get("/api/pipeline")]
 pub(super) async fn pipeline(state: Data<State>) -> HttpResponse {
-    let (gold, note) = match state.gold.as_deref().map(super::gold::Gold::manifest) {
+    let (gold, note) = match state.gold.as_deref().map(Gold::manifest) {
         None => (None, Some(NOT_HERE.to_string())),
         Some(Ok(None)) => (None, Some(NOT_YET.to_string())),
         Some(Err(error)) => (None, Some(error.to_string())),

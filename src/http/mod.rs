@@ -15,7 +15,6 @@
 
 mod api;
 mod base64;
-mod gold;
 mod guard;
 mod health;
 mod page;
@@ -28,10 +27,9 @@ use std::sync::{Arc, Mutex};
 use crate::config::{Config, Secret};
 use crate::supervisor::Registry;
 use crate::telemetry::Metrics;
-use gold::Gold;
+use crate::warehouse::gold::Gold;
 use health::Standing;
 
-pub use gold::{Bar, newest_bars};
 pub use server::{HttpError, Server};
 pub use web::Web;
 

@@ -6,11 +6,11 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::test::{TestRequest, call_service, init_service};
 use serde_json::Value;
 
-use super::gold::tests::{MINUTE, publish, write_bars};
 use super::*;
 use crate::config::HttpConfig;
 use crate::domain::stream::Stream;
 use crate::supervisor::{Child, ChildSpec, Policy, Root};
+use crate::warehouse::gold::tests::{MINUTE, publish, write_bars};
 
 struct Answer {
     status: StatusCode,

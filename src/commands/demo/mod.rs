@@ -19,8 +19,7 @@ use super::signals::Signals;
 use super::{FAILED, NOT_DRAINED, client, verify};
 use crate::config::Config;
 use crate::exchange;
-use crate::http;
-use crate::warehouse::python;
+use crate::warehouse::{gold, python};
 use parts::{Exchange, Use, last_words, start_daemon, stop, tell};
 use view::{View, summary};
 
@@ -158,7 +157,7 @@ async fn demo(args: Args) -> Result<ExitCode> {
     view.say("auditing: ledger, spool, chains, Bronze, Silver");
     let report = verify::verify(&config, Some(&dir.join("exchange.ledger"))).await?;
     let bars = match &config.warehouse {
-        Some(warehouse) => http::newest_bars(warehouse.gold_dir.clone(), BARS).await,
+        Some(warehouse) => gold::newest_bars(warehouse.gold_dir.clone(), BARS).await,
         None => Vec::new(),
     };
     view.end();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::parts::Use;
 use crate::audit::report::Report;
 use crate::commands::verify;
-use crate::http::Bar;
+use crate::warehouse::gold::Bar;
 
 /// Without a terminal, how things stand is a line so often.
 const LINE_EVERY: Duration = Duration::from_secs(5);

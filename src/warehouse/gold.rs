@@ -34,28 +34,28 @@ const COLUMNS: [&str; 12] =
 
 /// What is published.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Manifest {
+pub struct Manifest {
     /// The run that made it.
-    pub(super) run: u64,
+    pub run: u64,
     /// How far it goes, as dbt says it.
     #[serde(default)]
-    pub(super) watermark: serde_json::Value,
+    pub watermark: serde_json::Value,
     /// By name, with or without `gold.`.
-    pub(super) tables: BTreeMap<String, Table>,
+    pub tables: BTreeMap<String, Table>,
 }
 
 /// A published table.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Table {
+pub struct Table {
     /// Relative to the folder of Gold.
     files: Vec<PathBuf>,
     /// In all of them.
-    pub(super) rows: u64,
+    pub rows: u64,
 }
 
 impl Manifest {
     /// The table of the bars.
-    pub(super) fn bars(&self) -> Option<&Table> {
+    pub fn bars(&self) -> Option<&Table> {
         self.tables.get(TABLE).or_else(|| self.tables.get(&format!("gold.{TABLE}")))
     }
 }
@@ -103,16 +103,16 @@ fn as_millis<S: serde::Serializer>(micros: &Micros, serializer: S) -> Result<S::
 
 /// The bars of one run.
 #[derive(Debug)]
-pub(super) struct Bars {
+pub struct Bars {
     /// What they were read from.
-    pub(super) manifest: Manifest,
+    pub manifest: Manifest,
     /// The newest first; those of a minute by symbol.
-    pub(super) bars: Vec<Bar>,
+    pub bars: Vec<Bar>,
 }
 
 /// Why Gold cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum GoldError {
+pub enum GoldError {
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -141,18 +141,19 @@ impl GoldError {
 }
 
 /// The folder of Gold, with the bars of the last run that was asked for.
-pub(super) struct Gold {
+pub struct Gold {
     dir: PathBuf,
     read: Mutex<Option<Arc<Bars>>>,
 }
 
 impl Gold {
-    pub(super) fn new(dir: PathBuf) -> Gold {
+    /// The folder that a refiner publishes into; nothing is read yet.
+    pub fn new(dir: PathBuf) -> Gold {
         Gold { dir, read: Mutex::default() }
     }
 
     /// What is published now and when it was, in milliseconds of Unix time; `None` if nothing is yet.
-    pub(super) fn manifest(&self) -> Result<Option<(Manifest, u64)>, GoldError> {
+    pub fn manifest(&self) -> Result<Option<(Manifest, u64)>, GoldError> {
         let path = self.dir.join("manifest.json");
         let failed = |source| GoldError::File { path: path.display().to_string(), source };
         let text = match std::fs::read(&path) {
@@ -166,7 +167,7 @@ impl Gold {
 
     /// The newest bars of the run that is published now. One reading at a time: who asks meanwhile
     /// waits for it.
-    pub(super) async fn bars(self: Arc<Self>) -> Result<Option<Arc<Bars>>, GoldError> {
+    pub async fn bars(self: Arc<Self>) -> Result<Option<Arc<Bars>>, GoldError> {
         let mut cache = self.read.lock().await;
         let (gold, have) = (self.clone(), cache.clone());
         let read = tokio::task::spawn_blocking(move || gold.read(have)).await;
@@ -327,7 +328,7 @@ fn decimal(value: i128, scale: i8) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use arrow_array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
@@ -337,11 +338,11 @@ pub(super) mod tests {
     use super::*;
 
     /// 2026-11-23 15:00 UTC.
-    pub(in crate::http) const MINUTE: Micros = 1_795_446_000_000_000;
+    pub(crate) const MINUTE: Micros = 1_795_446_000_000_000;
 
     /// Bars of some symbols for so many minutes from [`MINUTE`] on, as dbt makes them; the first
     /// minute has no eligible price.
-    pub(in crate::http) fn write_bars(path: &Path, symbols: &[&str], minutes: std::ops::Range<i64>, rows_a_group: usize) {
+    pub(crate) fn write_bars(path: &Path, symbols: &[&str], minutes: std::ops::Range<i64>, rows_a_group: usize) {
         let rows: Vec<(i64, &str)> = minutes.flat_map(|minute| symbols.iter().map(move |symbol| (minute, *symbol))).collect();
         let decimals = |precision, scale, value: &dyn Fn(i64) -> Option<i128>| -> ArrayRef {
             let array: Decimal128Array = rows.iter().map(|(minute, _)| value(*minute)).collect();
@@ -374,7 +375,7 @@ pub(super) mod tests {
     }
 
     /// Publishes a run as the refiner does.
-    pub(in crate::http) fn publish(dir: &Path, run: u64, files: &[&str]) {
+    pub(crate) fn publish(dir: &Path, run: u64, files: &[&str]) {
         let table = serde_json::json!({ "files": files, "rows": 7 });
         let manifest = serde_json::json!({ "run": run, "watermark": "2026-11-23T15:00:00Z", "tables": { "ohlc_1m": table } });
         let mut file = File::create(dir.join("manifest.json")).unwrap();
