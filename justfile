@@ -5,6 +5,7 @@ default:
 
 # Formatting and lints
 check:
+    scripts/layers
     cargo fmt --check
     cargo clippy --release --all-targets --features faults -- -D warnings
     cargo clippy --release -- -D warnings
