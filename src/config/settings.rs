@@ -190,7 +190,7 @@ pub struct SpoolSettings {
     pub reserve_bytes: Quantity,
     /// The size of its files: `64 MiB`.
     pub segment_bytes: Quantity,
-    /// The least time between two fsyncs: `5ms`.
+    /// The mean time between two fsyncs under load: `5ms`.
     pub group: Quantity,
 }
 

@@ -8,7 +8,8 @@ use crate::domain::identity::{Micros, SessionId};
 use crate::domain::shard::Shard;
 use crate::domain::verdict::{JudgedFrame, RawFrame};
 
-/// Why frames are not durable. The sender keeps them and sends them again.
+/// Why frames are not durable. After `Disk` and `Down` the sender sends them again; after `Full` and `NotOpen` it ends
+/// its session, and they lie in the gap.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The spool has reached `spool.max_bytes`: stop reading and end the session.
@@ -70,10 +71,10 @@ pub struct OpenSession {
 pub struct EndSession {
     /// The connection.
     pub session: SessionId,
-    /// The last frame read from it, pings included.
+    /// Its last frame that is durable. What was read behind it lies in the gap.
     pub frames: u32,
     /// When that was.
     pub last_received_at: Option<Micros>,
-    /// `disconnected`, `stalled`, `shutdown`, `refused`...
+    /// As the gap will say it: `disconnected`, `stalled`, `shutdown`, `spool_full`...
     pub reason: String,
 }
