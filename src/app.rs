@@ -23,7 +23,8 @@ use fail::fail_point;
 use tokio::sync::watch;
 
 use crate::actors::{feed_session, hour_sealer, partition_writer, refiner, spool, validator};
-use crate::bronze::archiver::{Archiver, Budget, Limits, Parts};
+use crate::bronze::archiver::{Archiver, Limits, Parts};
+use crate::bronze::budget::Budget;
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
 use crate::clock;
@@ -95,9 +96,9 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
         })?;
     }
 
-    let sealed = store.clone();
+    let (sealed, counted) = (store.clone(), metrics.clone());
     root.top.spawn(child("hour_sealer", DRAIN_WITHIN), &bronze.handle(), move |_, vitals| {
-        hour_sealer::HourSealer::new(vitals, sealed, chains())
+        hour_sealer::HourSealer::new(vitals, counted, sealed, chains())
     })?;
 
     let covered = Arc::new(OnceLock::new());

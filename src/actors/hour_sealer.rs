@@ -15,6 +15,7 @@ use crate::clock;
 use crate::domain::chain::ChainId;
 use crate::io::store::Store;
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
 
 /// Hours turn slowly, and each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(20);
@@ -22,14 +23,15 @@ const EVERY: Duration = Duration::from_secs(20);
 /// See the module.
 pub struct HourSealer {
     vitals: Arc<Vitals>,
+    metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
     chains: Vec<ChainId>,
 }
 
 impl HourSealer {
     /// A sealer of these chains.
-    pub fn new(vitals: Arc<Vitals>, store: Arc<dyn Store>, chains: Vec<ChainId>) -> HourSealer {
-        HourSealer { vitals, store, chains }
+    pub fn new(vitals: Arc<Vitals>, metrics: Arc<Metrics>, store: Arc<dyn Store>, chains: Vec<ChainId>) -> HourSealer {
+        HourSealer { vitals, metrics, store, chains }
     }
 }
 
@@ -37,10 +39,13 @@ impl Actor for HourSealer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (vitals, mut sealer) = (self.vitals.clone(), Sealer::new(self.store.clone(), self.chains.clone()));
+        let (vitals, metrics) = (self.vitals.clone(), self.metrics.clone());
+        let mut sealer = Sealer::new(self.store.clone(), self.chains.clone());
         let run = async move {
             loop {
-                match sealer.round(clock::now()).await {
+                let round = sealer.round(clock::now()).await;
+                metrics.sealing(round.as_ref().err().map(|error| error as &dyn std::fmt::Display));
+                match round {
                     Ok(sealed) => {
                         vitals.clear_note("store");
                         vitals.advance(sealed.hours.len() as u64);

@@ -210,6 +210,9 @@ async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Ste
         parts.vitals.gauge("lag_records", records as f64);
         parts.metrics.archive_lag(parts.stream, records, oldest);
     }
+    if let Some((log, tail)) = archiver.past_end() {
+        parts.metrics.log_lost_its_end(parts.stream, log, tail);
+    }
     match done {
         Ok(Step::Decided(slot)) => {
             tell(parts, &slot).await;

@@ -248,17 +248,18 @@ impl Spool {
                 }
             }
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(log) = shared.as_mut()
-                && !log.delete_while(|segment| may_go(segment, logs.live(), &archived))?.is_empty()
-            {
+            let Some(log) = shared.as_mut() else { return Ok(()) };
+            let (before, done) = (log.view().closed.len(), log.delete_while(|segment| may_go(segment, logs.live(), &archived)));
+            if log.view().closed.len() != before {
                 durable.send_replace(log.view());
             }
-            Ok(())
+            done.map(drop)
         };
         let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(|result, spool, _| {
-            if let Ok(Err(error)) = result {
+            let Ok(result) = result else { return };
+            spool.metrics.spool_deletes(result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
+            if let Err(error) = result {
                 tracing::error!(%error, "archived segments cannot be deleted");
-                spool.vitals.note("disk", format!("archived segments cannot be deleted: {error}"));
             }
         });
         ctx.spawn(done);

@@ -4,9 +4,7 @@
 //! truth: after a crash, or when another writer decided a slot, it starts from the chain again, and
 //! never from what it remembers.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,25 +12,22 @@ use fail::fail_point;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::budget::Budget;
 use super::chain::{Chain, ChainError};
 use super::encode::{self, Encoded};
+use super::open::Open;
 use super::poison::Poison;
 use crate::clock;
-use crate::domain::chain::{Body, Carry, DataRange, Position, SLOT_VERSION, Slot, Tail};
-use crate::domain::entry::{Content, Record};
+use crate::domain::chain::{Body, DataRange, SLOT_VERSION, Slot, Tail};
+use crate::domain::entry::Record;
 use crate::domain::hour::Hour;
 use crate::domain::identity::{LogId, Micros};
-use crate::domain::intervals::Read;
 use crate::domain::object::{self, Form};
-use crate::domain::stream::STREAMS;
 use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
 use crate::spool::logs::Logs;
 use crate::spool::reader::{Chunk, LogReader};
 use crate::telemetry::traces::{Span, Traces, logs_of};
-
-/// What a record costs in memory beside its own bytes.
-const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
 
 /// When an object is closed.
 #[derive(Clone, Copy, Debug)]
@@ -43,29 +38,6 @@ pub struct Limits {
     pub flush_after: Duration,
     /// See [`encode::encode`].
     pub zstd_level: i32,
-}
-
-/// How much all writers of this process hold together; the one that holds most must flush first.
-#[derive(Debug)]
-pub struct Budget {
-    cap: usize,
-    used: [AtomicUsize; STREAMS],
-}
-
-impl Budget {
-    /// A budget of `cap` bytes.
-    pub fn new(cap: usize) -> Arc<Budget> {
-        Arc::new(Budget { cap, used: Default::default() })
-    }
-
-    fn holds(&self, index: usize, bytes: usize) {
-        self.used[index].store(bytes, Relaxed);
-    }
-
-    fn must_flush(&self, index: usize) -> bool {
-        let used: Vec<usize> = self.used.iter().map(|used| used.load(Relaxed)).collect();
-        used.iter().sum::<usize>() > self.cap && used.iter().max() == used.get(index)
-    }
 }
 
 /// Why a step did not succeed.
@@ -107,27 +79,6 @@ pub enum Step {
         /// When the open object is due.
         due: Option<Instant>,
     },
-}
-
-/// Where the archiver stands in the chain and in the log.
-struct Open {
-    /// The place of the next slot.
-    at: Position,
-    log: LogId,
-    reader: Option<LogReader>,
-    /// What the next slot will hand on, as far as absorbed.
-    carry: Carry,
-    /// The offset behind what is absorbed.
-    absorbed: u64,
-    /// Read, and not yet absorbed.
-    pending: VecDeque<Record>,
-    /// The offset behind what is read.
-    read: u64,
-    /// To be archived by the next slot.
-    buffer: Vec<Record>,
-    buffer_bytes: usize,
-    /// When the first offset that is not covered by a slot was absorbed.
-    since: Option<Instant>,
 }
 
 /// A slot and its objects, ready to be sent as often as it takes.
@@ -188,7 +139,10 @@ impl Archiver {
             let tail = self.chain.tail().await?;
             return self.begin(tail).await;
         }
-        self.absorb();
+        if let Some(open) = &mut self.open {
+            open.absorb(self.chain.id.stream, self.limits.flush_bytes);
+            self.budget.holds(self.chain.id.stream.index(), open.buffer_bytes);
+        }
         if self.is_due(flush) {
             self.prepare_data().await?;
             return self.commit().await;
@@ -205,6 +159,14 @@ impl Archiver {
         Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
     }
 
+    /// The log that it drains and where the tail is in there, if that lies behind the log's end: the log has lost
+    /// what the chain has.
+    pub fn past_end(&self) -> Option<(LogId, u64)> {
+        let open = self.open.as_ref()?;
+        let end = self.logs.view(open.log)?.end(self.chain.id.stream);
+        (open.at.start > end).then_some((open.log, open.at.start))
+    }
+
     /// Where log lines of what is under way belong.
     pub fn log_span(&self) -> tracing::Span {
         logs_of(self.prepared.as_ref().and_then(|prepared| prepared.span.as_ref()))
@@ -218,26 +180,13 @@ impl Archiver {
         let tail = super::flawed::stored_offset(self.poison.path(), tail);
         let stream = self.chain.id.stream;
         let here = tail.incarnation.and_then(|log| Some((log, self.logs.view(log)?)));
-        let Some((log, view)) = here else {
+        let Some((log, _)) = here else {
             let next = self.logs.after(None);
             self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new(), span: None });
             return self.commit().await;
         };
-        if tail.next.start > view.end(stream) {
-            tracing::error!(chain = %self.chain.id, %log, tail = tail.next.start, end = view.end(stream), "the log has lost its end; what the chain has is kept");
-        }
-        self.open = Some(Open {
-            at: tail.next,
-            log,
-            reader: Some(LogReader::new(&self.logs.dir(log), stream)),
-            carry: handed_on(tail.carry, tail.next.start),
-            absorbed: tail.next.start,
-            pending: VecDeque::new(),
-            read: tail.next.start,
-            buffer: Vec::new(),
-            buffer_bytes: 0,
-            since: None,
-        });
+        let reader = LogReader::new(&self.logs.dir(log), stream);
+        self.open = Some(Open::at(tail, log, reader));
         Ok(Step::Progress)
     }
 
@@ -270,6 +219,7 @@ impl Archiver {
                     let body = if was_read {
                         Body::Data { end, data: None }
                     } else {
+                        open.carry.lost.insert_all(open.log, open.at.start, end);
                         Body::Gap { end, reason: "the spool does not hold these records any more".to_string() }
                     };
                     self.prepare(body, Vec::new());
@@ -287,31 +237,6 @@ impl Archiver {
                 self.commit().await
             }
         }
-    }
-
-    /// Moves records from what was read into the open object, up to its limits.
-    fn absorb(&mut self) {
-        let Some(open) = &mut self.open else { return };
-        while let Some(record) = open.pending.front() {
-            let hour = Hour::of(record.received_at);
-            let turns = open.carry.archive_hour.is_some_and(|reached| hour > reached);
-            if turns && !open.buffer.is_empty() || open.buffer_bytes >= self.limits.flush_bytes {
-                break;
-            }
-            let Some(record) = open.pending.pop_front() else { break };
-            open.absorbed = record.offset + 1;
-            open.since.get_or_insert_with(Instant::now);
-            if open.carry.take(self.chain.id.stream, open.log, &record)
-                && !(flawed(Flaw::DedupByValue) && open.buffer.last().is_some_and(|last| equals(last, &record)))
-            {
-                open.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
-                open.buffer.push(record);
-            }
-        }
-        if open.pending.is_empty() {
-            open.absorbed = open.read;
-        }
-        self.budget.holds(self.chain.id.stream.index(), open.buffer_bytes);
     }
 
     fn is_due(&self, flush: bool) -> bool {
@@ -415,12 +340,7 @@ impl Archiver {
                     && tail.incarnation == Some(open.log)
                     && tail.next.generation == open.at.generation =>
             {
-                open.at = tail.next;
-                open.buffer_bytes = 0;
-                open.since = None;
-                if open.absorbed < tail.next.start {
-                    (open.absorbed, open.read) = (tail.next.start, tail.next.start); // a gap was passed
-                }
+                open.go_on(tail.next);
             }
             // Another decided, or the generation is closed: from the chain again.
             _ => self.open = None,
@@ -429,42 +349,11 @@ impl Archiver {
     }
 }
 
-/// What the writer goes on with at offset `start`.
-fn handed_on(mut carry: Carry, start: u64) -> Carry {
-    if flawed(Flaw::HourNotHandedOn) {
-        carry.archive_hour = None;
-    }
-    if flawed(Flaw::ForgetEarly) && start == 0 {
-        carry.read = Read::default();
-    }
-    carry
-}
-
 /// The trace contexts of the frames that are sampled: one a frame.
 fn traced(records: &[Record]) -> impl Iterator<Item = &str> {
     let mut last = None;
     let contexts = records.iter().filter_map(|record| record.traceparent.as_deref());
     contexts.filter(move |context| last.replace(*context) != Some(*context))
-}
-
-/// Whether two trades have the same text: for [`Flaw::DedupByValue`].
-fn equals(one: &Record, other: &Record) -> bool {
-    use crate::domain::entry::Payload;
-    let text = |record: &Record| match &record.content {
-        Content::Data { payload: Payload::Trade { raw, .. }, .. } => Some(raw.clone()),
-        Content::Data { .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => None,
-    };
-    text(one).is_some_and(|text_of_one| Some(text_of_one) == text(other))
-}
-
-fn record_bytes(record: &Record) -> usize {
-    use crate::domain::entry::Payload;
-    match &record.content {
-        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => 0,
-        Content::Data { payload: Payload::Trade { raw, .. }, .. } => raw.len(),
-        Content::Data { payload: Payload::Quarantined { raw, detail, .. }, .. } => raw.len() + detail.len(),
-        Content::Data { payload: Payload::Control(_), .. } => 256,
-    }
 }
 
 #[cfg(test)]
@@ -482,10 +371,11 @@ mod tests {
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
     use crate::messages::feed::{Append, EndSession, OpenSession};
-    use crate::spool::archived::may_go;
+    use crate::spool::archived::{dead_may_go, may_go};
     use crate::spool::commit::{Request, Room, commit};
     use crate::spool::logs;
     use crate::spool::reader::LogView;
+    use crate::spool::segment;
     use crate::spool::writer::LogWriter;
 
     const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
@@ -582,6 +472,35 @@ mod tests {
         let found = audit::bronze::read(&store, Some(&spool)).await.unwrap();
         assert_eq!((found.archived[0], found.waiting[0], found.duplicated), (110, 0, 0));
         assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    /// Else one flipped byte would fill the spool for ever.
+    #[tokio::test]
+    async fn a_damaged_log_goes_when_all_else_of_it_is_archived() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut first = Life::begin(&spool);
+        let session = first.open();
+        first.append(session, 1..=40, 10);
+        first.append(session, 41..=80, 10);
+        let (dead, dir) = (first.log.id(), spool.join(first.log.id().to_string()));
+        drop(first);
+        let damaged = segment::path(&dir, 1);
+        let mut bytes = std::fs::read(&damaged).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(damaged, bytes).unwrap();
+
+        let second = Life::begin(&spool);
+        let mut archived = PerStream::<Archived>::default();
+        for stream in Stream::ALL {
+            let slots = drain(&mut second.archiver_of(stream, &store, &spool)).await;
+            archived[stream.index()] = Archived::behind(slots.last().unwrap());
+        }
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert!(found.slots[1] > 0 && found.archived[0] < 160, "nothing was damaged: {found:?}");
+        assert!(dead_may_go(&second.logs.view(dead).unwrap(), dead, &archived), "{archived:?}");
     }
 
     #[tokio::test]

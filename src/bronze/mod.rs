@@ -5,12 +5,15 @@
 //! * [`poison`]: counts the records that kill their writer.
 //! * [`sealer`]: declares hours complete and sweeps orphans out of them.
 //! * [`archiver`]: drains a log into a chain; what a partition writer does, step by step.
+//! * [`budget`]: the memory of all writers together.
 
 pub mod archiver;
+pub mod budget;
 pub mod chain;
 pub mod columns;
 pub mod encode;
 #[cfg(feature = "faults")]
 mod flawed;
+mod open;
 pub mod poison;
 pub mod sealer;

@@ -1,9 +1,10 @@
-//! Declares archive hours complete, and sweeps what no slot names out of them.
+//! Sweeps what no slot names out of archive hours that are over, and declares them complete.
 //!
 //! An hour is complete when the tail of every chain has passed it: nothing can be archived in it any
-//! more, since the archive hour never goes back, over generations too. `_complete/YYYY/MM/DD/HH.json`
-//! says so, with counts and with the places where the next hour begins, so that a new process goes on
-//! there. Only then are the hour's folders looked through for orphans.
+//! more, since the archive hour never goes back, over generations too. Then its folders are looked
+//! through for orphans, and `_complete/YYYY/MM/DD/HH.json` says so, with counts (also of an hour in which
+//! nothing came: who waits for it must not wait for ever) and with the places where the next hour begins.
+//! A new process goes on behind the last marker, so the marker comes last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,9 +20,12 @@ use crate::domain::object::{self, Form};
 use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
 
-/// How many days back a process looks for the last complete hour before it reads the chains from
-/// their beginning.
+/// How many days back a process looks for the last complete hour before it lists all of them.
 const DAYS_BACK: i64 = 14;
+
+/// Hours in which nothing came are declared complete so far back from the hour that is reached. A machine whose
+/// clock began at 1970 would else have half a million of them.
+const EMPTY_HOURS_BACK: i64 = 24 * 31;
 
 /// Where the markers of complete hours lie.
 pub const COMPLETE: &str = "_complete/";
@@ -115,17 +119,24 @@ impl Sealer {
             self.read_tails_again().await?;
         }
         let mut sealed = Sealed::default();
-        let passed = self.readings.iter().map(|reading| reading.reached).min().flatten();
-        let due: Vec<Hour> = self.counts.keys().copied().filter(|hour| passed.is_some_and(|passed| *hour < passed)).collect();
-        for hour in due {
-            self.seal(hour, now).await?;
+        for hour in self.due() {
             sealed.orphans.extend(self.sweep(hour).await?);
+            self.seal(hour, now).await?;
             self.counts.remove(&hour);
             self.named.remove(&hour);
             self.last = Some(hour);
             sealed.hours.push(hour);
         }
         Ok(sealed)
+    }
+
+    /// The hours that every chain has passed and that were not declared complete, in order.
+    fn due(&self) -> BTreeSet<Hour> {
+        let Some(passed) = self.readings.iter().map(|reading| reading.reached).min().flatten() else { return BTreeSet::new() };
+        let began = self.readings.iter().flat_map(|reading| reading.began.keys()).min();
+        let first = self.last.map(|last| Hour(last.0 + 1)).or(began.copied()).unwrap_or(passed);
+        let empty = first.0.max(passed.0 - EMPTY_HOURS_BACK)..passed.0;
+        self.counts.range(..passed).map(|(hour, _)| *hour).chain(empty.map(Hour)).collect()
     }
 
     /// Moves on to the tails of now, and overlooks the names in between: [`Flaw::SweepApart`].
@@ -152,9 +163,10 @@ impl Sealer {
     }
 
     async fn last_complete(&self, now: Micros) -> Result<Option<Complete>, ChainError> {
-        for back in 0..DAYS_BACK {
-            let folder = Hour(Hour::of(now).0 - 24 * back).folder();
-            let Some(newest) = self.store.list(&format!("{COMPLETE}{}/", &folder[..10])).await?.pop() else { continue };
+        let days = (0..DAYS_BACK).map(|back| Hour(Hour::of(now).0 - 24 * back).folder());
+        let days = days.map(|folder| format!("{COMPLETE}{}/", &folder[..10]));
+        for folder in days.chain([COMPLETE.to_string()]) {
+            let Some(newest) = self.store.list(&folder).await?.pop() else { continue };
             let complete = self.store.get(&newest).await?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             if complete.is_some() {
                 return Ok(complete);
@@ -181,7 +193,10 @@ impl Sealer {
             let after = reading.began.range(Hour(hour.0 + 1)..).next().map(|(_, position)| *position);
             (reading.follower.id().to_string(), after.unwrap_or(reading.follower.position()))
         });
-        let chains = self.counts.get(&hour).cloned().unwrap_or_default();
+        let mut chains = self.counts.get(&hour).cloned().unwrap_or_default();
+        for id in &self.chains {
+            chains.entry(id.to_string()).or_default();
+        }
         let complete = Complete { hour, chains, next: next.collect(), sealed_at: now };
         let body = serde_json::to_vec_pretty(&complete).expect("the keys are strings");
         // One that another process wrote says the same: an hour that all have passed does not change.
@@ -305,6 +320,52 @@ mod tests {
         let bytes = store.get(&Complete::key(Hour(11))).await.unwrap().unwrap();
         let complete: Complete = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(complete.chains["trades/0"], HourCount { slots: 2, rows: 4, bytes: complete.chains["trades/0"].bytes });
+    }
+
+    #[tokio::test]
+    async fn an_hour_in_which_nothing_came_is_complete_too() {
+        let store = store();
+        let mut sealer = Sealer::new(store.clone(), vec![TRADES, GAPS]);
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 13, false)]).await;
+        write(&store, GAPS, &[(0, 0, 13, false)]).await;
+        assert_eq!(sealer.round(Hour(13).begins()).await.unwrap().hours, [Hour(10), Hour(11), Hour(12)]);
+        let bytes = store.get(&Complete::key(Hour(11))).await.unwrap().unwrap();
+        let complete: Complete = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(complete.chains.keys().collect::<Vec<_>>(), ["gaps/0", "trades/0"]);
+        assert!(complete.chains.values().all(|count| *count == HourCount::default()), "{complete:?}");
+
+        // A new process after a pause, which tells of the turn at its start.
+        write(&store, TRADES, &[(0, 2, 15, false)]).await;
+        write(&store, GAPS, &[(0, 1, 15, false)]).await;
+        let mut next = Sealer::new(store.clone(), vec![TRADES, GAPS]);
+        assert_eq!(next.round(Hour(15).begins()).await.unwrap().hours, [Hour(13), Hour(14)]);
+    }
+
+    #[tokio::test]
+    async fn after_a_long_absence_or_a_clock_that_was_wrong_only_a_month_of_empty_hours_is_declared() {
+        let store = store();
+        write(&store, TRADES, &[(0, 0, 5, true), (0, 1, 500_000, true), (0, 2, 500_001, false)]).await;
+        let sealed = Sealer::new(store.clone(), vec![TRADES]).round(Hour(500_001).begins()).await.unwrap().hours;
+        assert_eq!((sealed[0], sealed.len()), (Hour(5), 1 + EMPTY_HOURS_BACK as usize), "the hour with data is among them");
+        assert_eq!(sealed.last(), Some(&Hour(500_000)));
+        // Months later the last marker is still found.
+        let mut next = Sealer::new(store.clone(), vec![TRADES]);
+        assert_eq!(next.round(Hour(510_000).begins()).await.unwrap(), Sealed::default());
+    }
+
+    /// A process that dies between the two leaves work for the next one, never an orphan behind a marker.
+    #[tokio::test]
+    async fn an_hour_is_swept_before_it_is_declared_complete() {
+        let store = store();
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 11, true)]).await;
+        let lost = object::name(Form::Raw, TRADES, Hour(10), Position { generation: 0, start: 0 }, 5, b"the loser's").key;
+        store.put(&lost, Bytes::from_static(b"x")).await.unwrap();
+        let mut sealer = Sealer::new(store.clone(), vec![TRADES]);
+        sealer.start(Hour(12).begins()).await.unwrap();
+        sealer.seal(Hour(9), 0).await.unwrap();
+        drop(sealer); // it dies
+        let sealed = Sealer::new(store.clone(), vec![TRADES]).round(Hour(12).begins()).await.unwrap();
+        assert_eq!((sealed.hours, sealed.orphans), (vec![Hour(10)], vec![lost]));
     }
 
     #[tokio::test]

@@ -88,6 +88,10 @@ pub struct Carry {
     /// Per log, the offsets that were read. A record that stands there is a repeat.
     #[serde(default)]
     pub read: Read,
+    /// Per log, the offsets that it did not hold any more when their turn came. A copy of the log may hold them
+    /// still: so they are not among those that were read.
+    #[serde(default, skip_serializing_if = "Read::is_empty")]
+    pub lost: Read,
     /// Per session that has not ended, what has been archived. A record in here is a repeat.
     pub seen: Seen,
     /// The archive hour reached; `None` before the first record.
@@ -117,7 +121,7 @@ impl Carry {
                 // The end of a session may stand in several logs, each written by one that went on from a
                 // copy of the spool. Its opening stands in one, and was read before any of them, unless a
                 // log has lost records.
-                if stream == Stream::Gaps && !self.seen.knows(session) && self.read.is_whole() {
+                if stream == Stream::Gaps && !self.seen.knows(session) && self.lost.is_empty() {
                     return false;
                 }
                 let is_new = self.seen.insert(session, *seq);
@@ -260,8 +264,8 @@ impl Slot {
 /// How far the chain of a stream is.
 #[derive(Clone, Debug, Default)]
 pub struct Archived {
-    /// All that it has read, as its newest slot hands it on.
-    pub read: Arc<Read>,
+    /// Per log, the offsets that it does not need any more: it has read them, or has declared them lost.
+    pub settled: Arc<Read>,
     /// The log in which it stands; none before the first slot.
     pub log: Option<LogId>,
     /// The next offset in there.
@@ -271,8 +275,9 @@ pub struct Archived {
 impl Archived {
     /// Where the chain is behind this slot.
     pub fn behind(slot: &Slot) -> Archived {
-        let tail = slot.tail();
-        Archived { read: Arc::new(tail.carry.read), log: tail.incarnation, next: tail.next.start }
+        let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = slot.tail();
+        settled.extend(&lost);
+        Archived { settled: Arc::new(settled), log: incarnation, next: next.start }
     }
 }
 
@@ -356,9 +361,10 @@ mod tests {
         let mut other = Reading(copy.0, Stream::Gaps, LogId::generate());
         assert!(!other.take(0, end(session, 0)), "by one that went on from a copy of the spool");
         assert_eq!(other.0.seen, Seen::default());
-        // Where a log has lost records, the opening may be among them.
-        assert!(!other.take(2, Content::Tick(Hour(0))));
-        assert!(other.take(3, end(later, 0)));
+        // Where a log has lost records, the opening may be among them; also where they were its last ones.
+        assert!(!other.take(1, end(later, 0)));
+        other.0.lost.insert_all(LogId::generate(), 7, 7);
+        assert!(other.take(2, end(later, 0)));
     }
 
     proptest! {

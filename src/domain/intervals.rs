@@ -68,9 +68,13 @@ impl Intervals {
         }
     }
 
-    /// Whether nothing is missing between 0 and its greatest number.
-    pub fn is_whole(&self) -> bool {
-        matches!(self.0[..], [] | [(0, _)])
+    /// Adds all of `low..=high`.
+    pub fn insert_all(&mut self, low: u64, high: u64) {
+        // What overlaps or touches it becomes one with it.
+        let first = self.0.partition_point(|&(_, end)| end < low.saturating_sub(1));
+        let behind = self.0.partition_point(|&(begin, _)| begin <= high.saturating_add(1));
+        let joined = self.0[first..behind].iter().fold((low, high), |(low, high), &(begin, end)| (low.min(begin), high.max(end)));
+        self.0.splice(first..behind, [joined]);
     }
 
     /// How many numbers are in the set.
@@ -157,9 +161,21 @@ impl Read {
         self.0.get(&log).map_or((false, u64::MAX), |set| set.run(offset))
     }
 
-    /// Whether no log has a hole before what was read of it last.
-    pub fn is_whole(&self) -> bool {
-        self.0.values().all(Intervals::is_whole)
+    /// Notes all of `low..=high` of `log`.
+    pub fn insert_all(&mut self, log: LogId, low: u64, high: u64) {
+        self.0.entry(log).or_default().insert_all(low, high);
+    }
+
+    /// Adds what another one holds.
+    pub fn extend(&mut self, other: &Read) {
+        for (log, set) in &other.0 {
+            set.iter().for_each(|(low, high)| self.insert_all(*log, low, high));
+        }
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -172,6 +188,20 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn a_range_is_added_as_its_numbers_one_by_one(ranges in prop::collection::vec((0u64..60, 0u64..12), 0..20)) {
+            let (mut by_range, mut one_by_one) = (Intervals::default(), Intervals::default());
+            for (low, length) in ranges {
+                by_range.insert_all(low, low + length);
+                for n in low..=low + length {
+                    one_by_one.insert(n);
+                }
+                prop_assert_eq!(&by_range, &one_by_one);
+            }
+            by_range.insert_all(7, u64::MAX);
+            prop_assert!(by_range.covers(7, u64::MAX));
+        }
+
         #[test]
         fn behaves_as_a_set_of_numbers_and_stays_minimal(numbers in prop::collection::vec(0u64..60, 0..120)) {
             let (mut set, mut reference) = (Intervals::default(), BTreeSet::new());

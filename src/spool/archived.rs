@@ -1,4 +1,5 @@
-//! What of the log may be deleted: only what the chains have read in this very log.
+//! What of the log may be deleted: only what the chains have read in this very log, or have declared lost
+//! in it: a damaged byte must not keep what is around it for ever.
 //!
 //! The tail of a chain alone says nothing: a new log begins at offset 0 again (model: "the spool
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
@@ -16,7 +17,7 @@ pub fn may_go(segment: &SegmentView, log: LogId, archived: &PerStream<Archived>)
     if flawed(Flaw::DeleteByTail) {
         return streams.all(|((_, end), archived)| end <= archived.next);
     }
-    streams.all(|((&base, end), archived)| base == end || archived.read.covers(log, base, end - 1))
+    streams.all(|((&base, end), archived)| base == end || archived.settled.covers(log, base, end - 1))
 }
 
 /// Whether a dead log may go: every chain has left it, also one that never held a record. A chain that
@@ -40,7 +41,7 @@ mod tests {
             read.insert(log, offset);
             next = offset + 1;
         }
-        [Archived { log: Some(log), next, read: Arc::new(read) }, Archived::default(), Archived::default()]
+        [Archived { log: Some(log), next, settled: Arc::new(read) }, Archived::default(), Archived::default()]
     }
 
     #[test]

@@ -125,14 +125,15 @@ impl Logs {
         self.dead.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Deletes a dead log. Blocks.
+    /// Deletes a dead log. Blocks. After an error it may be tried again.
     pub fn delete(&self, id: LogId) -> io::Result<()> {
-        self.dead.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        fail::fail_point!("spool.log-deleted");
         // In one step for whoever comes after a death: half a log would look like a damaged one.
         let gone = self.dir.join(format!("{id}{GONE}"));
         found(std::fs::rename(self.dir(id), &gone))?;
-        found(std::fs::remove_dir_all(gone))
+        fail::fail_point!("spool.log-deleted");
+        found(std::fs::remove_dir_all(gone))?;
+        self.dead.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        Ok(())
     }
 
     /// Resolves when more of the living log is durable; at once if that has happened since `seen`

@@ -221,15 +221,15 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Deletes closed segments from the front while `done` says that Bronze has all of them.
+    /// Deletes closed segments from the front while `done` says that Bronze has all of them. After an error those
+    /// that are left may be tried again. A reader that still has one open goes on reading its file.
     pub fn delete_while(&mut self, mut done: impl FnMut(&SegmentView) -> bool) -> io::Result<Vec<u32>> {
         let mut deleted = Vec::new();
         while let Some(first) = self.closed.front().filter(|first| done(first)) {
             let number = first.number;
-            // Out of the view first: a reader that still has it open goes on reading its file.
-            Arc::make_mut(&mut self.closed).pop_front();
             remove(&segment::path(&self.dir, number))?;
             fail_point!("spool.segment-deleted");
+            Arc::make_mut(&mut self.closed).pop_front();
             deleted.push(number);
         }
         Ok(deleted)

@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::labels::{ByLabel, Label, seconds};
 use super::{Float, Metrics};
 use crate::domain::chain::{Body, DataRange, Slot};
-use crate::domain::identity::Micros;
+use crate::domain::identity::{LogId, Micros};
 use crate::domain::stream::{PerStream, Stream};
 use crate::telemetry::alarms::unix_ms;
 
@@ -120,9 +120,26 @@ impl Metrics {
         self.alarms.raise(&format!("bronze/{stream}"), error.to_string());
     }
 
+    /// A log ends before what was archived of it: somebody has put an old copy of it back. Stays an alarm as long
+    /// as the process lives.
+    pub fn log_lost_its_end(&self, stream: Stream, log: LogId, tail: u64) {
+        let why = format!(
+            "log {log} ends before offset {tail}, up to which it is archived: what is archived is kept; was an old copy put back?"
+        );
+        self.alarms.raise(&format!("bronze/{stream}/log"), why);
+    }
+
     /// A stream is archived, or there is nothing to archive.
     pub fn archive_works(&self, stream: Stream) {
         self.alarms.clear(&format!("bronze/{stream}"));
+    }
+
+    /// Hours cannot be declared complete, or they can again.
+    pub fn sealing(&self, error: Option<&dyn std::fmt::Display>) {
+        match error {
+            Some(error) => self.alarms.raise("bronze/hours", format!("hours cannot be declared complete: {error}")),
+            None => self.alarms.clear("bronze/hours"),
+        }
     }
 
     /// A request to the store was answered, or failed.

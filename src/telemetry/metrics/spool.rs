@@ -94,6 +94,14 @@ impl Metrics {
             None => self.alarms.clear("spool/disk"),
         }
     }
+
+    /// What Bronze has cannot be deleted, or it can again.
+    pub fn spool_deletes(&self, refusal: Option<&dyn std::fmt::Display>) {
+        match refusal {
+            Some(error) => self.alarms.raise("spool/delete", format!("archived segments cannot be deleted: {error}")),
+            None => self.alarms.clear("spool/delete"),
+        }
+    }
 }
 
 #[cfg(test)]
