@@ -139,9 +139,11 @@ mod injected {
     }
 
     fn die_at(point: &str, pass: u64) -> Result<(), String> {
-        let passes = AtomicU64::new(0);
+        let (passes, name) = (AtomicU64::new(0), point.to_string());
         fail::cfg_callback(point, move || {
             if passes.fetch_add(1, Relaxed) + 1 == pass {
+                // Whoever waits for this death must not take another one for it.
+                drop(std::io::stderr().write_all(format!("died at {name}, pass {pass}, as a test asked\n").as_bytes()));
                 std::process::abort();
             }
         })

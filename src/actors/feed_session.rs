@@ -30,6 +30,7 @@ use crate::telemetry::metrics::ShardMetrics;
 use crate::telemetry::{Metrics, Traces};
 
 mod reading;
+mod silence;
 
 use reading::{Mark, Reading};
 
@@ -108,7 +109,10 @@ impl Actor for FeedSession {
     fn started(&mut self, ctx: &mut Self::Context) {
         let (parts, stop, running) = (self.parts.clone(), self.stop.subscribe(), self.running.take());
         let run = async move {
-            live(&parts, stop).await;
+            tokio::select! {
+                () = live(&parts, stop) => {}
+                () = silence::watch(&parts) => {}
+            }
             drop(running);
         };
         ctx.spawn(wrap_future(run));

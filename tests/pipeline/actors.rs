@@ -1,7 +1,6 @@
 //! Every actor of a running daemon is made to panic, to hang, to block its thread, and to crash again
 //! and again. The tree does what it is for, and the ledger says that nothing was lost on the way.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,18 +27,11 @@ fn rig() -> Rig {
     Rig::new(&["--simulate", "20", "--rate", "2000"], &symbols, "")
 }
 
-/// The actors as `/health` has them; none while nobody answers there.
-fn actors(rig: &Rig) -> BTreeMap<String, Value> {
-    let health = rig.get("/health").unwrap_or_default();
-    let actors = health["actors"].as_array().cloned().unwrap_or_default();
-    actors.into_iter().map(|actor| (actor["path"].as_str().unwrap().to_string(), actor)).collect()
-}
-
 /// Waits until each actor has been restarted once and runs, its last failure holding `why`.
 fn wait_for_restarts(rig: &Rig, why: &str) {
     let until = Instant::now() + Duration::from_secs(90);
     loop {
-        let seen = actors(rig);
+        let seen = rig.actors();
         let missing: Vec<_> = ACTORS
             .into_iter()
             .filter(|path| {

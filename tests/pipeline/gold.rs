@@ -10,11 +10,14 @@ use crate::support::servers::{Skip, free_ports, or_skip};
 
 const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
-/// Recorded days, where somebody has them: `TICKMINT_TAPES`, or a folder beside the project.
-fn tape(name: &str) -> Option<PathBuf> {
+/// Where recorded days are, if somebody has them: in `TICKMINT_TAPES`, or a folder beside the project.
+pub(super) fn tape_path(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/tapes");
-    let dir = std::env::var_os("TICKMINT_TAPES").map_or(beside, PathBuf::from);
-    let path = dir.join(name);
+    std::env::var_os("TICKMINT_TAPES").map_or(beside, PathBuf::from).join(name)
+}
+
+fn tape(name: &str) -> Option<PathBuf> {
+    let path = tape_path(name);
     let missing = || Skip(format!("no tape {} (set TICKMINT_TAPES to a folder of tapes)", path.display()));
     or_skip(if path.exists() { Ok(path.clone()) } else { Err(missing()) })
 }

@@ -6,14 +6,11 @@
 //! the files back to the former and asks for the latter.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tickmint::domain::identity::SessionId;
-use tickmint::io::folder::FolderStore;
-use tickmint::io::store::Store;
 use tickmint::spool::segment;
 
 use super::kills::count;
@@ -66,10 +63,7 @@ fn cut_power(rig: &Rig) -> u64 {
 
 /// Sessions that were promised more frames than the archive and the spool have.
 fn broken_promises(rig: &Rig) -> Vec<String> {
-    let store: Arc<dyn Store> = Arc::new(FolderStore::open(rig.path("lake")).unwrap());
-    let spool = rig.path("spool");
-    let read = tickmint::audit::bronze::read(&store, Some(&spool));
-    let found = tickmint::commands::block_on(read).unwrap().unwrap();
+    let found = rig.found();
     let broken = Told::read(rig).acknowledged.into_iter().filter_map(|(session, promised)| {
         let kept = found.sessions.get(&session).map_or(0, |count| {
             count.end.as_ref().map_or(0, |end| end.frames).max(count.frames.keys().last().copied().unwrap_or(0))

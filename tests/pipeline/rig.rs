@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tickmint::audit::{self, bronze::Found};
+use tickmint::io::folder::FolderStore;
+use tickmint::io::store::Store;
 
 use crate::support::servers::free_ports;
 
@@ -41,6 +47,8 @@ impl Drop for Process {
 pub(super) struct Rig {
     pub(super) dir: tempfile::TempDir,
     exchange: Process,
+    /// Where the exchange listens.
+    pub(super) address: String,
     port: u16,
     /// The environment of the next life.
     environment: BTreeMap<&'static str, String>,
@@ -52,28 +60,38 @@ impl Rig {
     /// Starts an exchange with these arguments, and writes the daemon's config for its `symbols`, with
     /// `more` options at its end.
     pub(super) fn new(exchange: &[&str], symbols: &[String], more: &str) -> Rig {
+        Rig::with_shards(exchange, &[symbols], more)
+    }
+
+    /// As [`Rig::new`], with a key for the symbols of each shard: `key-1`, `key-2`...
+    pub(super) fn with_shards(exchange: &[&str], shards: &[&[String]], more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
+        let keys: Vec<_> = (1..=shards.len()).map(|n| format!("key-{n}")).collect();
         let mut command = Command::new(TICKMINT);
         command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.path().join("ledger")).args(exchange);
+        command.args(keys.iter().flat_map(|key| ["--key", key]));
         let log = std::fs::File::create(dir.path().join("exchange.log")).unwrap();
         let mut process = Process(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
         let mut line = String::new();
         BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("ws://").next().unwrap().to_string();
         let [port] = free_ports();
-        std::fs::write(dir.path().join("key"), "demo").unwrap();
+        let sections = keys.iter().zip(shards).map(|(key, symbols)| {
+            let file = dir.path().join(key);
+            std::fs::write(&file, key).unwrap();
+            format!("[[feed.keys]]\nkey_file = {file:?}\nsymbols = {symbols:?}\n")
+        });
         let config = format!(
             "data_dir = {dir:?}\ndrain_within = \"50s\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n\
-             [feed]\nurl = \"ws://{address}\"\nreconnect_min = \"20ms\"\nreconnect_max = \"200ms\"\n\
-             [[feed.keys]]\nkey_file = {key:?}\nsymbols = {symbols:?}\n\
+             [feed]\nurl = \"ws://{address}\"\nreconnect_min = \"20ms\"\nreconnect_max = \"200ms\"\n{sections}\
              [validation]\nmax_age = \"none\"\n\
              [spool]\nsegment_bytes = \"256 KiB\"\n\
              [warehouse]\nenabled = false\n[bronze]\nflush_after = \"150ms\"\n{more}",
             dir = dir.path(),
-            key = dir.path().join("key"),
+            sections = sections.collect::<String>(),
         );
         std::fs::write(dir.path().join("tickmint.toml"), config).unwrap();
-        Rig { dir, exchange: process, port, environment: BTreeMap::new(), hurry: (0, 1) }
+        Rig { dir, exchange: process, address, port, environment: BTreeMap::new(), hurry: (0, 1) }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -127,7 +145,7 @@ impl Rig {
     }
 
     /// Asks the running daemon.
-    pub(super) fn get(&self, path: &str) -> Option<serde_json::Value> {
+    pub(super) fn get(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.text(path)?).ok()
     }
 
@@ -137,7 +155,7 @@ impl Rig {
     }
 
     /// Waits until the daemon says so.
-    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&serde_json::Value) -> bool) {
+    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)) {
             assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
@@ -154,17 +172,59 @@ impl Rig {
         }
     }
 
+    /// Waits until the daemon's actors are such, by their paths.
+    pub(super) fn wait_for_actors(&self, what: &str, is_so: impl Fn(&BTreeMap<String, Value>) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let actors = self.actors();
+            if is_so(&actors) {
+                return;
+            }
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{actors:#?}\n{}", self.log());
+            pause(Duration::from_millis(20));
+        }
+    }
+
+    /// The actors as `/health` has them; none while nobody answers there.
+    pub(super) fn actors(&self) -> BTreeMap<String, Value> {
+        let health = self.get("/health").unwrap_or_default();
+        let actors = health["actors"].as_array().cloned().unwrap_or_default();
+        actors.into_iter().map(|actor| (actor["path"].as_str().unwrap().to_string(), actor)).collect()
+    }
+
+    /// What an actor has noted.
+    pub(super) fn note(&self, path: &str, name: &str) -> Option<String> {
+        self.actors().get(path)?["notes"][name].as_str().map(str::to_string)
+    }
+
+    /// Waits until each of so many shards has received something that is durable.
+    pub(super) fn wait_for_shards(&self, shards: usize) {
+        let progress =
+            |actors: &BTreeMap<String, Value>, n| actors.get(&format!("shards/shard-{n}/session"))?["progress"].as_u64();
+        self.wait_for_actors("each shard's first batch is durable", |actors| (1..=shards).all(|n| progress(actors, n) > Some(0)));
+    }
+
+    /// All that is archived, or waits in the spool.
+    pub(super) fn found(&self) -> Found {
+        let store: Arc<dyn Store> = Arc::new(FolderStore::open(self.path("lake")).unwrap());
+        let spool = self.path("spool");
+        let read = audit::bronze::read(&store, Some(&spool));
+        tickmint::commands::block_on(read).unwrap().unwrap()
+    }
+
     pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
 
     /// Ends the exchange in good order, its ledger complete.
     pub(super) fn end_exchange(&mut self) {
-        end(&mut self.exchange);
+        if self.exchange.0.try_wait().unwrap().is_none() {
+            end(&mut self.exchange);
+        }
     }
 
     /// Audits; returns the report and whether the command said that all is well.
-    pub(super) fn verify(&self) -> (serde_json::Value, bool) {
+    pub(super) fn verify(&self) -> (Value, bool) {
         verify(self.dir.path())
     }
 }
@@ -179,7 +239,7 @@ pub(super) fn fetch(address: &str, path: &str) -> Option<String> {
     Some(answer.split_once("\r\n\r\n")?.1.to_string())
 }
 
-pub(super) fn verify(dir: &Path) -> (serde_json::Value, bool) {
+pub(super) fn verify(dir: &Path) -> (Value, bool) {
     let mut command = Command::new(TICKMINT);
     command.args(["verify", "--json", "--config"]).arg(dir.join("tickmint.toml")).arg("--ledger").arg(dir.join("ledger"));
     let output = command.output().unwrap();

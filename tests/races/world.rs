@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tickmint::audit;
+use tickmint::audit::{self, report::Report};
 use tickmint::bronze::archiver::{ArchiveError, Archiver, Limits, Parts, Step};
 use tickmint::bronze::budget::Budget;
 use tickmint::bronze::chain::{Chain, ChainError};
@@ -75,14 +75,16 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Lives through the world of a seed; what the audit finds at its end.
-    pub(super) async fn run(seed: u64) -> Vec<String> {
+    /// Lives through the world of a seed; what is wrong at its end, and the audit's counts.
+    pub(super) async fn run(seed: u64) -> (Vec<String>, Report) {
         let mut random = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("spool")).unwrap();
+        // Drawn whatever the flaw: the same seed without it must be the same world.
+        let is_in_memory = random.random_bool(0.8);
         let memory = match flawed(Flaw::CheckThenAct) {
             true => Some(MemoryStore::check_then_act()),
-            false => random.random_bool(0.8).then(MemoryStore::new),
+            false => is_in_memory.then(MemoryStore::new),
         };
         let store: Arc<dyn Store> = match &memory {
             Some(memory) => Arc::new(memory.clone()),
@@ -279,14 +281,14 @@ impl World {
     }
 
     /// The weather clears up, the last life drains, and the audit comes.
-    async fn finish(mut self) -> Vec<String> {
+    async fn finish(mut self) -> (Vec<String>, Report) {
         if let Some(memory) = &self.memory {
             memory.heal();
             memory.deliver();
         }
         self.new_life();
         self.turn_the_hour();
-        let mut findings = Vec::new();
+        let (mut findings, mut report) = (Vec::new(), Report::default());
         let lives = self.copy.iter().map(|_| true).chain([false]).collect::<Vec<_>>();
         for (of_copy, stream) in lives.into_iter().flat_map(|of_copy| Stream::ALL.map(|stream| (of_copy, stream))) {
             let mut archiver = self.archiver(stream, of_copy);
@@ -302,14 +304,14 @@ impl World {
         match audit::bronze::read(&self.store, Some(&spool)).await {
             Err(error) => findings.push(format!("the audit fails: {error}")),
             Ok(found) => {
-                let report = audit::report::report(&found, None);
+                report = audit::report::report(&found, None);
                 findings.extend(report.findings.clone());
                 if !report.is_clean() || report.archived != self.sent || report.waiting != 0 {
                     findings.push(format!("sent {}: {report:?}", self.sent));
                 }
             }
         }
-        findings
+        (findings, report)
     }
 }
 

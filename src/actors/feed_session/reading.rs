@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// The last number that a frame may have; the end of the session takes the one behind it.
 const LAST_FRAME: u32 = u32::MAX - 1;
 
-/// How often silent symbols and a batch that waits too long are looked for.
+/// How often a batch that waits too long is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How far a session has got.
@@ -140,7 +140,6 @@ impl<'a> Reading<'a> {
                 () = sleep_until(watchdog), if room => return End::Stalled,
                 () = sleep_until(look) => {
                     look = Instant::now() + LOOK_EVERY;
-                    self.note_stale();
                     self.note_backlog();
                 }
             }
@@ -221,16 +220,6 @@ impl<'a> Reading<'a> {
             }
             let answer = arrival(&mut self.under_way).await;
             self.arrived(answer)?;
-        }
-    }
-
-    fn note_stale(&self) {
-        let then = clock::now() - self.parts.config.stale_after.as_micros() as Micros;
-        let silent = self.parts.watch.silent_since(then);
-        self.parts.shard_metrics.stale(silent.len());
-        match silent.len() {
-            0 => self.parts.vitals.clear_note("silent_symbols"),
-            _ => self.parts.vitals.note("silent_symbols", silent.join(" ")),
         }
     }
 

@@ -325,6 +325,16 @@ async fn a_silent_connection_is_left() {
 }
 
 #[actix::test]
+async fn symbols_are_silent_whether_there_is_a_connection_or_not() {
+    let mut rig = Rig::new(Wishes::default()).await;
+    rig.session_notes("silent_symbols", "AAPL SPY").await; // nobody has let the session in yet
+    assert_eq!(rig.metrics.pipeline().shards[0].stale_symbols, 2);
+    let (_guest, _) = rig.guest().await;
+    rig.session_notes("connection", "session").await;
+    assert_eq!(rig.note("silent_symbols").as_deref(), Some("AAPL SPY"), "no connection makes a symbol trade");
+}
+
+#[actix::test]
 async fn a_batch_comes_again_until_it_is_durable_and_nothing_overtakes_it() {
     let answers = vec![Answer::Down, Answer::Disk, Answer::Panic];
     let mut rig = Rig::new(Wishes { answers, ..Wishes::default() }).await;
