@@ -180,6 +180,10 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
         match done {
             Ok(Step::Progress | Step::Decided(_)) => tokio::task::yield_now().await,
             Ok(Step::Idle { due }) => {
+                if due.is_none() {
+                    // After an outage that nothing waited for no slot comes to say so.
+                    parts.metrics.archive_works(parts.stream);
+                }
                 let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
                 tokio::select! {
                     _ = durable.changed() => {}
@@ -255,7 +259,61 @@ fn trouble(error: &ArchiveError) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::bronze::archiver::{self, Budget, Limits};
+    use crate::bronze::chain::Chain;
+    use crate::bronze::poison::Poison;
+    use crate::domain::chain::ChainId;
+    use crate::domain::identity::LogId;
+    use crate::io::memory::{Fault, MemoryStore};
+    use crate::spool::state::LogState;
+    use crate::spool::writer::LogWriter;
+    use crate::telemetry::Traces;
+
+    /// A writer of a log in `dir` that holds nothing.
+    fn idle(dir: &std::path::Path, store: &MemoryStore) -> Parts {
+        let (stream, id) = (Stream::Gaps, LogId::generate());
+        let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).expect("a test's folder can be written");
+        let logs = Logs::new(dir.to_path_buf(), BTreeMap::new(), id, watch::channel(log.view()).1);
+        let (store, notes, drained) = (Arc::new(store.clone()), dir.join("poison.json"), logs.clone());
+        let archiver = move || {
+            Archiver::new(archiver::Parts {
+                chain: Chain::new(ChainId { stream, partition: 0 }, store.clone()),
+                store: store.clone(),
+                logs: drained.clone(),
+                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
+                budget: Budget::new(1 << 20),
+                poison: Poison::load(notes.clone()),
+                traces: Traces::default(),
+            })
+        };
+        let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
+        Parts { vitals, metrics, stream, logs, covered: Arc::default(), archiver: Arc::new(archiver) }
+    }
+
+    #[tokio::test]
+    async fn an_outage_that_nothing_waited_for_is_over_when_the_store_is_back() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+        let parts = idle(dir.path(), &store);
+        // One life begins the chain; the next one only finds it, at its second attempt.
+        for alarms in [0, 1] {
+            let archiver = Mutex::new((parts.archiver)());
+            let mut run = Box::pin(archive(&parts, &archiver));
+            let (mut raised, begun) = (0, Instant::now());
+            while store.objects().is_empty() || raised < alarms || !parts.metrics.alarms().list().is_empty() {
+                assert!(timeout(Duration::from_millis(10), &mut run).await.is_err(), "it archives for ever");
+                raised = raised.max(parts.metrics.alarms().list().len());
+                assert!(begun.elapsed() < Duration::from_secs(60), "still {:?}", parts.metrics.alarms().list());
+            }
+            drop(run);
+            store.fail_next("first", Fault::Retry);
+        }
+        assert_eq!(store.objects().len(), 1, "nothing was to be archived");
+    }
 
     #[test]
     fn an_outage_is_said_when_it_begins_and_then_once_a_minute() {

@@ -136,10 +136,9 @@ impl Spool {
         self.writing = Some(now);
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
-        let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
+        let room = self.tell_room();
         let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
         let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
-        metrics.spool_used(room.used, room.max);
         let work = move || {
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = match shared.take() {
@@ -205,8 +204,16 @@ impl Spool {
         }
     }
 
+    /// Also while nothing is committed: Bronze makes room at night, when the feed is silent.
+    fn tell_room(&self) -> Room {
+        let room = Room { used: self.logs.bytes(), max: self.config.max_bytes, reserve: self.config.reserve_bytes };
+        self.metrics.spool_used(room.used, room.max, room.reserve);
+        room
+    }
+
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.look_at_disk();
+        self.tell_room();
         self.turn_the_hour(ctx);
     }
 
@@ -414,6 +421,22 @@ mod tests {
             tokio::time::sleep(TICK_CHECK).await;
         }
         assert_eq!(view.borrow().end(Stream::Quarantine), 1, "once");
+        drop(spool);
+    }
+
+    #[actix::test]
+    async fn a_spool_that_empties_while_the_feed_is_silent_takes_its_alarm_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut spool, view, metrics, _) = spool(temp.path());
+        let (held, durable) = (view.borrow().bytes(), spool.durable.clone());
+        (spool.config.max_bytes, spool.hour) = (held + 1, Some(Hour(i64::MAX))); // no hour turns
+        tokio::time::pause();
+        let spool = spool.start();
+        tokio::time::sleep(2 * TICK_CHECK).await;
+        assert_eq!(metrics.alarms().list()[0].name, "spool");
+        durable.send_replace(LogView::default());
+        tokio::time::sleep(2 * TICK_CHECK).await;
+        assert_eq!(metrics.alarms().list(), []);
         drop(spool);
     }
 

@@ -26,12 +26,17 @@ pub(super) struct Process(pub(super) Child);
 impl Process {
     /// Waits until it has ended by itself.
     pub(super) fn wait(&mut self) -> std::process::ExitStatus {
-        let until = Instant::now() + PATIENCE;
+        self.wait_within(PATIENCE)
+    }
+
+    /// As [`Process::wait`], where that takes its time.
+    pub(super) fn wait_within(&mut self, limit: Duration) -> std::process::ExitStatus {
+        let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < until, "it does not end by itself");
+            assert!(Instant::now() < until, "it does not end by itself within {limit:?}");
             pause(Duration::from_millis(10));
         }
     }
@@ -52,6 +57,8 @@ pub(super) struct Rig {
     port: u16,
     /// The environment of the next life.
     environment: BTreeMap<&'static str, String>,
+    /// The command that starts our program in a world of its own, if it is to have one.
+    within: Vec<String>,
     /// When the daemon's clock began to run faster, and how much.
     hurry: (i64, i64),
 }
@@ -91,17 +98,24 @@ impl Rig {
             sections = sections.collect::<String>(),
         );
         std::fs::write(dir.path().join("tickmint.toml"), config).unwrap();
-        Rig { dir, exchange: process, address, port, environment: BTreeMap::new(), hurry: (0, 1) }
+        Rig { dir, exchange: process, address, port, environment: BTreeMap::new(), within: Vec::new(), hurry: (0, 1) }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Lives from now on have a warehouse.
+    /// Lives from now on have a warehouse, and time for its last run: on a loaded machine one takes half a
+    /// minute.
     pub(super) fn with_warehouse(&self) {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
         self.edit("[warehouse]\nenabled = false\n", &format!("[warehouse]\nproject_dir = {project:?}\n"));
+        self.edit("drain_within = \"50s\"", "drain_within = \"110s\"");
+    }
+
+    /// Lives from now on have none.
+    pub(super) fn without_warehouse(&self) {
+        self.edit("[warehouse]\n", "[warehouse]\nenabled = false\n");
     }
 
     /// Changes the config of lives from now on.
@@ -115,6 +129,11 @@ impl Rig {
     /// Sets a variable for all lives from now on.
     pub(super) fn set(&mut self, name: &'static str, value: &str) {
         self.environment.insert(name, value.to_string());
+    }
+
+    /// Lives and audits from now on are started by this command.
+    pub(super) fn start_within(&mut self, command: Vec<String>) {
+        self.within = command;
     }
 
     /// From now on the daemon's time of day runs so much faster.
@@ -132,7 +151,7 @@ impl Rig {
     /// A new life of the daemon.
     pub(super) fn daemon(&self) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let mut command = Command::new(TICKMINT);
+        let mut command = tickmint(&self.within);
         Process(
             command
                 .args(["run", "--config"])
@@ -154,35 +173,45 @@ impl Rig {
         fetch(&format!("127.0.0.1:{}", self.port), path)
     }
 
-    /// Waits until the daemon says so.
-    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) {
+    /// Waits until it is so.
+    pub(super) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
-        while !self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)) {
+        while !is_so() {
             assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
             pause(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until the daemon says so.
+    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) {
+        self.wait_for(what, || self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)));
     }
 
     /// Waits until the daemon's alarms are such.
     pub(super) fn wait_for_alarms(&self, what: &str, is_so: impl Fn(&str) -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !self.get("/health").is_some_and(|health| is_so(&health["alarms"].to_string())) {
-            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
-            pause(Duration::from_millis(50));
-        }
+        self.wait_for(what, || self.get("/health").is_some_and(|health| is_so(&health["alarms"].to_string())));
+    }
+
+    /// Waits until this alarm, and not one whose name only begins so, is raised or over: for a person in
+    /// `/health`, for a machine in `/metrics`.
+    pub(super) fn wait_for_alarm(&self, name: &str, is_raised: bool) {
+        let what = if is_raised { "the alarm is raised" } else { "the alarm is over" };
+        self.wait_for(&format!("{what}: {name}"), || {
+            let (Some(health), Some(metrics)) = (self.get("/health"), self.text("/metrics")) else { return false };
+            let is_told = health["alarms"].as_array().unwrap().iter().any(|alarm| alarm["name"] == name);
+            let gauge = value(&metrics, &format!("tickmint_alarm{{alarm=\"{name}\"}}"));
+            is_told == is_raised && gauge == is_raised.then_some(1.0)
+        });
+    }
+
+    /// A number of `/metrics`; none where nobody has counted yet, or nobody answers.
+    pub(super) fn metric(&self, series: &str) -> Option<f64> {
+        value(&self.text("/metrics")?, series)
     }
 
     /// Waits until the daemon's actors are such, by their paths.
     pub(super) fn wait_for_actors(&self, what: &str, is_so: impl Fn(&BTreeMap<String, Value>) -> bool) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let actors = self.actors();
-            if is_so(&actors) {
-                return;
-            }
-            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{actors:#?}\n{}", self.log());
-            pause(Duration::from_millis(20));
-        }
+        self.wait_for(what, || is_so(&self.actors()));
     }
 
     /// The actors as `/health` has them; none while nobody answers there.
@@ -225,8 +254,21 @@ impl Rig {
 
     /// Audits; returns the report and whether the command said that all is well.
     pub(super) fn verify(&self) -> (Value, bool) {
-        verify(self.dir.path())
+        audit(tickmint(&self.within), self.dir.path())
     }
+}
+
+/// Our program, started by that command if there is one.
+fn tickmint(within: &[String]) -> Command {
+    let mut words = within.iter().map(String::as_str).chain([TICKMINT]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// The value of a series in the text of `/metrics`.
+fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The body of an answer; `None` if nobody answers.
@@ -240,7 +282,10 @@ pub(super) fn fetch(address: &str, path: &str) -> Option<String> {
 }
 
 pub(super) fn verify(dir: &Path) -> (Value, bool) {
-    let mut command = Command::new(TICKMINT);
+    audit(Command::new(TICKMINT), dir)
+}
+
+fn audit(mut command: Command, dir: &Path) -> (Value, bool) {
     command.args(["verify", "--json", "--config"]).arg(dir.join("tickmint.toml")).arg("--ledger").arg(dir.join("ledger"));
     let output = command.output().unwrap();
     let report = serde_json::from_slice(&output.stdout);

@@ -94,19 +94,29 @@ fn in_a_log_it_is_lines_and_the_next_one_goes_on() {
 fn sigterm_drains_and_audits_and_a_second_one_ends_it_at_once() {
     let desk = Desk::new();
     let port = free_address().port();
-    let mut demo_runs = desk.begin(desk.command(&demo(port, "")).stdout(Stdio::null()));
+    // The writer of trades hangs from its first beat on: nothing is archived, and the drain waits for it for
+    // half a minute, unless it is just being restarted, which comes after 20 s.
+    let hung = "writers/trades";
+    let mut command = desk.command(&demo(port, ""));
+    let mut demo_runs = desk.begin(command.stdout(Stdio::null()).env("TICKMINT_FAULTS", format!("actor:{hung}=return(hang)")));
     demo_runs.until_it_says("the page is http://");
-    wait("trades are durable", || {
-        let pipeline = super::desk::get(([127, 0, 0, 1], port).into(), "/api/pipeline", "");
-        pipeline.is_some_and(|answer| answer.json()["spool"]["records"]["trades"].as_u64() > Some(0))
+    wait("trades are durable, and their writer hangs for a while", || {
+        let get = |path| super::desk::get(([127, 0, 0, 1], port).into(), path, "").map(|answer| answer.json());
+        let (Some(pipeline), Some(health)) = (get("/api/pipeline"), get("/health")) else { return false };
+        let writer = health["actors"].as_array().and_then(|actors| actors.iter().find(|actor| actor["path"] == hung));
+        let silence = writer.and_then(|writer| writer["silence_ms"].as_u64()).unwrap_or(0);
+        pipeline["spool"]["records"]["trades"].as_u64() > Some(0) && (1000..10_000).contains(&silence)
     });
     demo_runs.signal("TERM");
     demo_runs.until_it_says("stopping: the daemon drains");
-    std::thread::sleep(std::time::Duration::from_millis(500)); // sent at once, it would be the same one
+    std::thread::sleep(std::time::Duration::from_millis(500)); // sent within 300 ms, it would be the same one
     demo_runs.signal("TERM");
     assert_eq!(demo_runs.ends(), Some(75), "{}", demo_runs.log());
     assert!(demo_runs.log().contains("ended at once by a second signal, and not audited"), "{}", demo_runs.log());
     // Its parts have ended too: the port is free, and the next one archives the rest.
+    let verify = desk.run(&format!("verify --json --config={}", desk.path("d/tickmint.toml").display()));
+    let report: serde_json::Value = serde_json::from_str(&verify.says(0, &[]).out).unwrap();
+    assert!(report["waiting"].as_u64() > Some(0), "the drain was not cut off: {report:#}");
     let again = desk.run(&demo(port, "--for 1s"));
     again.says(0, &["lost             0", "waiting             0"]);
 }

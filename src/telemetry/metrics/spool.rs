@@ -14,7 +14,7 @@ use super::labels::{Label, seconds};
 use crate::domain::identity::Micros;
 use crate::domain::stream::{PerStream, Stream};
 
-/// A spool this full raises an alarm, long before anything is missed.
+/// A spool this full, its reserve aside, raises an alarm long before anything is missed.
 const SPOOL_ALARM: f64 = 0.8;
 
 #[derive(Debug)]
@@ -74,13 +74,16 @@ impl Metrics {
         }
     }
 
-    /// How much of the disk the spool takes, and may take.
-    pub fn spool_used(&self, used: u64, limit: u64) {
+    /// How much of the disk the spool takes, and may take; trades may not have the last `reserve` of it.
+    pub fn spool_used(&self, used: u64, limit: u64, reserve: u64) {
         self.spool.bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
         self.spool.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
-        let share = used as f64 / limit.max(1) as f64;
+        let share = used as f64 / limit.saturating_sub(reserve).max(1) as f64;
         if share >= SPOOL_ALARM {
-            let why = format!("{:.0} % of `spool.max_bytes` are used: Bronze does not take what it holds", share * 100.0);
+            let why = format!(
+                "{:.0} % of `spool.max_bytes` less `spool.reserve_bytes` are used: Bronze does not take what it holds",
+                share * 100.0
+            );
             self.alarms.raise("spool", why);
         } else {
             self.alarms.clear("spool");
@@ -112,11 +115,16 @@ mod tests {
     #[test]
     fn a_spool_that_fills_raises_an_alarm_before_it_is_full() {
         let metrics = Metrics::new();
-        metrics.spool_used(79, 100);
+        metrics.spool_used(79, 100, 0);
         assert_eq!(metrics.alarms().list(), []);
-        metrics.spool_used(80, 100);
+        metrics.spool_used(80, 100, 0);
         assert!(metrics.alarms().list()[0].why.starts_with("80 % of `spool.max_bytes`"));
-        metrics.spool_used(10, 100);
+        // With a large reserve nothing is taken any more from 60 on.
+        metrics.spool_used(47, 100, 40);
+        assert_eq!(metrics.alarms().list(), []);
+        metrics.spool_used(48, 100, 40);
+        assert_eq!(metrics.alarms().list()[0].name, "spool");
+        metrics.spool_used(10, 100, 40);
         assert_eq!(metrics.alarms().list(), []);
         let text = metrics.encode(&[]);
         assert_eq!(value(&text, "tickmint_spool_used_bytes"), 10.0);
