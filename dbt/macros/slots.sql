@@ -1,7 +1,8 @@
 {# Slots, not time stamps, say what is new: a watermark on a time column loses what arrives late. A
    model takes the slots that are not in its ledger; its post-hooks put them there, in the model's own
    transaction, so rows and ledger commit or roll back together. The list of slots goes through a table:
-   what a macro changes in `model` does not reach the hooks. A model that is built anew takes all.
+   what a macro changes in `model` does not reach the hooks. A model that is built anew takes all. Slots with
+   an object that cannot be read wait in `unread`.
    A model that wants poison, records that only raw holds, takes the slots of all streams that name some. #}
 {% macro new_slots(stream, with_poison=false) %}
   {%- if not execute -%}{{ return('bronze.empty_' ~ stream) }}{%- endif -%}
@@ -9,7 +10,9 @@
       select stream, partition, generation, start, typed, typed_rows, poison, " ~ (not is_incremental()) | lower ~ " as anew,
         case when stream = '" ~ stream ~ "' then coalesce(typed_rows, 0) else 0 end" ~ (" + poison" if with_poison else "") ~ " as arrives
       from bronze.slots s
-      where ((stream = '" ~ stream ~ "' and typed is not null)" ~ (" or poison > 0" if with_poison else "") ~ ")"
+      where ((stream = '" ~ stream ~ "' and typed is not null)" ~ (" or poison > 0" if with_poison else "") ~ ")
+        and not exists (select 1 from bronze.unread u
+          where u.stream = s.stream and u.partition = s.partition and u.generation = s.generation and u.start = s.start)"
       ~ (" and not exists (select 1 from bronze.ledger l
            where l.model = '" ~ model.name ~ "' and l.stream = s.stream and l.partition = s.partition
              and l.generation = s.generation and l.start = s.start)" if is_incremental() else "")) -%}

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 
+from . import unread
 from .errors import Refused
 
 #: Columns of the typed objects. The models read through empty tables of these, so a run in which a stream
@@ -46,6 +47,8 @@ create table if not exists bronze.slots (stream varchar, partition integer, gene
 create table if not exists bronze.poison (stream varchar not null, partition integer not null, generation bigint not null,
   start bigint not null, session varchar, frame bigint, idx integer, seq bigint, record_offset bigint,
   received_at timestamptz, raw varchar, raw_base64 boolean);
+create table if not exists bronze.unread (stream varchar not null, partition integer not null, generation bigint not null,
+  start bigint not null, error varchar not null, raw varchar, offsets bigint[] not null, tried timestamptz not null);
 create table if not exists bronze.ledger (model varchar not null, stream varchar not null, partition integer not null,
   generation bigint not null, start bigint not null, run bigint not null);
 create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
@@ -78,27 +81,38 @@ def prepare(connection: duckdb.DuckDBPyConnection, db: str) -> str:
 
 
 def store(connection: duckdb.DuckDBPyConnection, slots: list[dict[str, Any]]) -> None:
-    """Stores all of them or none. A slot that is known already must be the same."""
+    """Stores all of them or none. A slot that is known already must be the same. One of which an object cannot be
+    read is stored too, as [unread]: the daemon goes on behind it, and the models without it."""
     if not slots:
         return
-    counts = rows_of([slot["typed"] for slot in slots if slot["typed"]], connection)
+    counts, errors = unread.rows_of([slot["typed"] for slot in slots if slot["typed"]], connection)
+    connection.execute("create or replace temp table found as from bronze.poison limit 0")
+    for slot in slots:
+        if (poison := slot.get("poison")) and slot["typed"] not in errors:
+            try:
+                find_poison(connection, place(slot), **poison)
+            except duckdb.Error as error:
+                errors[slot["typed"]] = unread.said(error, poison["raw"])
     connection.begin()
     try:
         for slot in slots:
-            store_one(connection, slot, counts.get(slot["typed"]))
+            store_one(connection, slot, counts.get(slot["typed"]), errors.get(slot["typed"]))
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
 
 
-def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None) -> None:
-    at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
+def place(slot: dict[str, Any]) -> list[Any]:
+    return [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
+
+
+def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed_rows: int | None, error: str | None) -> None:
+    at = place(slot)
     if slot["stream"] not in STREAMS:
         raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
-    if typed_rows is not None and typed_rows > slot["rows"]:
-        raise Refused(f"slot {at} is said to have {slot['rows']} rows, but {slot['typed']} holds {typed_rows}")
-    poison = slot.get("poison") or {"offsets": []}
+    check(at, slot["rows"], slot["typed"], typed_rows)
+    poison = slot.get("poison") or {"raw": None, "offsets": []}
     content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
     found = connection.execute(
         'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
@@ -108,17 +122,25 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
             "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"], len(poison["offsets"])],
         )
-        if poison["offsets"]:
-            store_poison(connection, at, **poison)
+        if error:
+            unread.add(connection, at, error, **poison)
+        else:
+            keep_poison(connection, at)
     elif (*found[:3], name(found[3])) != content:
         raise Refused(f"slot {at} is stored with (end, kind, rows, object) {found}, and now said to be {content}: a slot never changes")
 
 
-def store_poison(connection: duckdb.DuckDBPyConnection, at: list[Any], raw: str, offsets: list[int]) -> None:
-    """Copies the records that typed lacks from the raw object: they are few, and nothing else reads raw."""
+def check(at: list[Any], rows: int, typed: str, typed_rows: int | None) -> None:
+    if typed_rows is not None and typed_rows > rows:
+        raise Refused(f"slot {at} is said to have {rows} rows, but {typed} holds {typed_rows}")
+
+
+def find_poison(connection: duckdb.DuckDBPyConnection, at: list[Any], raw: str, offsets: list[int]) -> None:
+    """Reads the records that typed lacks from the raw object, into a table `found`: they are few, and nothing else
+    reads raw. Not in the transaction that keeps them, which an object that cannot be read would end."""
     connection.execute(
         f"""
-        insert into bronze.poison
+        insert into found
         select ?, ?, ?, ?, session, frame, "index", seq, "offset", make_timestamptz(received_at),
           coalesce(raw, raw_base64), raw is null
         from read_json(?, format = 'newline_delimited', compression = 'zstd', maximum_object_size = {LONGEST_LINE}, columns = {RAW})
@@ -127,18 +149,49 @@ def store_poison(connection: duckdb.DuckDBPyConnection, at: list[Any], raw: str,
         [*at, raw, offsets],
     )
     (found,) = connection.execute(
-        "select count(*) from bronze.poison where stream = ? and partition = ? and generation = ? and start = ?", at
+        "select count(*) from found where stream = ? and partition = ? and generation = ? and start = ?", at
     ).fetchone()
     if found != len(offsets):
         raise Refused(f"slot {at} names {len(offsets)} records that only {raw} holds, of which it holds {found}")
 
 
-def rows_of(typed: list[str], connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """The number of rows by object, from the footers."""
-    if not typed:
-        return {}
-    rows = connection.execute("select file_name, num_rows from parquet_file_metadata(?)", [typed]).fetchall()
-    return dict(rows)
+def keep_poison(connection: duckdb.DuckDBPyConnection, at: list[Any]) -> None:
+    connection.execute(
+        "insert into bronze.poison from found where stream = ? and partition = ? and generation = ? and start = ?", at
+    )
+
+
+def retry(connection: duckdb.DuckDBPyConnection) -> None:
+    """Has the models take what was unread and can be read now."""
+    for at, typed, rows, raw, offsets in unread.due(connection):
+        connection.execute("create or replace temp table found as from bronze.poison limit 0")
+        try:
+            typed_rows = unread.read(connection, typed)
+            check(at, rows, typed, typed_rows)
+            if offsets:
+                find_poison(connection, at, raw, offsets)
+        except (duckdb.Error, Refused) as error:
+            unread.again(connection, at, unread.said(error, typed))
+            continue
+        connection.begin()
+        connection.execute(
+            "update bronze.slots set typed_rows = ? where stream = ? and partition = ? and generation = ? and start = ?", [typed_rows, *at]
+        )
+        keep_poison(connection, at)
+        unread.remove(connection, at)
+        connection.commit()
+
+
+def set_aside(connection: duckdb.DuckDBPyConnection) -> bool:
+    """After a build that failed: whether an object was in its way, which is unread from here on."""
+    aside = False
+    for *at, typed in connection.execute(f"select distinct s.stream, s.partition, s.generation, s.start, s.typed {PENDING}").fetchall():
+        try:
+            unread.read(connection, typed)
+        except duckdb.Error as error:
+            unread.add(connection, at, unread.said(error, typed), None, [])
+            aside = True
+    return aside
 
 
 def name(typed: str | None) -> str | None:
@@ -154,17 +207,19 @@ def tails(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
     return {f"{stream}/{partition}": {"generation": at[0], "end": at[1]} for stream, partition, at in rows}
 
 
+#: The slots `s` that a model `m` has to take. See the macro `new_slots`.
+PAIRS = ", ".join(f"('{stream}', '{model}')" for stream, names in MODELS.items() for model in names)
+PENDING = f"""
+from (values {PAIRS}) m(stream, model)
+join bronze.slots s on (s.stream = m.stream and s.typed is not null) or (m.model = 'quarantine' and s.poison > 0)
+anti join bronze.ledger l
+  on l.model = m.model and l.stream = s.stream and l.partition = s.partition
+     and l.generation = s.generation and l.start = s.start
+anti join bronze.unread u
+  on u.stream = s.stream and u.partition = s.partition and u.generation = s.generation and u.start = s.start
+"""
+
+
 def pending(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """Models that have slots to take."""
-    models = ", ".join(f"('{stream}', '{model}')" for stream, names in MODELS.items() for model in names)
-    rows = connection.execute(
-        f"""
-        select distinct m.model
-        from (values {models}) m(stream, model)
-        join bronze.slots s on (s.stream = m.stream and s.typed is not null) or (m.model = 'quarantine' and s.poison > 0)
-        anti join bronze.ledger l
-          on l.model = m.model and l.stream = s.stream and l.partition = s.partition
-             and l.generation = s.generation and l.start = s.start
-        """
-    ).fetchall()
-    return {model for (model,) in rows}
+    return {model for (model,) in connection.execute(f"select distinct m.model {PENDING}").fetchall()}

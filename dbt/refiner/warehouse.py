@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from . import s3, slots
+from . import s3, slots, unread
 from .audit import count
 from .errors import RunFailed
 from .project import Project, version
@@ -60,7 +60,19 @@ class Warehouse:
     def refine(self, new: list[dict[str, Any]], progress: Progress, *, anew: bool) -> dict[str, Any]:
         """Stores the slots, builds what has something to do, publishes. Doing it again does no harm."""
         progress("load")
+        slots.retry(self.connection)
         slots.store(self.connection, new)
+        try:
+            self.advance(progress, anew=anew)
+        except RunFailed:
+            if anew or not slots.set_aside(self.connection):
+                raise
+            self.advance(progress, anew=False)
+        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
+        return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection)}
+
+    def advance(self, progress: Progress, *, anew: bool) -> None:
+        """A run, if there is something to build or to publish."""
         stale = not self.publisher.is_of_this_origin()
         models = self.models(anew=anew, gold_anew=stale)
         if models:
@@ -68,8 +80,6 @@ class Warehouse:
             self.build(models, progress, anew=anew, gold_anew=stale)
             progress("publish")
             self.publisher.publish(self.connection, run, slots.tails(self.connection), anew=anew)
-        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
-        return {"run": self.publisher.run(), "slots": len(new), "rows": rows}
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
         """The models that have something to do; empty if there is nothing to build or to publish."""

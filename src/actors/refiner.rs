@@ -3,6 +3,7 @@
 //! In: nothing; it follows the chains. Out: Gold as Parquet, published by the Python process that
 //! this actor owns. After a restart the warehouse is asked how far it is.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::warehouse::rounds::{Round, RoundError, Rounds};
 
 /// Wait after a failed round: a broken model or a store that is down does not mend in a second.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Wait at most so long after a round that was refused again and again: only a person can mend that.
+const REFUSED_AFTER: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Refiner {
@@ -69,8 +73,9 @@ impl Child for Refiner {
             let mut rounds = rounds.lock().await;
             loop {
                 match round(&parts, &mut rounds).await {
-                    Ok(Round::Refined { .. }) => {}
-                    Ok(Round::Nothing) => break,
+                    Ok(Round::Refined { done, more }) if more || done.unread.is_none() => {}
+                    // What cannot be read is tried again after the next start.
+                    Ok(Round::Refined { .. } | Round::Nothing) => break,
                     Err(error) => {
                         tracing::error!(%error, "draining: Gold stays behind Bronze until the next start");
                         break;
@@ -85,11 +90,13 @@ impl Child for Refiner {
 
 /// Refines for ever.
 async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) {
+    let mut refused = 0;
     loop {
         let mut guard = rounds.lock().await;
         let done = round(parts, &mut guard).await;
         let logs = guard.log_span();
         drop(guard);
+        refused = if done.as_ref().is_err_and(RoundError::is_refusal) { refused + 1 } else { 0 };
         match done {
             Ok(Round::Refined { more: true, .. }) => {}
             Ok(Round::Refined { .. } | Round::Nothing) => sleep(parts.every).await,
@@ -100,10 +107,15 @@ async fn refine(parts: &Parts, rounds: &Mutex<Rounds>) {
                     // cannot run must not take the feed down with it.
                     *rounds.lock().await = (parts.rounds)();
                 }
-                sleep(RETRY_AFTER).await;
+                sleep(wait_after(refused)).await;
             }
         }
     }
+}
+
+/// How long to wait after a round that failed, the last `refused` of them with a refusal.
+fn wait_after(refused: u32) -> Duration {
+    RETRY_AFTER.saturating_mul(2u32.saturating_pow(refused)).min(REFUSED_AFTER)
 }
 
 async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> {
@@ -111,12 +123,19 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
     let done = rounds.round(|phase| vitals.note("phase", phase)).await;
     match &done {
         Ok(Round::Refined { done, .. }) => {
-            vitals.clear_note("failing");
             vitals.note("phase", "waiting");
-            parts.metrics.refined(done.run, done.seconds, done.rows.clone());
+            let unread = done.unread.as_ref();
+            parts.metrics.refined(done.run, done.seconds, done.rows.clone(), unread.map(|unread| unread as &dyn Display));
             vitals.advance(1);
-            rounds.log_span().in_scope(|| {
-                tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+            rounds.log_span().in_scope(|| match unread {
+                None => {
+                    vitals.clear_note("failing");
+                    tracing::info!(run = done.run, seconds = done.seconds, rows = ?done.rows, "Gold is published");
+                }
+                Some(unread) => {
+                    vitals.note("failing", unread.to_string());
+                    tracing::error!(run = done.run, seconds = done.seconds, rows = ?done.rows, %unread, "Gold lacks some slots");
+                }
             });
         }
         Ok(Round::Nothing) => {
@@ -129,4 +148,18 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
         }
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_is_refused_is_tried_less_and_less_often_and_one_that_failed_as_before() {
+        let waits = [0, 1, 2, 3, 4, 5, u32::MAX].map(|refused| wait_after(refused).as_secs());
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60, 60]);
+        let failed = |retryable| RoundError::from(RefineError::Failed { phase: "dbt".into(), error: "no".into(), retryable });
+        assert!(failed(false).is_refusal() && !failed(true).is_refusal());
+        assert!(!RoundError::from(RefineError::Process("is gone".into())).is_refusal());
+    }
 }

@@ -87,8 +87,9 @@ pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Atte
     }
     lines.flush(&mut raw);
     let raw = raw.finish().expect("a buffer in memory takes everything");
-    let event_hours = event_hours.into_iter().collect();
-    Encoded { rows: records.len() as u64, raw, typed: typed.finish(), min_time, max_time, event_hours, poison }
+    let (event_hours, typed) = (event_hours.into_iter().collect(), typed.finish());
+    attempt.survived();
+    Encoded { rows: records.len() as u64, raw, typed, min_time, max_time, event_hours, poison }
 }
 
 struct TypedWriter(ArrowWriter<Vec<u8>>);

@@ -1,9 +1,9 @@
 //! Records that kill their writer. The count must survive the crash, so it lies in a file.
 //!
-//! Before a range is encoded, the file says so; after its slot stands, the file is cleared. A writer
-//! that finds it not cleared died in there, and encodes that range *carefully*: it notes each record
-//! before it touches it. A record found in the file three times is poison: it stays in raw, is named
-//! in its slot, and is left out of typed.
+//! Before a range is encoded, the file says so, and again when it is encoded; after its slot stands,
+//! the file is cleared. A writer that finds it encoding died in there, and encodes that range
+//! *carefully*: it notes each record before it touches it. A record that its writer died of three times
+//! is poison: it stays in raw, is named in its slot, and is left out of typed.
 //!
 //! The notes are written and not fsynced: a crash of the process does not lose them, and a power
 //! cut only makes the counting begin again.
@@ -20,9 +20,9 @@ const DEATHS: u32 = 3;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Notes {
-    /// What is being encoded: a log and a range of its offsets.
+    /// What is being encoded: a log and a range of its offsets, which is one record if `careful` is set.
     attempt: Option<(LogId, u64, u64)>,
-    /// Deaths in the range that `careful` names, before it was encoded carefully.
+    /// The range that is encoded carefully, as its writer died in it.
     #[serde(default)]
     careful: Option<(LogId, u64, u64)>,
     /// Deaths by offset.
@@ -53,8 +53,9 @@ impl Poison {
         let mut notes: Notes = serde_json::from_slice(&text).unwrap_or_default();
         if let Some((log, low, high)) = notes.attempt.take() {
             tracing::warn!(%log, low, high, "the writer died while it encoded these records");
-            if low == high {
-                // The range that was encoded carefully had killed once before.
+            // Not by its length: a range of one record that was not encoded carefully looks the same.
+            if notes.careful.is_some() {
+                // The range that is encoded carefully had killed once before.
                 *notes.deaths.entry(low).or_insert(1) += 1;
             } else {
                 notes.careful = Some((log, low, high));
@@ -99,9 +100,18 @@ impl Attempt {
         false
     }
 
+    /// Called when all is encoded: who dies while it waits for the store dies of no record.
+    pub fn survived(&self) {
+        self.write(None);
+    }
+
     fn note(&self, low: u64, high: u64) {
+        self.write(Some((self.log, low, high)));
+    }
+
+    fn write(&self, attempt: Option<(LogId, u64, u64)>) {
         let careful = self.careful.map(|(first, last)| (self.log, first, last));
-        write(&self.path, &Notes { attempt: Some((self.log, low, high)), careful, deaths: self.deaths.clone() });
+        write(&self.path, &Notes { attempt, careful, deaths: self.deaths.clone() });
     }
 }
 
@@ -116,14 +126,15 @@ fn write(path: &PathBuf, notes: &Notes) {
 mod tests {
     use super::*;
 
-    /// A writer that dies at `deadly`, as often as it takes, over new lives; returns how often it
-    /// died and what was left out at last.
-    fn lives(path: PathBuf, log: LogId, deadly: u64) -> (u32, Vec<u64>) {
+    /// A writer that encodes these ranges, one a life and the last one as often as it takes, and dies at
+    /// `deadly`; returns how often it died and what was left out at last.
+    fn lives(path: PathBuf, log: LogId, ranges: &[(u64, u64)], deadly: u64) -> (u32, Vec<u64>) {
         for died in 0..10 {
+            let (low, high) = ranges[(died as usize).min(ranges.len() - 1)];
             let mut poison = Poison::load(path.clone());
-            let attempt = poison.attempt(log, 100, 199);
+            let attempt = poison.attempt(log, low, high);
             let mut left_out = Vec::new();
-            let survived = (100..200).all(|offset| {
+            let survived = (low..=high).all(|offset| {
                 if attempt.is_poison(offset) {
                     left_out.push(offset);
                     return true;
@@ -131,6 +142,7 @@ mod tests {
                 offset != deadly
             });
             if survived {
+                attempt.survived();
                 poison.passed();
                 return (died, left_out);
             }
@@ -141,10 +153,20 @@ mod tests {
     #[test]
     fn a_record_that_kills_three_times_is_left_out_and_no_other() {
         let temp = tempfile::tempdir().unwrap();
+        let (path, log, range) = (temp.path().join("notes.json"), LogId::generate(), &[(100, 199)]);
+        assert_eq!(lives(path.clone(), log, range, 150), (3, vec![150]));
+        assert_eq!(lives(path.clone(), log, range, 100), (3, vec![100]), "the count began anew");
+        assert_eq!(lives(path, log, range, 0), (0, vec![]));
+    }
+
+    #[test]
+    fn a_record_that_is_alone_in_its_range_is_left_out_as_soon() {
+        let temp = tempfile::tempdir().unwrap();
         let (path, log) = (temp.path().join("notes.json"), LogId::generate());
-        assert_eq!(lives(path.clone(), log, 150), (3, vec![150]));
-        assert_eq!(lives(path.clone(), log, 100), (3, vec![100]), "the count began anew");
-        assert_eq!(lives(path, log, 0), (0, vec![]));
+        assert_eq!(lives(path.clone(), log, &[(150, 150)], 150), (3, vec![150]));
+        assert_eq!(lives(path.clone(), log, &[(100, 199), (150, 150)], 150), (3, vec![150]), "it came to be alone");
+        assert_eq!(lives(path.clone(), log, &[(150, 150), (150, 199)], 150), (3, vec![150]), "it was alone at first");
+        assert_eq!(lives(path, log, &[(150, 150)], 0), (0, vec![]));
     }
 
     #[test]
@@ -154,6 +176,22 @@ mod tests {
         for _ in 0..5 {
             Poison::load(path.clone()).attempt(log, 0, 9);
         }
-        assert_eq!(lives(path, log, 0), (0, vec![]));
+        assert_eq!(lives(path, log, &[(0, 9)], u64::MAX), (0, vec![]));
+    }
+
+    /// An outage of the store, in which the daemon is started again and again.
+    #[test]
+    fn a_kill_of_a_writer_that_waits_for_the_store_makes_no_record_poison() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, log) = (temp.path().join("notes.json"), LogId::generate());
+        for (low, high) in [(7, 7), (0, 9)] {
+            Poison::load(path.clone()).attempt(log, low, high); // killed in the midst, once
+            for _ in 0..5 {
+                let attempt = Poison::load(path.clone()).attempt(log, low, high);
+                assert!((low..=high).all(|offset| !attempt.is_poison(offset)));
+                attempt.survived();
+            }
+            assert_eq!(lives(path.clone(), log, &[(low, high)], u64::MAX), (0, vec![]));
+        }
     }
 }

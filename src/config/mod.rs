@@ -207,7 +207,7 @@ pub struct S3Config {
     pub path_style: bool,
     /// Credentials from the config; otherwise the SDK's chain (environment, profile, role) gives them.
     pub credentials: Option<(String, Secret)>,
-    /// One attempt of one request.
+    /// One attempt of one request, beside the time that its body has.
     pub attempt_timeout: Duration,
 }
 

@@ -263,7 +263,7 @@ pub struct S3Settings {
     /// The environment variable that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_key_env: Option<String>,
-    /// One attempt of one request: `10s`.
+    /// One attempt of one request: `10s`. Each 128 KiB of its body have a second more.
     pub attempt_timeout: Quantity,
 }
 

@@ -331,6 +331,18 @@ pub enum Payload {
     },
 }
 
+impl Record {
+    /// The server's bytes, where it holds any.
+    pub fn raw_mut(&mut self) -> Option<&mut Bytes> {
+        match &mut self.content {
+            Content::Data { payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. }, .. } => Some(raw),
+            Content::Data { payload: Payload::Control(_), .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => {
+                None
+            }
+        }
+    }
+}
+
 /// Takes out of an entry the records of one stream, the first of them at `offset`.
 pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Record>) {
     match entry {

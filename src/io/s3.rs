@@ -31,6 +31,10 @@ use crate::config::S3Config;
 /// A server that has not taken the connection by then is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
+/// A body has a second more for each so many bytes: an object must get through a slow line, else it would be
+/// sent again for ever.
+const BYTES_A_SECOND: u64 = 128 << 10;
+
 /// What the servers that are not AWS take for granted.
 const USUAL_REGION: &str = "us-east-1";
 
@@ -119,18 +123,20 @@ impl S3Store {
             .body(ByteStream::from(body))
     }
 
-    /// The time for an answer with its body. The SDK's own ends where the body begins.
+    /// The time for an answer, with `bytes` on their way there or back.
     fn in_time<'a, T: Send + 'a>(
         &'a self,
         operation: &'static str,
         key: &'a str,
+        bytes: u64,
         answer: impl Future<Output = Result<T, StoreError>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let bounded = tokio::time::timeout(self.config.attempt_timeout, answer);
+        let within = patience(self.config.attempt_timeout, bytes);
+        let bounded = tokio::time::timeout(within, answer);
         let no_answer = move |_| StoreError::Retry {
             operation,
             key: key.to_owned(),
-            reason: format!("no answer from {} within {:?}", self.describe(), self.config.attempt_timeout),
+            reason: format!("no answer from {} within {within:?}", self.describe()),
         };
         bounded.map(move |outcome| outcome.map_err(no_answer).flatten()).boxed()
     }
@@ -148,7 +154,7 @@ impl S3Store {
             let request = request.prefix(self.full(prefix)).set_max_keys(most).set_continuation_token(next);
             request.send().await.map_err(|error| self.failed(operation, prefix, error).into_error(&self.config))
         };
-        let page = self.in_time(operation, prefix, answer).await?;
+        let page = self.in_time(operation, prefix, 0, answer).await?;
         let next = page.next_continuation_token.filter(|_| page.is_truncated == Some(true));
         let keys = page.contents.unwrap_or_default().into_iter().filter_map(|object| {
             let key = object.key?.strip_prefix(&self.config.prefix)?.to_owned();
@@ -185,22 +191,27 @@ impl S3Store {
     }
 
     async fn read(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        let request = self.client().await.get_object().bucket(&self.config.bucket).key(self.full(key));
-        let answer = match request.send().await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let failure = self.failed("get", key, error);
-                return if failure.is_absence() { Ok(None) } else { Err(failure.into_error(&self.config)) };
+        let begin = async {
+            let request = self.client().await.get_object().bucket(&self.config.bucket).key(self.full(key));
+            match request.send().await {
+                Ok(answer) => Ok(Some(answer)),
+                Err(error) => match self.failed("get", key, error) {
+                    failure if failure.is_absence() => Ok(None),
+                    failure => Err(failure.into_error(&self.config)),
+                },
             }
         };
-        match answer.body.collect().await {
-            Ok(body) => Ok(Some(body.into_bytes())),
-            Err(error) => Err(StoreError::Retry {
+        // The answer's head says how long its body is.
+        let Some(answer) = self.in_time("get", key, 0, begin).await? else { return Ok(None) };
+        let length = answer.content_length.unwrap_or_default().unsigned_abs();
+        let body = answer.body.collect().map(|body| {
+            body.map_err(|error| StoreError::Retry {
                 operation: "get",
                 key: key.to_owned(),
                 reason: format!("the answer broke off: {}", with_causes(&error)),
-            }),
-        }
+            })
+        });
+        Ok(Some(self.in_time("get", key, length, body).await?.into_bytes()))
     }
 
     fn failed<E>(&self, operation: &'static str, key: &str, error: SdkError<E>) -> Failure
@@ -226,6 +237,7 @@ impl S3Store {
 
 impl Store for S3Store {
     fn create<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<Created, StoreError>> {
+        let bytes = body.len() as u64;
         let answer = async move {
             check_key("create", key)?;
             let request = self.put_request(key, body).await.if_none_match("*");
@@ -237,10 +249,11 @@ impl Store for S3Store {
                 },
             }
         };
-        self.in_time("create", key, answer)
+        self.in_time("create", key, bytes, answer)
     }
 
     fn put<'a>(&'a self, key: &'a str, body: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
+        let bytes = body.len() as u64;
         let answer = async move {
             check_key("put", key)?;
             match self.put_request(key, body).await.send().await {
@@ -248,15 +261,15 @@ impl Store for S3Store {
                 Err(error) => Err(self.failed("put", key, error).into_error(&self.config)),
             }
         };
-        self.in_time("put", key, answer)
+        self.in_time("put", key, bytes, answer)
     }
 
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        let answer = async move {
+        async move {
             check_key("get", key)?;
             self.read(key).await
-        };
-        self.in_time("get", key, answer)
+        }
+        .boxed()
     }
 
     fn first<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Option<String>, StoreError>> {
@@ -287,7 +300,7 @@ impl Store for S3Store {
                 },
             }
         };
-        self.in_time("delete", key, answer)
+        self.in_time("delete", key, 0, answer)
     }
 
     fn describe(&self) -> String {
@@ -320,10 +333,8 @@ impl Store for S3Store {
 }
 
 async fn connect(config: &S3Config) -> Connection {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_WITHIN.min(config.attempt_timeout))
-        .operation_attempt_timeout(config.attempt_timeout)
-        .build();
+    // How long a request may take depends on its body, which the SDK's own limits do not know of.
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN.min(config.attempt_timeout)).build();
     let mut loader =
         aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::disabled()).timeout_config(timeouts);
     if let Some((id, secret)) = &config.credentials {
@@ -341,6 +352,11 @@ async fn connect(config: &S3Config) -> Connection {
     let shared = loader.load().await;
     let config = aws_sdk_s3::config::Builder::from(&shared).force_path_style(config.path_style).build();
     Connection { client: Client::from_conf(config), shared }
+}
+
+/// How long a request with so many bytes may take.
+fn patience(attempt: Duration, bytes: u64) -> Duration {
+    attempt + Duration::from_millis(bytes * 1000 / BYTES_A_SECOND)
 }
 
 /// The error and what caused it, in one line. Not the SDK's way, which shows all headers.
@@ -514,6 +530,51 @@ mod tests {
         let error = store.get("a").await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert!(!error.to_string().contains("not to be seen"), "{error}");
+    }
+
+    /// A server that takes a request's head at once and its body `after` that, answers, and says how often
+    /// it was asked.
+    async fn slow_server(after: Duration) -> (String, tokio::sync::watch::Receiver<u32>) {
+        use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, seen) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let asked = asked.clone();
+                tokio::spawn(async move {
+                    let (reader, mut writer) = socket.split();
+                    let (mut reader, mut line, mut length) = (BufReader::new(reader), String::new(), 0);
+                    while reader.read_line(&mut line).await.unwrap() > 2 {
+                        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                            length = value.trim().parse().unwrap();
+                        }
+                        line.clear();
+                    }
+                    asked.send_modify(|asked| *asked += 1);
+                    tokio::time::sleep(after).await;
+                    if reader.read_exact(&mut vec![0; length]).await.is_ok() {
+                        let answer = b"HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                        writer.write_all(answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        (endpoint, seen)
+    }
+
+    #[tokio::test]
+    async fn a_large_object_gets_through_a_slow_line_and_a_small_one_has_no_time_for_it() {
+        let (endpoint, asked) = slow_server(Duration::from_millis(1500)).await;
+        let config = S3Config { endpoint: Some(endpoint), attempt_timeout: Duration::from_secs(1), ..config() };
+        let store = S3Store::new(config).unwrap();
+        let body = |length| Bytes::from(vec![7; length]);
+        // A minute for the body, so that a busy machine needs no more.
+        store.put("bronze/large", body(60 * 128 << 10)).await.unwrap();
+        assert_eq!(store.create("bronze/large", body(60 * 128 << 10)).await.unwrap(), Created::New);
+        assert_eq!(*asked.borrow(), 2, "each was sent once");
+        let error = store.put("bronze/small", body(10)).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("within 1s"), "{error}");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::mark::{Mark, Place};
-use super::segment::{self, ENTRY_HEADER, SegmentView, next_frame};
+use super::segment::{self, ENTRY_HEADER, SegmentView, next_frame, unreadable};
 use crate::domain::entry::{Entry, Record, counts_of, records};
 use crate::domain::stream::Stream;
 
@@ -106,21 +106,25 @@ impl LogReader {
         if from < segment.base[stream] {
             return Ok(Chunk::Lost { to: segment.base[stream] });
         }
+        let path = segment::path(&self.dir, segment.number);
         let mut cursor = match self.cursor.take() {
             Some(cursor) if cursor.segment == segment.number && cursor.offset <= from => cursor,
             _ => Cursor {
                 segment: segment.number,
-                file: File::open(segment::path(&self.dir, segment.number))?,
+                file: File::open(&path).map_err(|error| unreadable(path.display(), &error))?,
                 at: segment.body_at,
                 offset: segment.base[stream],
             },
         };
         let found = loop {
-            if let Some(records) = advance(&mut cursor, segment, self.stream, from)? {
-                break Chunk::Records { records, next: cursor.offset };
+            // Tried again until it can be read, and never passed over: the disk may be ill, and not the file.
+            let of = |at, error| unreadable(format_args!("{} from byte {at}", path.display()), &error);
+            let read = advance(&mut cursor, segment, self.stream, from);
+            if let Some(records) = read.map_err(|error| of(cursor.at, error))? {
+                break Chunk::Records { records, next: cursor.offset.min(segment.end[stream]) };
             }
             // The bytes are damaged: the next mark, or the next segment, says where reading goes on.
-            match mark_behind(&cursor, segment)? {
+            match mark_behind(&cursor, segment).map_err(|error| of(cursor.at, error))? {
                 Some(mark) => (cursor.at, cursor.offset) = (mark.at(), mark.next()[stream]),
                 None => break Chunk::Lost { to: segment.end[stream] },
             }
@@ -144,38 +148,68 @@ fn mark_behind(cursor: &Cursor, segment: &SegmentView) -> io::Result<Option<Mark
 /// `None` if an entry is damaged before any is found.
 fn advance(cursor: &mut Cursor, segment: &SegmentView, stream: Stream, from: u64) -> io::Result<Option<Vec<Record>>> {
     let mut found = Vec::new();
-    let mut want = READ_BYTES;
+    let (mut want, mut kept) = (READ_BYTES, 0);
     while found.is_empty() && cursor.at < segment.len {
-        let bytes = read_at(&cursor.file, cursor.at, want.min((segment.len - cursor.at) as usize))?;
-        let mut used = 0;
-        while let Some((crc, body)) = next_frame(&bytes[used..]) {
-            let (length, counts) = (body.len(), counts_of(body));
-            // Of what is passed over the counts must be true too.
-            let Some(counts) = counts.ok().filter(|_| crc32c::crc32c(body) == crc) else { return Ok(some_if_any(found)) };
-            let count = u64::from(counts[stream.index()]);
-            if cursor.offset + count > from && count > 0 {
-                let body = bytes.slice(used + ENTRY_HEADER..used + ENTRY_HEADER + length);
-                let Ok(entry) = Entry::decode(body) else { return Ok(some_if_any(found)) };
-                records(entry, stream, cursor.offset, &mut found);
-            }
-            cursor.offset += count;
-            used += ENTRY_HEADER + length;
-            cursor.at += (ENTRY_HEADER + length) as u64;
-        }
-        if used == 0 {
-            if bytes.len() as u64 >= segment.len - (cursor.at) {
-                return Ok(some_if_any(found)); // an entry that reaches beyond the valid end
-            }
-            want *= 2; // an entry longer than one read
+        let rest = (segment.len - cursor.at) as usize;
+        let bytes = read_at(&cursor.file, cursor.at, want.min(rest))?;
+        kept = bytes.len();
+        match take(cursor, &bytes, stream, from, &mut found) {
+            Taken::Whole => want = READ_BYTES,
+            // An entry longer than one read.
+            Taken::None if bytes.len() == want && want < rest => want *= 2,
+            // An entry that reaches beyond the valid end, or a file that has lost its end.
+            Taken::None | Taken::Damaged => break,
         }
     }
-    found.retain(|record| record.offset >= from);
+    found.retain(|record| (from..segment.end[stream.index()]).contains(&record.offset));
+    own(&mut found, kept);
     // The segment ends before the record that it should hold: a damaged count.
-    Ok(some_if_any(found))
+    if found.is_empty() { Ok(None) } else { Ok(Some(found)) }
 }
 
-fn some_if_any(found: Vec<Record>) -> Option<Vec<Record>> {
-    if found.is_empty() { None } else { Some(found) }
+/// What [`take`] found.
+enum Taken {
+    /// Whole entries.
+    Whole,
+    /// Not one whole entry.
+    None,
+    /// Perhaps whole entries, and then a damaged one.
+    Damaged,
+}
+
+/// Takes the records out of the whole entries in `bytes`, which begin at the cursor, and moves it on.
+fn take(cursor: &mut Cursor, bytes: &Bytes, stream: Stream, from: u64, found: &mut Vec<Record>) -> Taken {
+    let mut used = 0;
+    while let Some((crc, body)) = next_frame(&bytes[used..]) {
+        let (length, counts) = (body.len(), counts_of(body));
+        // Of what is passed over the counts must be true too.
+        let Some(counts) = counts.ok().filter(|_| crc32c::crc32c(body) == crc) else { return Taken::Damaged };
+        let count = u64::from(counts[stream.index()]);
+        if cursor.offset + count > from && count > 0 {
+            let body = bytes.slice(used + ENTRY_HEADER..used + ENTRY_HEADER + length);
+            let Ok(entry) = Entry::decode(body) else { return Taken::Damaged };
+            records(entry, stream, cursor.offset, found);
+        }
+        cursor.offset += count;
+        used += ENTRY_HEADER + length;
+        cursor.at += (ENTRY_HEADER + length) as u64;
+    }
+    if used == 0 { Taken::None } else { Taken::Whole }
+}
+
+/// Gives records bytes of their own where they would keep more than twice as much of the `kept` bytes that
+/// were read with them: of a stream whose records stand far apart, a thousand times what whoever counts them
+/// knows of.
+fn own(found: &mut [Record], kept: usize) {
+    let mut raws: Vec<_> = found.iter_mut().filter_map(Record::raw_mut).collect();
+    let held = raws.iter().map(|raw| raw.len()).sum::<usize>();
+    if held * 2 >= kept {
+        return;
+    }
+    let mut bytes = BytesMut::with_capacity(held);
+    raws.iter().for_each(|raw| bytes.extend_from_slice(raw));
+    let mut bytes = bytes.freeze();
+    raws.iter_mut().for_each(|raw| **raw = bytes.split_to(raw.len()));
 }
 
 fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
@@ -189,4 +223,82 @@ fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
     }
     buffer.truncate(filled);
     Ok(buffer.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::entry::{Content, Opened, Payload};
+    use crate::domain::identity::{LogId, SessionId};
+    use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Reason, Verdict};
+    use crate::spool::state::LogState;
+    use crate::spool::writer::LogWriter;
+
+    /// Frames of a thousand trades and, in the last of every twenty, one record that is none.
+    fn log(temp: &Path, frames: u32) -> LogWriter {
+        let mut log = LogWriter::create(temp, LogId::generate(), LogState::default(), 1 << 30).unwrap();
+        let session = SessionId::generate();
+        log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
+        for number in 1..=frames {
+            let trade = |at: u32| Judged { range: at * 60..at * 60 + 60, verdict: Verdict::Trade(Flags::default()) };
+            let mut elements: Vec<_> = (0..1000).map(trade).collect();
+            if number % 20 == 0 {
+                let verdict = Verdict::Quarantined { reason: Reason::BadPrice, detail: "-1".into() };
+                elements.push(Judged { range: 0..60, verdict });
+            }
+            let frame = RawFrame { number, received_at: 0, payload: vec![b'x'; 60_000].into(), binary: false };
+            let seq = log.state().sessions[&session].records;
+            log.stage(&Entry::Frame { session, seq, judged: JudgedFrame { frame, elements, traceparent: None } });
+        }
+        log.sync().unwrap();
+        log
+    }
+
+    /// The bytes of the server that a chunk's records hold, and those that stay in memory for them.
+    fn held_and_kept(records: Vec<Record>) -> (usize, usize) {
+        let mut raws = records.into_iter().filter_map(|record| match record.content {
+            Content::Data { payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. }, .. } => Some(raw),
+            _ => None,
+        });
+        let Some(first) = raws.next() else { return (0, 0) };
+        let held = first.len() + raws.map(|raw| raw.len()).sum::<usize>();
+        (held, Vec::from(first).capacity()) // takes over all that was allocated with it
+    }
+
+    #[test]
+    fn records_keep_at_most_twice_their_own_bytes_in_memory_however_far_apart_they_stand() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = log(temp.path(), 200);
+        for (stream, count) in [(Stream::Quarantine, 10), (Stream::Trades, 200_000)] {
+            let mut reader = LogReader::new(&temp.path().join(log.id().to_string()), stream);
+            let (mut from, mut held, mut kept) = (0, 0, 0);
+            while let Chunk::Records { records, next } = reader.read(&log.view(), from).unwrap() {
+                let chunk = held_and_kept(records);
+                (from, held, kept) = (next, held + chunk.0, kept + chunk.1);
+            }
+            assert_eq!(held, count * 60);
+            assert!(kept <= 2 * held, "{stream}: {held} bytes keep {kept}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_end_is_a_loss_with_a_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = log(temp.path(), 40);
+        let (dir, view) = (temp.path().join(log.id().to_string()), log.view());
+        let path = segment::path(&dir, 0);
+        for len in [view.current.as_ref().unwrap().len - 1000, 2_000_000, 100_000, 0] {
+            File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+            let (mut reader, mut from, mut read) = (LogReader::new(&dir, Stream::Trades), 0, 0);
+            let to = loop {
+                match reader.read(&view, from).unwrap() {
+                    Chunk::Records { records, next } => (read, from) = (read + records.len() as u64, next),
+                    Chunk::Lost { to } => break to,
+                    Chunk::End => panic!("{len}: nothing says what is lost"),
+                }
+            };
+            assert_eq!((read, to), (from, view.end(Stream::Trades)), "{len}");
+            assert!(from < to && matches!(reader.read(&view, to).unwrap(), Chunk::End));
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! name before. After a crash it may end in the middle of an entry, or hold anything behind the last
 //! fsync: reading stops at the first entry that is not whole, unless a mark stands behind it.
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -119,6 +120,13 @@ pub struct SegmentView {
     pub len: u64,
 }
 
+impl SegmentView {
+    /// Whether it holds anything but its header.
+    pub fn holds_any(&self) -> bool {
+        self.len > self.body_at
+    }
+}
+
 /// What stands in a segment's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scanned {
@@ -129,6 +137,15 @@ pub enum Scanned {
     /// The disk has damaged what was durable, and nobody knows what the log says at its end: the header
     /// cannot be read though more than a header stands there, or the entries are damaged at two places.
     Damaged,
+}
+
+/// What the disk says of a file, with its name and the cure.
+pub fn unreadable(file: impl Display, error: &io::Error) -> io::Error {
+    let why = format!(
+        "{file} cannot be read ({error}). Mend the disk, or put a copy of the file back; to go on without its records, stop \
+         tickmint and move it away"
+    );
+    io::Error::new(error.kind(), why)
 }
 
 /// The header at the beginning of `bytes` and its length, if it is whole.
@@ -154,7 +171,8 @@ fn is_unmade(bytes: &[u8]) -> bool {
 
 /// Reads a whole segment after a crash.
 pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
-    let bytes = Bytes::from(std::fs::read(path(log_dir, number))?);
+    let path = path(log_dir, number);
+    let bytes = Bytes::from(std::fs::read(&path).map_err(|error| unreadable(path.display(), &error))?);
     let (header, body_at) = match read_header(&bytes) {
         Some((header, body_at)) if header.number == number => (header, body_at),
         None if is_unmade(&bytes) => return Ok(Scanned::Unmade),

@@ -2,7 +2,8 @@
 //!
 //! Entries are staged in memory, then written and fsynced together. What the disk refuses is rolled
 //! back whole: the file is cut to its last durable length and the state is that of the last fsync,
-//! so the callers may send the same again.
+//! so the callers may send the same again. That goes into a new segment: of the file that was refused,
+//! the kernel may have forgotten pages that it never wrote, and the next fsync would not say so.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -15,7 +16,7 @@ use fail::fail_point;
 
 use super::mark::{Mark, Place};
 use super::reader::LogView;
-use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry};
+use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry, unreadable};
 use super::state::LogState;
 use crate::domain::entry::{Control, Entry};
 use crate::domain::identity::LogId;
@@ -41,8 +42,8 @@ pub struct LogWriter {
     gaps: Vec<String>,
     /// A rollback did not succeed: it comes before anything else.
     dirty: bool,
-    /// The next segment could not be made, and its file may be there with all that the log says now. So
-    /// nothing more may come before it.
+    /// The next segment comes before anything more: something was refused. If it was the making of that
+    /// segment, its file may be there with all that the log says now.
     rotating: bool,
 }
 
@@ -160,6 +161,7 @@ impl LogWriter {
             self.gaps.clear();
             self.state = self.durable.clone();
             self.dirty = self.cut().is_err();
+            self.rotating = true;
         }
         done
     }
@@ -169,10 +171,8 @@ impl LogWriter {
             self.cut()?;
             self.dirty = false;
         }
-        let holds_any = self.current.len > self.current.body_at;
-        let is_full = holds_any && self.current.len + self.staged.len() as u64 > self.segment_bytes;
+        let is_full = self.current.holds_any() && self.current.len + self.staged.len() as u64 > self.segment_bytes;
         if is_full || self.rotating {
-            self.rotating = true;
             self.rotate()?;
             self.rotating = false;
         }
@@ -210,14 +210,18 @@ impl LogWriter {
         self.file.set_len(self.current.len)
     }
 
-    /// Closes the segment and begins the next one. Its header is the state without what is staged.
+    /// Closes the segment and begins the next one. Its header is the state without what is staged. One
+    /// that holds nothing is made again in its place: a disk that refuses for hours would fill the folder.
     fn rotate(&mut self) -> io::Result<()> {
-        let (file, next) = new_segment(&self.dir, self.id, self.current.number + 1, &self.durable)?;
+        let number = self.current.number + u32::from(self.current.holds_any());
+        let (file, next) = new_segment(&self.dir, self.id, number, &self.durable)?;
         fail_point!("spool.rotated");
         self.told = self.durable.changes;
         self.file = file;
-        let full = std::mem::replace(&mut self.current, next);
-        Arc::make_mut(&mut self.closed).push_back(full);
+        let before = std::mem::replace(&mut self.current, next);
+        if before.holds_any() {
+            Arc::make_mut(&mut self.closed).push_back(before);
+        }
         Ok(())
     }
 
@@ -264,17 +268,25 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
 /// end. What was valid but perhaps not yet durable is made durable.
 ///
-/// A segment that cannot be read leaves a hole, which the next one's header tells of. Where none comes
+/// A segment that is damaged leaves a hole, which the next one's header tells of. Where none comes
 /// behind it, nothing would tell of it, and the log cannot be gone on with: that is an error.
+///
+/// The next one's header also says where a segment ends: what was refused and cut away behind that may
+/// be there again after a power failure, and was sent again.
 pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
-    let mut views = VecDeque::new();
+    let mut views = VecDeque::<SegmentView>::new();
     let (mut last_state, mut damaged) = (LogState::default(), None);
     for number in segment::numbers(dir)? {
         match segment::scan(dir, number)? {
             Scanned::Unmade => {}
             Scanned::Damaged => damaged = Some(segment::path(dir, number)),
             Scanned::Valid(view, state) => {
-                File::open(segment::path(dir, number))?.sync_data()?;
+                let path = segment::path(dir, number);
+                let synced = File::open(&path).and_then(|file| file.sync_data());
+                synced.map_err(|error| unreadable(path.display(), &error))?;
+                if let Some(before) = views.back_mut() {
+                    before.end = std::array::from_fn(|stream| before.end[stream].min(view.base[stream]));
+                }
                 (last_state, damaged) = (state, None);
                 views.push_back(view);
             }
@@ -391,6 +403,27 @@ mod tests {
         let dir = temp.path().join(log.id().to_string());
         let first = LogReader::new(&dir, Stream::Trades).read(&log.view(), 0).unwrap();
         assert!(matches!(first, Chunk::Lost { to } if to == keep.base[0]), "{first:?}");
+    }
+
+    /// A folder in the place of a file is to its reader what a bad sector is: an error of the disk.
+    #[test]
+    fn a_segment_that_the_disk_does_not_give_is_named_with_the_cure_and_nothing_is_passed_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let log = three_segments(temp.path());
+        let (path, away) = (segment::path(&log.dir, 1), temp.path().join("away"));
+        std::fs::rename(&path, &away).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let (mut reader, from) = (LogReader::new(&log.dir, Stream::Trades), log.view().closed[1].base[0]);
+        let scanned = scan_log(&log.dir).unwrap_err().to_string();
+        for error in [scanned, reader.read(&log.view(), from).unwrap_err().to_string()] {
+            assert!(error.contains("00000001.seg") && error.contains("put a copy of the file back"), "{error}");
+        }
+        let error = reader.read(&log.view(), from).unwrap_err().to_string();
+        assert!(error.contains(&format!("from byte {}", log.view().closed[1].body_at)), "{error}");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        let found = reader.read(&log.view(), from).unwrap();
+        assert!(matches!(&found, Chunk::Records { records, .. } if records[0].offset == from), "{found:?}");
     }
 
     /// A log of three segments, its last one with entries.
@@ -567,6 +600,66 @@ mod tests {
             log.sync().unwrap();
             let (_, state) = scan_log(&log.dir).unwrap();
             assert!(state.sessions.contains_key(&later), "{state:?}");
+        }
+
+        /// A log with an fsync that was refused in the middle; the segment of that and all frames behind.
+        fn refused_once(temp: &Path) -> (LogWriter, SegmentView, Entry) {
+            let mut log = LogWriter::create(temp, LogId::generate(), LogState::default(), 1 << 20).unwrap();
+            let session = open(&mut log);
+            log.stage(&frame(session, log.state(), 1, 2, false));
+            log.sync().unwrap();
+            let (before, refused) = (log.current.clone(), frame(session, log.state(), 2, 2, false));
+            log.stage(&refused);
+            with_disk(|what| what == "fsync of entries", || log.sync().unwrap_err());
+            for number in 2..=4 {
+                let entry = frame(session, log.state(), number, 2, false);
+                log.stage(&entry);
+                log.sync().unwrap();
+            }
+            (log, before, refused)
+        }
+
+        /// A kernel that has failed to write pages may drop them, and the next fsync of the file succeeds.
+        #[test]
+        fn what_the_kernel_forgets_of_a_refused_file_takes_nothing_of_what_was_answered_for() {
+            let temp = tempfile::tempdir().unwrap();
+            let (log, before, _) = refused_once(temp.path());
+            let path = segment::path(&log.dir, before.number);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let place = Place { log: log.id, segment: before.number, at: 0 };
+            let mark = Mark::find(&bytes[..before.len as usize], place).last().unwrap().at() as usize;
+            bytes[mark..before.len as usize].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(held_and_lost(&log.dir, Stream::Trades).unwrap(), ((0..8).collect(), vec![]));
+            assert_eq!(&scan_log(&log.dir).unwrap().1, log.state());
+        }
+
+        /// A power failure brings back what was cut away, and its sender has sent it again.
+        #[test]
+        fn what_was_refused_and_is_there_again_stands_once() {
+            let temp = tempfile::tempdir().unwrap();
+            let (log, before, refused) = refused_once(temp.path());
+            let mut bytes = std::fs::read(segment::path(&log.dir, before.number)).unwrap();
+            frame_entry(&refused, &mut bytes);
+            std::fs::write(segment::path(&log.dir, before.number), bytes).unwrap();
+            assert_eq!(held_and_lost(&log.dir, Stream::Trades).unwrap(), ((0..8).collect(), vec![]));
+            assert_eq!(&scan_log(&log.dir).unwrap().1, log.state());
+        }
+
+        #[test]
+        fn a_disk_that_refuses_for_hours_leaves_no_pile_of_segments() {
+            let temp = tempfile::tempdir().unwrap();
+            let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 1 << 20).unwrap();
+            open(&mut log);
+            log.sync().unwrap();
+            for _ in 0..20 {
+                open(&mut log);
+                with_disk(|what| what == "fsync of entries", || log.sync().unwrap_err());
+            }
+            open(&mut log);
+            log.sync().unwrap();
+            assert_eq!(segment::numbers(&log.dir).unwrap(), [0, 1]);
+            assert_eq!(&scan_log(&log.dir).unwrap().1, log.state());
         }
 
         proptest! {

@@ -192,7 +192,7 @@ mod tests {
         metrics.appended(Duration::from_millis(2), [5, 0, 1]);
         metrics.frames_durable([1_000_000, 1_004_000], 1_006_000);
         metrics.store_request("put", Duration::from_millis(40), StoreOutcome::Retry);
-        metrics.refined(3, 1.5, BTreeMap::from([("silver.trades".into(), 70)]));
+        metrics.refined(3, 1.5, BTreeMap::from([("silver.trades".into(), 70)]), None);
         let text = metrics.encode(&[]);
         assert_eq!(value(&text, "tickmint_spool_fsync_seconds_sum"), 0.002);
         assert_eq!(value(&text, "tickmint_frame_to_durable_seconds_count"), 2.0);
@@ -215,6 +215,8 @@ mod tests {
         metrics.archive_works(Stream::Gaps);
         assert_eq!(metrics.alarms().list().len(), 3, "another stream says nothing of this one");
         metrics.archive_works(Stream::Trades);
+        metrics.refined(4, 1.5, BTreeMap::new(), Some(&"an object is gone"));
+        assert_eq!(metrics.alarms().list()[1].why, "an object is gone", "Gold is published, and lacks something");
         metrics.warehouse_up_to_date();
         metrics.spool_disk(None);
         assert_eq!(metrics.alarms().list(), []);

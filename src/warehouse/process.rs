@@ -31,6 +31,8 @@ pub enum RefineError {
         phase: String,
         /// Why.
         error: String,
+        /// Whether the same may succeed later.
+        retryable: bool,
     },
 }
 
@@ -78,7 +80,7 @@ impl Refinery {
             Event::Hello { version, .. } => {
                 Err(RefineError::Process(format!("speaks version {version} of the protocol, this program {VERSION}")))
             }
-            Event::Failed { phase, error, .. } => Err(RefineError::Failed { phase, error }),
+            Event::Failed { phase, error, retryable, .. } => Err(RefineError::Failed { phase, error, retryable }),
             other => Err(RefineError::Process(format!("did not greet but said {other:?}"))),
         }
     }
@@ -102,7 +104,9 @@ impl Refinery {
                 match self.event().await? {
                     Event::Progress { id, phase } if id == wanted => progress(&phase),
                     Event::Done(done) if done.id == wanted => return Ok(done),
-                    Event::Failed { id, phase, error, .. } if id == wanted => return Err(RefineError::Failed { phase, error }),
+                    Event::Failed { id, phase, error, retryable } if id == wanted => {
+                        return Err(RefineError::Failed { phase, error, retryable });
+                    }
                     other => return Err(RefineError::Process(format!("answered out of turn: {other:?}"))),
                 }
             }

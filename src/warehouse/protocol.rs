@@ -1,6 +1,7 @@
 //! The lines that go through the pipe to the refiner process: JSON, one message a line.
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +149,28 @@ pub struct Done {
     /// How long it took.
     #[serde(default)]
     pub seconds: f64,
+    /// What the models go on without.
+    #[serde(default)]
+    pub unread: Option<Unread>,
+}
+
+/// Slots that wait for an object that cannot be read. The warehouse tries them again each round.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Unread {
+    /// How many.
+    pub slots: u64,
+    /// The first object, and why it cannot be read.
+    pub error: String,
+}
+
+impl Display for Unread {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        let Unread { slots, error } = self;
+        write!(
+            formatter,
+            "Silver goes on without {slots} slots, of which an object cannot be read ({error}): put a copy of it back, and they are taken"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +199,9 @@ mod tests {
         let hello = r#"{"event":"hello","version":1,"pid":7,"duckdb":"1.5.5","dbt":"1.11.16","run":17,"tails":{"trades/0":{"generation":1,"end":1234}}}"#;
         let Event::Hello { run: 17, tails, .. } = serde_json::from_str(hello).unwrap() else { panic!() };
         assert_eq!(tails["trades/0"].end, 1234);
+        let done = r#"{"event":"done","id":1,"run":7,"unread":{"slots":2,"error":"/b/x.parquet: gone"}}"#;
+        let Event::Done(Done { unread: Some(unread), .. }) = serde_json::from_str(done).unwrap() else { panic!() };
+        assert!(unread.to_string().contains("2 slots") && unread.to_string().contains("/b/x.parquet: gone"), "{unread}");
         let failed = r#"{"event":"failed","id":1,"phase":"dbt","error":"x","retryable":true}"#;
         assert!(matches!(serde_json::from_str(failed).unwrap(), Event::Failed { retryable: true, .. }));
     }

@@ -36,6 +36,13 @@ pub enum RoundError {
     Store(#[from] StoreError),
 }
 
+impl RoundError {
+    /// Whether the same will be refused again, until a person has done something.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, RoundError::Refine(RefineError::Failed { retryable: false, .. }))
+    }
+}
+
 /// What a round did.
 #[derive(Debug)]
 pub enum Round {
@@ -66,9 +73,9 @@ struct Open {
     followers: Vec<Follower>,
     /// Sent, and not yet answered as done.
     slots: Vec<SlotRow>,
-    /// Nothing was answered as done yet: what a run before left unpublished is not known here, so the
-    /// first round comes though there may be no slots.
-    is_first: bool,
+    /// The next round comes though there may be no slots: the first, as what a run before left unpublished
+    /// is not known here, and one while the warehouse has slots that it could not read.
+    comes: bool,
     /// The trace contexts of those that are sampled.
     traced: Vec<String>,
 }
@@ -98,7 +105,7 @@ impl Rounds {
             }
             more |= open.slots.len() >= SLOTS;
         }
-        if open.slots.is_empty() && !open.is_first {
+        if open.slots.is_empty() && !open.comes {
             return Ok(Round::Nothing);
         }
         let s3 = self.store.access().await?;
@@ -114,7 +121,7 @@ impl Rounds {
                 run.borrow_mut().iter_mut().for_each(|run| run.span.count("tickmint.run", done.run));
                 open.slots.clear();
                 open.traced.clear();
-                open.is_first = false;
+                open.comes = done.unread.is_some();
                 Ok(Round::Refined { done, more })
             }
             Err(error) => {
@@ -154,7 +161,7 @@ impl Rounds {
         let (refinery, hello) = Refinery::start(&python, &self.config).await?;
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
-        self.open = Some(Open { refinery, followers, slots: Vec::new(), is_first: true, traced: Vec::new() });
+        self.open = Some(Open { refinery, followers, slots: Vec::new(), comes: true, traced: Vec::new() });
         Ok(())
     }
 }

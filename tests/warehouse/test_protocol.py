@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -95,20 +96,77 @@ def test_an_object_may_lie_elsewhere_later(home: Path, bronze: Bronze) -> None:
         assert refiner.refine([{**slot, "typed": str(moved)}])["rows"]["silver.trades"] == 1
 
 
-def test_a_missing_object_can_be_tried_again(home: Path, bronze: Bronze) -> None:
-    for _ in range(4):
-        bronze.add("trades")
-    first, slot = bronze.slot("trades", 0, 1), bronze.slot("trades", 2, 3)
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def rotten(path: Path) -> None:
+    """Its footer is whole, and its pages are not."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(len(content) // 4) + content[4 + len(content) // 4 :])
+
+
+@pytest.mark.parametrize("damage", [gone, cut, rotten])
+def test_an_object_that_cannot_be_read_is_told_and_waits_and_the_others_go_on(home: Path, bronze: Bronze, damage: Callable[[Path], None]) -> None:
+    for number in range(90):
+        bronze.add("trades", price=str(number + 1))
+    bronze.add("gaps")
+    first, bad, last = (bronze.slot("trades", at, at + 29) for at in (0, 30, 60))
+    path = Path(bad["typed"])
+    content = path.read_bytes()
+    damage(path)
     with Refiner(home) as refiner:
-        refiner.refine([first])
-        before = refiner.manifest()
-        away = Path(slot["typed"]).rename(home / "away")
-        failed = refiner.ask([slot])
-        assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "load", True)
-        assert Path(slot["typed"]).name in failed["error"]
-        assert refiner.manifest() == before
-        away.rename(slot["typed"])
-        assert refiner.refine([slot])["rows"]["silver.trades"] == 4
+        for sent in ([bad], [first, bad, last, bronze.slot("gaps", 0, 0)], [], [bad]):
+            done = refiner.refine(sent)
+            assert (done["unread"]["slots"], path.name in done["unread"]["error"]) == (1, True), done
+        assert (done["rows"]["silver.trades"], done["rows"]["silver.gaps"]) == (60, 1)
+        ((bar,),) = [list(refiner.bars().values())]
+        assert bar[6] == 60
+    with Refiner(home) as refiner:
+        assert refiner.hello["tails"]["trades/0"] == {"generation": 1, "end": 89}, "the daemon does not send it again"
+        assert refiner.refine([])["unread"]["slots"] == 1
+        path.write_bytes(content)
+        done = refiner.refine([])
+        assert (done["unread"], done["rows"]["silver.trades"]) == (None, 90)
+        ((bar,),) = [list(refiner.bars().values())]
+        assert bar[6] == 90
+        assert refiner.audit()["streams"]["trades"] == {"rows": 90, "distinct": 90, "kept": 90}
+        run = done["run"]
+        assert refiner.refine([bad])["run"] == run, "it is taken once"
+
+
+def test_a_whole_folder_that_is_away_is_taken_when_it_is_there_again(home: Path, bronze: Bronze) -> None:
+    for _ in range(40):
+        bronze.add("trades")
+    slots, away = bronze.cut("trades", 20), home / "away"
+    bronze.folder.rename(away)
+    with Refiner(home) as refiner:
+        done = refiner.refine(slots)
+        assert (done["unread"]["slots"], done["rows"]["silver.trades"]) == (20, 0)
+        assert Path(slots[0]["typed"]).name in done["unread"]["error"]
+        away.rename(bronze.folder)
+        done = refiner.refine([])
+        assert (done["unread"], done["rows"]["silver.trades"]) == (None, 40)
+
+
+def test_poison_whose_raw_object_is_away_waits_with_its_slot(home: Path, bronze: Bronze) -> None:
+    for _ in range(6):
+        bronze.add("trades")
+    slot, other = bronze.poisoned("trades", 0, 3, 1), bronze.slot("trades", 4, 5)
+    away = Path(slot["poison"]["raw"]).rename(home / "away")
+    with Refiner(home) as refiner:
+        done = refiner.refine([slot, other])
+        assert (done["unread"]["slots"], done["rows"]["silver.trades"], done["rows"]["silver.quarantine"]) == (1, 2, 0)
+        assert Path(slot["poison"]["raw"]).name in done["unread"]["error"]
+    with Refiner(home) as refiner:
+        assert refiner.refine([])["unread"]["slots"] == 1
+        away.rename(slot["poison"]["raw"])
+        done = refiner.refine([])
+        assert (done["unread"], done["rows"]["silver.trades"], done["rows"]["silver.quarantine"]) == (None, 5, 1)
 
 
 def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(home: Path, bronze: Bronze) -> None:
@@ -124,9 +182,10 @@ def test_an_object_that_goes_between_load_and_build_leaves_gold_as_it_was(home: 
             pass
         away = Path(slot["typed"]).rename(home / "away")
         answer = refiner.answer()
-        if answer["event"] == "failed":  # else it was read in time
-            assert (answer["phase"], answer["retryable"]) == ("silver", True)
-            assert (refiner.manifest(), refiner.bars()) == (before, bars)
+        assert answer["event"] == "done"
+        if answer["unread"]:  # else it was read in time
+            assert Path(slot["typed"]).name in answer["unread"]["error"]
+            assert (refiner.manifest()["tables"], refiner.bars()) == (before["tables"], bars)
         away.rename(slot["typed"])
         assert refiner.refine([])["rows"]["silver.trades"] == 4, "it was stored, so it is built without being sent again"
 

@@ -61,7 +61,7 @@ impl WarehouseMetrics {
 
 impl Metrics {
     /// A run was published.
-    pub fn refined(&self, run: u64, seconds: f64, rows: BTreeMap<String, u64>) {
+    pub fn refined(&self, run: u64, seconds: f64, rows: BTreeMap<String, u64>, without: Option<&dyn std::fmt::Display>) {
         self.warehouse.runs.inc();
         self.warehouse.seconds.observe(seconds);
         self.warehouse.run.set(i64::try_from(run).unwrap_or(i64::MAX));
@@ -71,7 +71,10 @@ impl Metrics {
         }
         let latest = LatestRun { run, seconds, at_ms: unix_ms(), rows };
         *self.warehouse.latest.lock().unwrap_or_else(PoisonError::into_inner) = latest;
-        self.warehouse_up_to_date();
+        match without {
+            None => self.warehouse_up_to_date(),
+            Some(without) => self.alarms.raise("warehouse", without.to_string()),
+        }
     }
 
     /// The warehouse has all that is in Bronze.
