@@ -75,7 +75,7 @@ fn misbehave_once(faulty: &[&str], what: &str, apart: usize, why: &str) -> Vec<(
     rig.set("TICKMINT_FAULTS", &once_each(faulty, what, apart));
     let mut daemon = rig.daemon();
     wait_for_restarts(&rig, faulty, why);
-    let (told, seen) = (restarts(&rig), actors(&rig));
+    let (told, seen) = (restarts(&rig), rig.actors());
     for (path, actor) in seen.iter().filter(|(path, _)| !faulty.contains(&path.as_str())) {
         assert_eq!(actor["restarts"], 0, "{path} was restarted too: {actor:#}\n{}", rig.log());
     }
