@@ -264,7 +264,8 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::bronze::archiver::{self, Budget, Limits};
+    use crate::bronze::archiver::{self, Limits};
+    use crate::bronze::budget::Budget;
     use crate::bronze::chain::Chain;
     use crate::bronze::poison::Poison;
     use crate::domain::chain::ChainId;
