@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::kills::count;
 use super::rig::{Rig, end};
 
