@@ -1,6 +1,7 @@
 //! The refiner process is killed, over and over, under a daemon that runs. What the tables hold and
 //! what is published at named points of its work: `tests/warehouse/test_crashes.py`.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -73,6 +74,57 @@ fn a_refiner_that_is_killed_is_started_anew_and_gold_comes_out_the_same() {
     assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
     let (said, equal) = compare(&rig.path("gold"), &tape, &[]);
     assert!(equal, "{said}");
+}
+
+/// A typed object is gone while all others are there: Silver takes the others, an alarm names it for as long
+/// as it is away, over a new start too, and Silver has all when it is back.
+#[test]
+fn an_object_that_is_gone_is_an_alarm_and_the_others_go_on() {
+    if or_skip(python("dbt")).is_none() {
+        return;
+    }
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "3000", "--trades", "6000"], &symbols, "");
+    let mut daemon = rig.daemon();
+    rig.wait_until("all is archived", |pipeline| pipeline["bronze"]["trades"]["records"] == 6000);
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    rig.end_exchange();
+    let mut objects = Vec::new();
+    files(&rig.path("lake/bronze/typed/trades"), &mut objects);
+    objects.sort();
+    assert!(objects.len() > 2, "{objects:?}");
+    let (path, away) = (objects[1].clone(), rig.path("away"));
+    std::fs::rename(&path, &away).unwrap();
+
+    rig.with_warehouse();
+    rig.edit("[warehouse]\n", "[warehouse]\nevery = \"100ms\"\n");
+    let silver = |pipeline: &Value| pipeline["silver"]["latest"]["rows"]["silver.trades"].as_u64();
+    for start in 1..=2 {
+        let mut daemon = rig.daemon();
+        rig.wait_until("the others are refined", |pipeline| silver(pipeline) > Some(0));
+        rig.wait_for_alarms("the object is named", |alarms| alarms.contains("warehouse") && alarms.contains(name(&path)));
+        assert!(silver(&rig.get("/api/pipeline").unwrap()) < Some(6000));
+        assert!(rig.get("/health").unwrap().to_string().contains("put a copy of it back"), "start {start}");
+        if start == 2 {
+            std::fs::rename(&away, &path).unwrap();
+            rig.wait_until("all is refined", |pipeline| silver(pipeline) == Some(6000));
+            rig.wait_for_alarms("and is over", |alarms| !alarms.contains("warehouse"));
+        }
+        assert_eq!(end(&mut daemon), Some(0), "it drains, {}", rig.log());
+    }
+    let (report, well) = rig.verify();
+    println!("{report}");
+    assert!(well && count(&report, "silver") == 6000, "{report:#}");
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() { files(&entry, found) } else { found.push(entry) }
+    }
 }
 
 fn runs(rig: &Rig) -> Option<u64> {
