@@ -96,9 +96,12 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
     at = [slot["stream"], slot["partition"], slot["generation"], slot["start"]]
     if slot["stream"] not in STREAMS:
         raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
-    if typed_rows is not None and typed_rows > slot["rows"]:
-        raise Refused(f"slot {at} is said to have {slot['rows']} rows, but {slot['typed']} holds {typed_rows}")
     poison = slot.get("poison") or {"offsets": []}
+    if (typed_rows or 0) + len(poison["offsets"]) != slot["rows"]:
+        raise Refused(
+            f"slot {at} is said to have {slot['rows']} rows, {len(poison['offsets'])} of them in raw alone, "
+            f"but {slot['typed']} holds {typed_rows}"
+        )
     content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
     found = connection.execute(
         'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
