@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -13,16 +12,12 @@ from dbt.cli.main import dbtRunner
 from dbt.version import __version__ as version
 
 from .errors import Refused, RunFailed
+from .origin import ROOT, fingerprint
 
 __all__ = ["Project", "version"]
 
-ROOT = Path(__file__).resolve().parent.parent
-
 #: What names the trace of a run to dbt, which puts it into its artifacts.
 TRACE = "DBT_ENV_CUSTOM_ENV_TRACEPARENT"
-
-#: What decides how a bar comes out of Silver. When it changes, Gold is made anew.
-DECIDES_BARS = ("models/gold/*.sql", "macros/*.sql", "seeds/*.csv")
 
 
 class Project:
@@ -44,11 +39,7 @@ class Project:
 
     def fingerprint(self) -> str:
         """Of all that decides how a bar comes out of Silver."""
-        digest = hashlib.sha256(json.dumps(self.variables, sort_keys=True).encode())
-        for pattern in DECIDES_BARS:
-            for path in sorted(ROOT.glob(pattern)):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.variables)
 
     def seed(self) -> None:
         self._invoke("seed")

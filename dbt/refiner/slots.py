@@ -111,8 +111,9 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
     at = place(slot)
     if slot["stream"] not in STREAMS:
         raise Refused(f"slot {at}: unknown stream; known are {', '.join(STREAMS)}")
-    check(at, slot["rows"], slot["typed"], typed_rows)
     poison = slot.get("poison") or {"raw": None, "offsets": []}
+    if not error:
+        check(at, slot["rows"], slot["typed"], typed_rows, len(poison["offsets"]))
     content = (slot["end"], slot["kind"], slot["rows"], name(slot["typed"]))
     found = connection.execute(
         'select "end", kind, rows, typed from bronze.slots where stream = ? and partition = ? and generation = ? and start = ?', at
@@ -130,9 +131,9 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
         raise Refused(f"slot {at} is stored with (end, kind, rows, object) {found}, and now said to be {content}: a slot never changes")
 
 
-def check(at: list[Any], rows: int, typed: str, typed_rows: int | None) -> None:
-    if typed_rows is not None and typed_rows > rows:
-        raise Refused(f"slot {at} is said to have {rows} rows, but {typed} holds {typed_rows}")
+def check(at: list[Any], rows: int, typed: str | None, typed_rows: int | None, poisoned: int) -> None:
+    if (typed_rows or 0) + poisoned != rows:
+        raise Refused(f"slot {at} is said to have {rows} rows, {poisoned} of them in raw alone, but {typed} holds {typed_rows}")
 
 
 def find_poison(connection: duckdb.DuckDBPyConnection, at: list[Any], raw: str, offsets: list[int]) -> None:
@@ -167,7 +168,7 @@ def retry(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("create or replace temp table found as from bronze.poison limit 0")
         try:
             typed_rows = unread.read(connection, typed)
-            check(at, rows, typed, typed_rows)
+            check(at, rows, typed, typed_rows, len(offsets or []))
             if offsets:
                 find_poison(connection, at, raw, offsets)
         except (duckdb.Error, Refused) as error:

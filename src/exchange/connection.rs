@@ -124,7 +124,7 @@ impl Talk {
                     Some(Err(error)) => return Err(Over::Lost(error.to_string())),
                     None => return Err(Over::ClientClosed),
                 },
-                _ = pings.tick() => self.send(vec![Some(Message::text("ping", r#"{"type":"ping"}"#))]).await?,
+                _ = pings.tick() => self.send(vec![Some(Message::ping())]).await?,
                 1.. = self.connection.seat.queue.recv_many(&mut items, GROUP) => {
                     let mut ended = false;
                     for item in items.drain(..) {
@@ -153,7 +153,7 @@ impl Talk {
             // Pings are answered by the socket itself.
             WsMessage::Binary(_) | WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(()),
         };
-        let Connection { hub, ledger, seat, .. } = &self.connection;
+        let Connection { hub, ledger, seat, mischief, .. } = &mut self.connection;
         let conn = seat.number;
         let request = serde_json::from_str(&text).ok();
         let Some(Request { kind, symbol: Some(symbol) }) = request else {
@@ -162,9 +162,12 @@ impl Talk {
         };
         match &*kind {
             "subscribe" => match hub.subscribe(conn, &symbol) {
-                Subscribed::New => ledger.note(Line::Sub { conn, symbol: &symbol, at_us: now_us() }).await,
+                Subscribed::New => {
+                    mischief.subscribed(&symbol);
+                    ledger.note(Line::Sub { conn, symbol: &symbol, at_us: now_us() }).await;
+                }
                 Subscribed::Already => {}
-                Subscribed::TooMany => self.send(vec![Some(Message::text("error", TOO_MANY))]).await?,
+                Subscribed::TooMany => self.send(vec![Some(Message::bad("error", TOO_MANY))]).await?,
             },
             "unsubscribe" => {
                 if hub.unsubscribe(conn, &symbol) {
@@ -218,8 +221,8 @@ impl Talk {
                     Body::Text(text) => (repeat_of.is_none().then_some(text.as_str()), None),
                     Body::Binary(bytes) => (None, Some(base64(bytes))),
                 };
-                Line::Frame { conn, n, at_us, what: message.what, trades: message.trades, repeat_of, text, base64 }
-                    .write(&mut lines);
+                let Message { what, trades, bad, .. } = message;
+                Line::Frame { conn, n, at_us, what, trades, bad, repeat_of, text, base64 }.write(&mut lines);
             }
             trades += message.trades;
             wire.push(match &message.body {

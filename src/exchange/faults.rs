@@ -15,13 +15,14 @@ enum Takes {
     Bytes(u64),
 }
 
-const KINDS: [(&str, Takes); 12] = [
+const KINDS: [(&str, Takes); 13] = [
     ("drop", Takes::Nothing),
     ("stall", Takes::Duration(Duration::from_secs(5))),
     ("repeat", Takes::Nothing),
     ("late", Takes::Duration(Duration::from_secs(60))),
     ("shuffle", Takes::Nothing),
     ("malformed", Takes::Nothing),
+    ("mutated", Takes::Nothing),
     ("binary", Takes::Nothing),
     ("unknown", Takes::Nothing),
     ("absurd", Takes::Nothing),
@@ -33,7 +34,8 @@ const KINDS: [(&str, Takes); 12] = [
 /// What each kind does: for `--help`.
 pub const FAULTS_HELP: &str = "\
 Faults (--faults NAME=PROBABILITY[:VALUE],...): each is drawn for every frame of every connection,
-by --seed and the connection's number. Extra frames come beside the real one and hold no valid trade.
+by --seed and the connection's number. Extra frames come beside the real one and, but for
+mutated ones, hold no valid trade.
   drop=P             cut the connection (half of the time with a close frame) instead of sending
   stall=P[:TIME]     the socket stays open and silent, no pings, no pongs (5s); at market speed what
                      comes meanwhile is lost, at max the tape waits
@@ -41,6 +43,8 @@ by --seed and the connection's number. Extra frames come beside the real one and
   late=P[:TIME]      hold the frame back for up to TIME of the market's clock (60s)
   shuffle=P          change the order of the trades in the frame, or of the frame and the next
   malformed=P        an extra frame that is broken: cut off, wrong types, huge numbers, nested
+  mutated=P          an extra copy of the frame with a few bytes changed, put in, taken out or cut off; the
+                     ledger says how many trades it still holds
   binary=P           an extra binary message that is not UTF-8
   unknown=P          an extra frame of an unknown type or with a symbol that nobody asked for
   absurd=P           an extra frame whose one trade has an impossible price or size

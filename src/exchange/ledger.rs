@@ -42,6 +42,9 @@ pub(super) enum Line<'a> {
         at_us: i64,
         what: &'static str,
         trades: usize,
+        /// Records that are to be refused; none in a frame of trades and in a ping.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bad: Option<usize>,
         #[serde(skip_serializing_if = "Option::is_none")]
         repeat_of: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 //! Drawn from a generator of the connection's own, once a frame, so that equal seeds, connections
 //! and frames give equal faults. What it holds back is lost if the connection ends before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::faults::Faults;
 use super::frame::Frame;
+use super::mutation::{Meaning, meaning, mutated};
 
 /// Frames held back at once, at most: more are sent in time.
 const MAX_HELD: usize = 10_000;
@@ -39,6 +41,8 @@ pub(super) struct Message {
     pub(super) what: &'static str,
     /// Trades that the server means by it.
     pub(super) trades: usize,
+    /// Records that it makes and that are no trades; none where the server means no harm.
+    pub(super) bad: Option<usize>,
     pub(super) body: Body,
 }
 
@@ -50,12 +54,21 @@ pub(super) enum Body {
 }
 
 impl Message {
-    pub(super) fn text(what: &'static str, text: impl Into<Utf8Bytes>) -> Message {
-        Message { what, trades: 0, body: Body::Text(text.into()) }
+    pub(super) fn ping() -> Message {
+        Message { what: "ping", trades: 0, bad: None, body: Body::Text(r#"{"type":"ping"}"#.into()) }
+    }
+
+    /// What is no trade and no ping: one bad record.
+    pub(super) fn bad(what: &'static str, text: impl Into<Utf8Bytes>) -> Message {
+        Message { what, trades: 0, bad: Some(1), body: Body::Text(text.into()) }
+    }
+
+    fn binary(what: &'static str, bytes: Vec<u8>) -> Message {
+        Message { what, trades: 0, bad: Some(1), body: Body::Binary(bytes.into()) }
     }
 
     fn of(frame: &Frame) -> Message {
-        Message { what: "trade", trades: frame.trades.len(), body: Body::Text(frame.text.clone()) }
+        Message { what: "trade", trades: frame.trades.len(), bad: None, body: Body::Text(frame.text.clone()) }
     }
 }
 
@@ -67,12 +80,19 @@ pub(super) struct Mischief {
     held: Vec<(i64, Arc<Frame>)>,
     /// A frame that lets the next one pass.
     overtaken: Option<Arc<Frame>>,
+    /// What the client has asked for.
+    symbols: BTreeSet<Box<str>>,
 }
 
 impl Mischief {
     pub(super) fn new(faults: &Faults, seed: u64, connection: u64) -> Mischief {
         let rng = StdRng::seed_from_u64(seed ^ connection.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Mischief { faults: faults.clone(), rng, held: Vec::new(), overtaken: None }
+        Mischief { faults: faults.clone(), rng, held: Vec::new(), overtaken: None, symbols: BTreeSet::new() }
+    }
+
+    /// The client has asked for a symbol.
+    pub(super) fn subscribed(&mut self, symbol: &str) {
+        self.symbols.insert(symbol.into());
     }
 
     /// What is sent for a frame of trades.
@@ -137,28 +157,42 @@ impl Mischief {
     fn extras(&mut self, frame: &Frame, actions: &mut Vec<Action>) {
         let mut extra = |message| actions.push(Action::Send(message));
         if self.happens("malformed") {
-            extra(Message::text("malformed", malformed(frame, &mut self.rng)));
+            extra(Message::bad("malformed", malformed(frame, &mut self.rng)));
         }
         if self.happens("binary") {
             let mut bytes = frame.text.as_bytes().to_vec();
             let place = self.rng.random_range(0..bytes.len());
             bytes[place] = 0xff;
-            extra(Message { what: "binary", trades: 0, body: Body::Binary(bytes.into()) });
+            extra(Message::binary("binary", bytes));
+        }
+        if self.happens("mutated") {
+            extra(mutation(frame, &self.symbols, &mut self.rng));
         }
         if self.happens("unknown") {
-            extra(Message::text("unknown", unknown(frame, &mut self.rng)));
+            extra(Message::bad("unknown", unknown(frame, &mut self.rng)));
         }
         if self.happens("absurd") {
-            extra(Message::text("absurd", absurd(frame, &mut self.rng)));
+            extra(Message::bad("absurd", absurd(frame, &mut self.rng)));
         }
         if self.happens("oversize") {
             let (head, tail) = (r#"{"data":[{"c":["1"],"p":1,"s":""#, r#"","t":0,"v":100}],"type":"trade"}"#);
             let filling = self.faults.oversize_bytes().saturating_sub(head.len() + tail.len()).max(1);
-            extra(Message::text("oversize", format!("{head}{}{tail}", "X".repeat(filling))));
+            extra(Message::bad("oversize", format!("{head}{}{tail}", "X".repeat(filling))));
         }
         if self.happens("error") {
-            extra(Message::text("error", r#"{"msg":"Internal server error","type":"error"}"#));
+            extra(Message::bad("error", r#"{"msg":"Internal server error","type":"error"}"#));
         }
+    }
+}
+
+/// A copy of a frame with a few bytes changed. What is no text any more can only be sent as a binary message.
+fn mutation(frame: &Frame, symbols: &BTreeSet<Box<str>>, rng: &mut StdRng) -> Message {
+    match String::from_utf8(mutated(frame.text.as_bytes(), rng)) {
+        Ok(text) => {
+            let Meaning { trades, bad } = meaning(&text, symbols);
+            Message { what: "mutated", trades, bad: Some(bad), body: Body::Text(text.into()) }
+        }
+        Err(no_text) => Message::binary("mutated", no_text.into_bytes()),
     }
 }
 

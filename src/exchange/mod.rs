@@ -11,7 +11,8 @@
 //! * `tape`, `market`, `tickers`, `prints`: where frames come from; `frame`: their text.
 //! * `feeder`: gives them out in time. `hub`: who is connected and wants what.
 //! * `server`: handshakes, keys, `GET /status`. `connection`: one client.
-//! * `faults`: what shall go wrong, as written; `mischief`: does it. `ledger`: what was sent.
+//! * `faults`: what shall go wrong, as written; `mischief`: does it; `mutation`: frames with a few bytes
+//!   changed, and what they still mean. `ledger`: what was sent.
 //!
 //! After a restart with the same ledger, connections are numbered on; the tape begins anew.
 
@@ -37,6 +38,7 @@ mod hub;
 mod ledger;
 mod market;
 mod mischief;
+mod mutation;
 mod prints;
 mod server;
 mod tape;

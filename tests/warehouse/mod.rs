@@ -32,6 +32,11 @@ fn records_on_their_way_into_silver() {
 }
 
 #[test]
+fn what_the_audit_of_silver_and_gold_sees() {
+    pytest("test_audit");
+}
+
+#[test]
 fn recorded_days_in_gold() {
     pytest("test_tapes");
 }

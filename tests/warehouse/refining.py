@@ -100,6 +100,20 @@ class Refiner:
                 pipe.close()
 
 
+def run_audit(db: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "refiner.audit", "--db", str(db), *more]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def audit_of(home: Path, sale_conditions: str = "cts_utp") -> dict[str, Any]:
+    """What the audit says of a warehouse that nobody has open, Gold included."""
+    variables = json.dumps({"sale_conditions": sale_conditions})
+    done = run_audit(home / "warehouse.duckdb", "--gold", str(home / "gold"), "--vars", variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def published(gold: Path) -> dict[tuple, tuple]:
     """The bars of the version that stands now: (symbol, session, minute in ms) to the rest of the row."""
     table = json.loads((gold / "manifest.json").read_text())["tables"]["ohlc_1m"]

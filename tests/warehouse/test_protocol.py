@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from bronze import Bronze
-from refining import PROJECT, Refiner
+from refining import PROJECT, Refiner, run_audit
 
 sys.path.insert(0, str(PROJECT))
 
@@ -94,6 +93,20 @@ def test_an_object_may_lie_elsewhere_later(home: Path, bronze: Bronze) -> None:
         moved.parent.mkdir()
         moved.write_bytes(Path(slot["typed"]).read_bytes())
         assert refiner.refine([{**slot, "typed": str(moved)}])["rows"]["silver.trades"] == 1
+
+
+def test_a_slot_whose_object_holds_other_rows_than_it_says_is_refused(home: Path, bronze: Bronze) -> None:
+    for _ in range(6):
+        bronze.add("trades")
+    whole, poisoned = bronze.slot("trades", 0, 2), bronze.poisoned("trades", 3, 5, 4)
+    with Refiner(home) as refiner:
+        for slot, said in ((whole, 2), (whole, 4), (poisoned, 2), (poisoned, 4)):
+            failed = refiner.ask([{**slot, "rows": said}])
+            assert (failed["event"], failed["phase"], failed["retryable"]) == ("failed", "load", False), (said, failed)
+            assert f"is said to have {said} rows" in failed["error"]
+        failed = refiner.ask([{**whole, "typed": None}])
+        assert (failed["event"], failed["retryable"]) == ("failed", False)
+        assert refiner.refine([whole, poisoned])["rows"]["silver.trades"] == 5
 
 
 def gone(path: Path) -> None:
@@ -266,11 +279,6 @@ def test_the_audit_counts_by_stream_and_session(home: Path, bronze: Bronze) -> N
     assert json.loads(run_audit(refiner.db).stdout) == audit
     missing = run_audit(home / "none.duckdb")
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
-
-
-def run_audit(db: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "refiner.audit", "--db", str(db), *more]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize("how", ["stop", "eof", "sigterm"])
