@@ -45,7 +45,7 @@ impl Check<'_> {
             self.wrong("data_dir", "", "must be a folder: write such as `/var/lib/tickmint`");
             PathBuf::new()
         } else {
-            self.from_here("data_dir", &settings.data_dir)
+            self.absolute("data_dir", &settings.data_dir)
         };
         Config {
             drain_within: self.duration("drain_within", &settings.drain_within, LONG),
@@ -305,10 +305,10 @@ impl Check<'_> {
         let config = WarehouseConfig {
             database: data_dir.join(&warehouse.database),
             gold_dir: data_dir.join(&warehouse.gold_dir),
-            project_dir: self.from_here("warehouse.project_dir", &warehouse.project_dir),
+            project_dir: self.absolute("warehouse.project_dir", &warehouse.project_dir),
             // A bare name is looked for on the PATH.
             python: warehouse.python.as_ref().map(|python| {
-                if python.components().count() > 1 { self.from_here("warehouse.python", python) } else { python.clone() }
+                if python.components().count() > 1 { self.absolute("warehouse.python", python) } else { python.clone() }
             }),
             every: self.duration("warehouse.every", &warehouse.every, LONG),
             run_timeout: self.duration("warehouse.run_timeout", &warehouse.run_timeout, LONG),
@@ -319,7 +319,7 @@ impl Check<'_> {
 
     /// A path that does not change its meaning with the working directory: the refiner process has another
     /// one than the daemon.
-    fn from_here(&mut self, option: &str, path: &Path) -> PathBuf {
+    fn absolute(&mut self, option: &str, path: &Path) -> PathBuf {
         if path.as_os_str().is_empty() {
             return PathBuf::new(); // its user says that there is nothing
         }

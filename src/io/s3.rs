@@ -570,8 +570,8 @@ mod tests {
         let store = S3Store::new(config).unwrap();
         let body = |length| Bytes::from(vec![7; length]);
         // A minute for the body, so that a busy machine needs no more.
-        store.put("bronze/large", body(60 * 128 << 10)).await.unwrap();
-        assert_eq!(store.create("bronze/large", body(60 * 128 << 10)).await.unwrap(), Created::New);
+        store.put("bronze/large", body(60 * (128 << 10))).await.unwrap();
+        assert_eq!(store.create("bronze/large", body(60 * (128 << 10))).await.unwrap(), Created::New);
         assert_eq!(*asked.borrow(), 2, "each was sent once");
         let error = store.put("bronze/small", body(10)).await.unwrap_err();
         assert!(error.is_retryable() && error.to_string().contains("within 1s"), "{error}");
