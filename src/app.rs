@@ -13,7 +13,7 @@
 //! what it has accepted, then the next one ends.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use crate::io::measured::Measured;
 use crate::io::probe::ProbeError;
 use crate::io::probed::Probed;
 use crate::io::store::{self, Store};
-use crate::spool::logs::{self, LOCK, Logs};
+use crate::spool::logs::{self, FolderLock, Logs};
 use crate::spool::pace::Pace;
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
@@ -68,7 +68,7 @@ pub struct App {
 /// that cannot be written, a store that is not safe.
 pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
-    let lock = FolderLock::take(&config.spool.dir)?;
+    let lock = take_spool(&config.spool.dir)?;
     let store = store::open(&config.bronze.store).context("`bronze.store` cannot be used")?;
     if let StoreConfig::Folder(root) = &config.bronze.store {
         make_lake(root)?;
@@ -224,30 +224,15 @@ fn policy(max_restarts: usize, seconds: u64) -> Policy {
     Policy { intensity: Intensity { max_restarts, period: Duration::from_secs(seconds) }, ..Policy::default() }
 }
 
-/// Keeps a second daemon out of a spool folder, for as long as the process lives.
-struct FolderLock(#[expect(dead_code, reason = "the lock lives as long as the file is open")] std::fs::File);
-
-impl FolderLock {
-    fn take(dir: &Path) -> Result<FolderLock> {
-        create_dir_durably(dir).with_context(|| {
-            format!("`spool.dir` is `{}`, which cannot be made: choose a folder that this user may write", dir.display())
-        })?;
-        let path: PathBuf = dir.join(LOCK);
-        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.with_context(|| {
-            format!(
-                "`spool.dir` is `{}`, where {} cannot be opened: choose a folder that this user may write",
-                dir.display(),
-                path.display()
-            )
-        })?;
-        match file.try_lock() {
-            Ok(()) => Ok(FolderLock(file)),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display())
-            }
-            Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
-        }
+/// Makes the spool's folder and keeps every other daemon out of it.
+fn take_spool(dir: &Path) -> Result<FolderLock> {
+    let unusable = || {
+        format!("`spool.dir` is `{}`, which cannot be made or written: choose a folder that this user may write", dir.display())
+    };
+    create_dir_durably(dir).with_context(unusable)?;
+    match FolderLock::take(dir).with_context(unusable)? {
+        Some(lock) => Ok(lock),
+        None => bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display()),
     }
 }
 

@@ -282,7 +282,8 @@ impl Found {
             }
             Some(Control::SessionEnd(end)) => {
                 count.shard = Some(end.shard.clone());
-                count.end = Some(end);
+                // The one that the chain took first: what else is told of it is a repeat (ADR 6).
+                count.end.get_or_insert(end);
             }
             None => self.faults.push(format!("a control record of session {session} cannot be read")),
         }

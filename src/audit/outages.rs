@@ -33,6 +33,10 @@ fn has_received(count: &SessionCount) -> bool {
     !count.frames.is_empty() || told.is_some_and(|frames| frames > 0)
 }
 
+fn has_outlived_its_end(count: &SessionCount) -> bool {
+    count.end.as_ref().is_some_and(|end| count.frames.keys().last() > Some(&end.frames))
+}
+
 fn gaps(found: &Found, report: &mut Report) {
     let mut begun = BTreeSet::new();
     let mut named = BTreeMap::<SessionId, u32>::new();
@@ -62,6 +66,12 @@ fn gaps(found: &Found, report: &mut Report) {
             (Some(gap), Some(_)) if named.get(&gap.previous_session) > Some(&1) => {}
             // The first one of its shard that received anything.
             _ if begun.insert(shard) => {}
+            // What a chain hears of a session behind its end is a repeat, gaps included (ADR 6).
+            _ if has_outlived_its_end(count) => report.note(|| {
+                format!(
+                    "a daemon on a copy of the spool ended session {session} while it lived: no gap tells of the outage before it"
+                )
+            }),
             _ => {
                 report.fault(|| format!("the outage of {shard} before session {session} is told by no gap from its beginning on"))
             }
@@ -208,6 +218,11 @@ mod tests {
         of(&mut found, ids[2]).gaps[0].previous_session = ids[0];
         let copied = report(&found, None);
         assert!(copied.is_clean() && copied.notes.len() == 1, "one ran on a spool, one on its copy: {copied:?}");
+        let (mut found, ids) = shard(3);
+        of(&mut found, ids[2]).gaps.clear();
+        of(&mut found, ids[2]).end.as_mut().unwrap().frames = 0;
+        let ended = report(&found, None);
+        assert!(ended.is_clean() && ended.notes.len() == 1, "the copy ended it before its first frame came: {ended:?}");
     }
 
     #[test]

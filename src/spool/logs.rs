@@ -2,6 +2,7 @@
 //! living one.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,7 +15,7 @@ use super::writer::scan_log;
 use crate::domain::identity::LogId;
 
 /// The file of a spool's folder that a running daemon keeps locked.
-pub const LOCK: &str = "LOCK";
+const LOCK: &str = "LOCK";
 
 /// How the folder of a log is named while it is being deleted.
 const GONE: &str = ".gone";
@@ -37,17 +38,46 @@ pub struct Found {
     pub last: LogState,
 }
 
+/// Keeps every other daemon out of a spool folder, for as long as it lives. The folder itself is locked, and a
+/// file in it: who removes the file of a daemon that looks dead does not let in a second one beside it.
+#[derive(Debug)]
+pub struct FolderLock(#[expect(dead_code, reason = "a lock lives as long as its file is open")] [File; 2]);
+
+impl FolderLock {
+    /// Takes the folder, which must be there; `None` if a running daemon has it.
+    pub fn take(dir: &Path) -> io::Result<Option<FolderLock>> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(dir.join(LOCK))?;
+        let both = [File::open(dir)?, file];
+        for one in &both {
+            if !is_free(one.try_lock())? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(FolderLock(both)))
+    }
+}
+
+fn is_free(locked: Result<(), TryLockError>) -> io::Result<bool> {
+    match locked {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Whether a running daemon has the folder.
 pub fn is_in_use(dir: &Path) -> io::Result<bool> {
-    let lock = match std::fs::File::open(dir.join(LOCK)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened?,
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(true),
-        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    for path in [dir.to_path_buf(), dir.join(LOCK)] {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => {
+                if !is_free(opened?.try_lock_shared())? {
+                    return Ok(true);
+                }
+            }
+        }
     }
+    Ok(false)
 }
 
 /// Reads all logs in `dir`. A folder in it that is not named by a log's id is left alone.
@@ -152,6 +182,18 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_has_one_daemon_also_when_its_lock_file_was_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        assert!(!is_in_use(temp.path()).unwrap());
+        let first = FolderLock::take(temp.path()).unwrap().unwrap();
+        assert!(is_in_use(temp.path()).unwrap() && FolderLock::take(temp.path()).unwrap().is_none());
+        std::fs::remove_file(temp.path().join(LOCK)).unwrap();
+        assert!(is_in_use(temp.path()).unwrap() && FolderLock::take(temp.path()).unwrap().is_none());
+        drop(first);
+        assert!(!is_in_use(temp.path()).unwrap() && FolderLock::take(temp.path()).unwrap().is_some());
+    }
 
     #[test]
     fn what_a_death_leaves_of_a_log_that_was_being_deleted_is_no_log_and_goes() {

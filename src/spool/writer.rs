@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -182,6 +182,7 @@ impl LogWriter {
         fail_point!("spool.before-fsync");
         may_write("fsync of entries")?;
         self.file.sync_data()?;
+        self.is_still_there()?;
         fail_point!("spool.after-fsync");
         self.current.len += self.staged.len() as u64;
         #[cfg(feature = "faults")]
@@ -191,6 +192,17 @@ impl LogWriter {
         self.staged.clear();
         self.mark();
         Ok(())
+    }
+
+    /// What is written to a file that somebody has deleted is gone when the process is. Nobody is told that it is
+    /// durable, and the next segment tells of what is missing.
+    fn is_still_there(&self) -> io::Result<()> {
+        if self.file.metadata()?.nlink() > 0 {
+            return Ok(());
+        }
+        let path = segment::path(&self.dir, self.current.number);
+        let why = format!("{} was deleted while it was written: what it held and Bronze does not have is lost", path.display());
+        Err(io::Error::new(io::ErrorKind::NotFound, why))
     }
 
     /// Says that all up to here is durable. Where the disk does not take it, the next one says so too:
@@ -424,6 +436,27 @@ mod tests {
         std::fs::rename(&away, &path).unwrap();
         let found = reader.read(&log.view(), from).unwrap();
         assert!(matches!(&found, Chunk::Records { records, .. } if records[0].offset == from), "{found:?}");
+    }
+
+    /// The rest of a segment that somebody deletes is a hole with a name, and what comes after it is there.
+    #[test]
+    fn a_segment_that_is_deleted_under_the_writer_takes_nothing_that_comes_after_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = LogWriter::create(temp.path(), LogId::generate(), LogState::default(), 1 << 20).unwrap();
+        let session = open(&mut log);
+        let append = |log: &mut LogWriter, number| {
+            let entry = frame(session, log.state(), number, 2, false);
+            log.stage(&entry);
+            log.sync()
+        };
+        append(&mut log, 1).unwrap();
+        std::fs::remove_file(segment::path(&log.dir, 0)).unwrap();
+        let refused = append(&mut log, 2).unwrap_err();
+        assert!(refused.to_string().contains("00000000.seg was deleted while it was written"), "{refused}");
+        append(&mut log, 2).unwrap();
+        let (views, state) = scan_log(&log.dir).unwrap();
+        assert_eq!((views.len(), &state), (1, log.state()), "the session goes on, and its counts are known");
+        assert_eq!((views[0].base, views[0].end), ([2, 0, 1], [4, 0, 1]), "the first two trades are missed by their numbers");
     }
 
     /// A log of three segments, its last one with entries.

@@ -52,6 +52,12 @@ pub enum PythonError {
         /// The file of pinned packages.
         requirements: String,
     },
+    /// A service without a home.
+    #[error(
+        "neither `XDG_CACHE_HOME` nor `HOME` says where a Python environment may be kept: set one of them, or `warehouse.python` \
+         to a Python that has the packages"
+    )]
+    NoCache,
     /// A folder or a process.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -61,9 +67,12 @@ pub enum PythonError {
 /// takes about half a minute and is told through `progress`.
 pub async fn find_or_make(project_dir: &Path, progress: impl Fn(&str)) -> Result<PathBuf, PythonError> {
     let requirements = project_dir.join("requirements.txt");
-    let text = std::fs::read(&requirements).map_err(|_| PythonError::NoProject(project_dir.display().to_string()))?;
+    let text = std::fs::read(&requirements).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => PythonError::NoProject(project_dir.display().to_string()),
+        _ => PythonError::Io(requirements.display().to_string(), error),
+    })?;
     let hash = &hex(&Sha256::digest(&text))[..12];
-    let venv = cache_dir().join(format!("python-{hash}"));
+    let venv = cache_dir()?.join(format!("python-{hash}"));
     let python = venv.join("bin/python");
     if venv.join("complete").exists() {
         return Ok(python);
@@ -74,9 +83,9 @@ pub async fn find_or_make(project_dir: &Path, progress: impl Fn(&str)) -> Result
         let what = what.display().to_string();
         move |error| PythonError::Io(what, error)
     };
-    std::fs::create_dir_all(cache_dir()).map_err(io(&cache_dir()))?;
+    std::fs::create_dir_all(cache_dir()?).map_err(io(&cache_dir()?))?;
     // Two that start at once: each builds its own, and the first to rename wins.
-    let building = cache_dir().join(format!("python-building-{hash}-{}", std::process::id()));
+    let building = cache_dir()?.join(format!("python-building-{hash}-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&building));
     run(Command::new(&base).args(["-m", "venv"]).arg(&building), &requirements, &building).await?;
     let mut pip = Command::new(building.join("bin/python"));
@@ -111,11 +120,12 @@ pub async fn packages(python: &Path, project_dir: &Path) -> Result<String, Pytho
     Err(unusable(last_line(&output.stderr)))
 }
 
-/// `$XDG_CACHE_HOME/tickmint`, `~/.cache/tickmint`.
-pub fn cache_dir() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    base.unwrap_or_else(std::env::temp_dir).join("tickmint")
+/// `$XDG_CACHE_HOME/tickmint`, `~/.cache/tickmint`. What lies there is run, so it is never looked for in a folder that
+/// others may write, such as `/tmp`.
+fn cache_dir() -> Result<PathBuf, PythonError> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    base.map(|base| base.join("tickmint")).ok_or(PythonError::NoCache)
 }
 
 async fn base_python(requirements: &Path) -> Result<PathBuf, PythonError> {

@@ -29,8 +29,8 @@ def main():
     findings = []
     sent, bad, sessions = read_ledger(ledger)
     bronze = {stream: read_stream(lake, stream, findings) for stream in STREAMS}
-    report = compare(sent, bad, sessions, bronze, findings)
     outages(bronze, findings)
+    report = compare(sent, bad, sessions, bronze, findings)
     report["findings"] = findings[:20]
     report["faults"] = len(findings)
     print(json.dumps(report))

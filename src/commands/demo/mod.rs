@@ -235,25 +235,34 @@ impl Why {
     }
 }
 
+/// A path as TOML has it.
+fn quoted(path: &Path) -> Result<toml::Value> {
+    let Some(text) = path.to_str() else {
+        bail!("`{}` cannot stand in a config, as it is not UTF-8: choose another `--data-dir`", path.display());
+    };
+    Ok(toml::Value::from(text))
+}
+
 /// Writes the config of the demo, so that every other command can be used on it too.
 fn write_config(args: &Args, dir: &Path, exchange: SocketAddr, symbols: &[String], path: &Path) -> Result<()> {
     let mut text = format!(
-        "{WRITTEN_BY_A_DEMO}\ndata_dir = {:?}\ndrain_within = \"110s\"\n\n[http]\nlisten = \"127.0.0.1:{}\"\n\n[feed]\nurl = \"ws://{exchange}\"\nreconnect_min = \"200ms\"\n\n",
-        dir.display().to_string(),
+        "{WRITTEN_BY_A_DEMO}\ndata_dir = {}\ndrain_within = \"110s\"\n\n[http]\nlisten = \"127.0.0.1:{}\"\n\n[feed]\nurl = \"ws://{exchange}\"\nreconnect_min = \"200ms\"\n\n",
+        quoted(dir)?,
         args.port,
     );
     for (n, symbols) in symbols.chunks(SYMBOLS_A_KEY).enumerate() {
         let file = dir.join(format!("demo-{}.key", n + 1));
         std::fs::write(&file, format!("demo-{}\n", n + 1))?;
-        text.push_str(&format!("[[feed.keys]]\nkey_file = {:?}\nsymbols = {symbols:?}\n\n", file.display().to_string()));
+        let symbols = toml::Value::from(symbols.to_vec());
+        text.push_str(&format!("[[feed.keys]]\nkey_file = {}\nsymbols = {symbols}\n\n", quoted(&file)?));
     }
     if args.tape.is_some() {
         text.push_str("[validation]\nmax_age = \"none\"\n\n");
     }
     let project = project_dir()?;
     text.push_str(&format!(
-        "[bronze]\nflush_after = \"1s\"\n\n[warehouse]\nevery = \"1s\"\nproject_dir = {:?}\nsale_conditions = {:?}\n",
-        project.display().to_string(),
+        "[bronze]\nflush_after = \"1s\"\n\n[warehouse]\nevery = \"1s\"\nproject_dir = {}\nsale_conditions = {:?}\n",
+        quoted(&project)?,
         args.sale_conditions
     ));
     std::fs::write(path, text)?;
