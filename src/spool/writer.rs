@@ -456,7 +456,7 @@ mod tests {
         append(&mut log, 2).unwrap();
         let (views, state) = scan_log(&log.dir).unwrap();
         assert_eq!((views.len(), &state), (1, log.state()), "the session goes on, and its counts are known");
-        assert_eq!((views[0].base, views[0].end), ([2, 0, 1], [4, 0, 1]), "the first two trades are missed by their numbers");
+        assert_eq!((views[0].base, views[0].end), ([2, 1, 0], [4, 1, 0]), "the first two trades are missed by their numbers");
     }
 
     /// A log of three segments, its last one with entries.
