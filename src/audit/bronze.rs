@@ -1,4 +1,4 @@
-//! What is archived, by the chains and the objects they name, and what waits in the spool.
+//! What is archived, by the chains and the objects they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -11,15 +11,13 @@ use sha2::{Digest, Sha256};
 use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
 use crate::domain::chain::{Body, ChainId, DataRange, ObjectRef, Position, Slot};
-use crate::domain::entry::{Content, Control, Payload, Record};
+use crate::domain::entry::{Control, Gap, SessionEnd};
 use crate::domain::hour::Hour;
-use crate::domain::identity::SessionId;
+use crate::domain::identity::{Micros, SessionId};
 use crate::domain::intervals::Intervals;
 use crate::domain::object::hex;
 use crate::domain::stream::{PerStream, Stream};
 use crate::io::store::{Store, StoreError};
-use crate::spool::logs;
-use crate::spool::reader::{Chunk, LogReader};
 
 /// The audit cannot be made: not a finding, but a store or a disk that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +48,51 @@ struct Line {
     frame: u32,
     index: u16,
     seq: u64,
+    received_at: Micros,
     #[serde(default)]
     raw: String,
+    /// In quarantine only, and there always.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Records of one frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCount {
+    /// That are trades.
+    pub trades: u32,
+    /// That are none.
+    pub quarantined: u32,
 }
 
 /// What is known of one session.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionCount {
     /// Sequence numbers, by stream.
     pub seqs: PerStream<Intervals>,
     /// Records of trades and quarantine, by frame.
-    pub frames: BTreeMap<u32, u32>,
+    pub frames: BTreeMap<u32, FrameCount>,
+    /// Its first frame that made records, and when that was read.
+    pub first: Option<(u32, Micros)>,
+    /// The shard it served, if that is known.
+    pub shard: Option<String>,
+    /// Outages that its first frame has ended: one, or none where nothing was before it.
+    pub gaps: Vec<Gap>,
     /// Its end, if that is known.
-    pub end: Option<crate::domain::entry::SessionEnd>,
+    pub end: Option<SessionEnd>,
+    /// The last frame that the spool has of it, where the newest log says that it has not ended.
+    pub living: Option<u32>,
+}
+
+/// A slot of a chain that covers offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covering {
+    /// Its generation.
+    pub generation: u64,
+    /// The last offset it covers.
+    pub end: u64,
+    /// Records in it.
+    pub rows: u64,
 }
 
 /// All that was found.
@@ -77,9 +107,11 @@ pub struct Found {
     /// Identities that stand in Bronze more than once.
     pub duplicated: u64,
     /// Gaps of the feed.
-    pub gaps: Vec<crate::domain::entry::Gap>,
+    pub gaps: Vec<Gap>,
     /// Slots by kind: data, gap, end.
     pub slots: [u64; 3],
+    /// Of each chain, the slots that cover offsets, in order.
+    pub chains: BTreeMap<String, Vec<Covering>>,
     /// What the slots name, by archive hour and `stream/partition`.
     pub hours: BTreeMap<Hour, BTreeMap<String, HourCount>>,
     /// What must not be: a missing object, a hash that differs, a slot that does not abut.
@@ -95,9 +127,17 @@ pub async fn read(store: &Arc<dyn Store>, spool: Option<&Path>) -> Result<Found,
         // Listed before it is followed: a daemon may be running and add to it.
         let mut slots: BTreeSet<String> = store.list(&id.prefix()).await?.into_iter().collect();
         let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
+        let mut open = Default::default();
         while let Some(slot) = follower.next().await? {
             slots.remove(&slot.position.key(id));
             found.slot(&slot, store).await?;
+            open = slot.carry.seen;
+        }
+        if stream == Stream::Gaps {
+            // Its end is still to come. Perhaps nothing else of it was ever archived.
+            for session in open.0.into_keys() {
+                found.sessions.entry(session).or_default();
+            }
         }
         found.faults.extend(slots.iter().map(|key| format!("slot {key} cannot be reached: the slots before it do not abut")));
     }
@@ -137,6 +177,11 @@ impl Found {
     }
 
     async fn slot(&mut self, slot: &Slot, store: &Arc<dyn Store>) -> Result<(), AuditError> {
+        if let Some(end) = slot.end() {
+            let chain = ChainId { stream: slot.stream, partition: slot.partition }.to_string();
+            let rows = slot.data().map_or(0, |data| data.rows);
+            self.chains.entry(chain).or_default().push(Covering { generation: slot.position.generation, end, rows });
+        }
         match &slot.body {
             Body::Data { end, data } => {
                 self.slots[0] += 1;
@@ -179,7 +224,10 @@ impl Found {
             };
             rows += 1;
             self.archived[slot.stream.index()] += 1;
-            if !self.record(slot.stream, line.session, line.frame, line.seq) {
+            if slot.stream == Stream::Quarantine && line.reason.is_empty() {
+                self.faults.push(format!("{} frame {} is in quarantine without a reason", line.session, line.frame));
+            }
+            if !self.record(slot.stream, line.session, (line.frame, line.received_at), line.seq) {
                 self.duplicated += 1;
                 self.faults.push(format!("{} frame {} index {} is archived twice", line.session, line.frame, line.index));
             }
@@ -206,53 +254,38 @@ impl Found {
     }
 
     /// Counts a record; `false` when it was counted before.
-    fn record(&mut self, stream: Stream, session: SessionId, frame: u32, seq: u64) -> bool {
+    pub(super) fn record(&mut self, stream: Stream, session: SessionId, (frame, at): (u32, Micros), seq: u64) -> bool {
         let count = self.sessions.entry(session).or_default();
-        let new = count.seqs[stream.index()].insert(seq);
-        if new && stream != Stream::Gaps {
-            *count.frames.entry(frame).or_default() += 1;
+        if !count.seqs[stream.index()].insert(seq) {
+            return false;
         }
-        new
+        if stream != Stream::Gaps && count.first.is_none_or(|(first, _)| frame < first) {
+            count.first = Some((frame, at));
+        }
+        match stream {
+            Stream::Trades => count.frames.entry(frame).or_default().trades += 1,
+            Stream::Quarantine => count.frames.entry(frame).or_default().quarantined += 1,
+            Stream::Gaps => {}
+        }
+        true
     }
 
-    fn control(&mut self, session: SessionId, control: Option<Control>) {
+    pub(super) fn control(&mut self, session: SessionId, control: Option<Control>) {
+        let count = self.sessions.entry(session).or_default();
         match control {
-            Some(Control::Gap(gap)) => self.gaps.push(gap),
-            Some(Control::SessionEnd(end)) => self.sessions.entry(session).or_default().end = Some(end),
-            None => self.faults.push(format!("a control record of session {session} cannot be read")),
-        }
-    }
-
-    fn spool(&mut self, dir: &Path) -> std::io::Result<()> {
-        for (id, view) in logs::find(dir)?.dead {
-            for stream in Stream::ALL {
-                let (mut reader, mut from) = (LogReader::new(&dir.join(id.to_string()), stream), view.start(stream));
-                loop {
-                    match reader.read(&view, from)? {
-                        Chunk::End => break,
-                        Chunk::Lost { to } => {
-                            self.faults.push(format!("spool log {id}: {stream} {from} to {} cannot be read", to - 1));
-                            from = to;
-                        }
-                        Chunk::Records { records, next } => {
-                            records.into_iter().for_each(|record| self.spooled(stream, record));
-                            from = next;
-                        }
-                    }
+            Some(Control::Gap(gap)) => {
+                count.shard = Some(gap.shard.clone());
+                if gap.first_received_at.is_some() {
+                    count.gaps.push(gap.clone());
                 }
+                self.gaps.push(gap);
             }
-        }
-        Ok(())
-    }
-
-    fn spooled(&mut self, stream: Stream, record: Record) {
-        let Content::Data { delivery, seq, payload } = record.content else { return };
-        if !self.record(stream, delivery.session, delivery.frame, seq) {
-            return; // archived already
-        }
-        self.waiting[stream.index()] += 1;
-        if let Payload::Control(control) = payload {
-            self.control(delivery.session, Some(control));
+            Some(Control::SessionEnd(end)) => {
+                count.shard = Some(end.shard.clone());
+                // The one that the chain took first: what else is told of it is a repeat (ADR 6).
+                count.end.get_or_insert(end);
+            }
+            None => self.faults.push(format!("a control record of session {session} cannot be read")),
         }
     }
 }

@@ -13,10 +13,19 @@ use crate::domain::identity::SessionId;
 pub struct Connection {
     /// The session that the client named; none if it was no daemon of ours.
     pub session: Option<SessionId>,
-    /// Frame number and the number of trades in it, for frames of trades.
-    pub trades: Vec<(u32, u32)>,
-    /// Numbers of frames that are no trades and no pings: malformed, binary, errors.
-    pub bad: Vec<u32>,
+    /// All frames but pings, in the order of their numbers.
+    pub frames: Vec<Sent>,
+}
+
+/// A frame as the exchange means it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number in the session.
+    pub number: u32,
+    /// The trades in it.
+    pub trades: u32,
+    /// Records that it makes and that are no trades: a frame that is rubbish as a whole is one.
+    pub bad: u32,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +41,8 @@ enum Line {
         what: String,
         #[serde(default)]
         trades: u32,
+        /// None in a frame of trades, and in one of a ledger of before there were mutated frames.
+        bad: Option<u32>,
     },
     #[serde(other)]
     Other,
@@ -78,13 +89,13 @@ pub fn read(path: &Path) -> Result<BTreeMap<u64, Connection>, LedgerError> {
                 let session = request_id.and_then(|id| id.parse().ok());
                 connections.entry(conn).or_default().session = session;
             }
-            Ok(Line::Frame { conn, n, what, trades }) => {
-                let connection = connections.entry(conn).or_default();
-                match what.as_str() {
-                    "trade" => connection.trades.push((n, trades)),
-                    "ping" => {}
-                    _ => connection.bad.push(n),
-                }
+            Ok(Line::Frame { conn, n, what, trades, bad }) => {
+                let bad = match what.as_str() {
+                    "ping" => continue,
+                    "trade" => 0,
+                    _ => bad.unwrap_or(1),
+                };
+                connections.entry(conn).or_default().frames.push(Sent { number: n, trades, bad });
             }
             Ok(Line::Other) => {}
             // Killed while it wrote: what stands there was not sent.

@@ -1,12 +1,14 @@
-//! The audit behind `tickmint verify`: reads spool, chains, Bronze and the exchange's ledger from
+//! The audit behind `tickmint verify`: reads spool, chains, Bronze, Silver, Gold and the exchange's ledger from
 //! outside, asks no daemon, and counts.
 //!
-//! * [`bronze`]: walks the chains and reads every raw object they name.
+//! * [`bronze`]: walks the chains and reads every raw object they name; [`spool`] adds what waits there.
 //! * [`ledger`]: what an exchange says it sent.
-//! * [`silver`]: what the warehouse holds.
-//! * [`report`]: holds the one against the other.
+//! * [`report`]: holds the one against the other; [`outages`]: sessions against their ends and gaps.
+//! * [`warehouse`]: Silver and Gold, against Bronze.
 
 pub mod bronze;
 pub mod ledger;
+mod outages;
 pub mod report;
-pub mod silver;
+mod spool;
+pub mod warehouse;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::bronze::Found;
-use super::ledger::Connection;
-use super::silver::{SilverCount, StreamCount};
+use super::bronze::{Found, SessionCount};
+use super::ledger::{Connection, Sent};
+use super::outages;
 use crate::domain::identity::SessionId;
 use crate::domain::stream::Stream;
 
@@ -18,7 +18,8 @@ const FINDINGS: usize = 20;
 pub struct Report {
     /// Sent by the exchange, by its ledger; none without a ledger.
     pub sent: Option<u64>,
-    /// Sent and never durable: covered by a gap or by the end of their session.
+    /// Sent and never durable: covered by a gap or by the end of their session, or sent to one that has
+    /// not ended, behind all that the spool has of it.
     pub not_received: Option<u64>,
     /// In Bronze or in the spool.
     pub durable: u64,
@@ -28,6 +29,8 @@ pub struct Report {
     pub waiting: u64,
     /// In Silver, rejected ones included; none where there is no warehouse or it was not asked.
     pub silver: Option<u64>,
+    /// One-minute bars in Gold as it is published; none where it is not.
+    pub gold: Option<u64>,
     /// Records in quarantine.
     pub quarantined: u64,
     /// Outages of the feed.
@@ -36,11 +39,14 @@ pub struct Report {
     pub lost: u64,
     /// Records that are there more than once.
     pub duplicated: u64,
-    /// Objects, slots and logs that are not as they should be: damaged, missing, out of reach. What is
-    /// missing because of them is also in `lost` where a sequence number or a count tells of it.
+    /// Objects, slots, logs, files of Gold, ends and gaps that are not as they should be: damaged, missing,
+    /// out of reach. What is missing because of them is also in `lost` where a sequence number or a count
+    /// tells of it.
     pub faults: u64,
     /// What is wrong, for people; the first ones.
     pub findings: Vec<String>,
+    /// What is to be known and is not wrong; the first ones.
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -49,34 +55,31 @@ impl Report {
         self.lost == 0 && self.duplicated == 0 && self.faults == 0
     }
 
-    /// Adds what Silver holds. Silver may be behind Bronze, where runs have failed, never ahead of it.
-    pub fn hold_against_silver(&mut self, silver: &SilverCount) {
-        for (stream, count) in &silver.streams {
-            let StreamCount { rows, distinct, kept } = *count;
-            if rows > distinct {
-                self.duplicated += rows - distinct;
-                self.finding(|| format!("Silver's {stream} are {rows} rows of {distinct} identities"));
-            }
-            if rows < kept {
-                self.lose(kept - rows, || format!("Silver's {stream} are {rows} rows, of {kept} that were loaded"));
-            }
-        }
-        let trades = silver.streams.get(Stream::Trades.name()).copied().unwrap_or_default();
-        self.silver = Some(trades.rows);
-        if trades.rows > self.archived {
-            self.duplicated += trades.rows - self.archived;
-            self.finding(|| "Silver has more trades than Bronze".to_string());
-        }
+    pub(super) fn lose(&mut self, records: u64, what: impl FnOnce() -> String) {
+        self.lost += records;
+        self.finding(what);
     }
 
-    fn lose(&mut self, records: u64, what: impl FnOnce() -> String) {
-        self.lost += records;
+    pub(super) fn fault(&mut self, what: impl FnOnce() -> String) {
+        self.faults += 1;
+        self.finding(what);
+    }
+
+    pub(super) fn duplicate(&mut self, records: u64, what: impl FnOnce() -> String) {
+        self.duplicated += records;
         self.finding(what);
     }
 
     fn finding(&mut self, what: impl FnOnce() -> String) {
         if self.findings.len() < FINDINGS {
             self.findings.push(what());
+        }
+    }
+
+    /// Something to know that is nothing wrong.
+    pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.notes.len() < FINDINGS {
+            self.notes.push(what());
         }
     }
 }
@@ -94,9 +97,9 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
         ..Report::default()
     };
     for fault in &found.faults {
-        report.finding(|| fault.clone());
+        report.fault(|| fault.clone());
     }
-    report.faults = found.faults.len() as u64;
+    outages::check(found, &mut report);
     let missing = holes(found, &mut report);
     if let Some(ledger) = ledger {
         against(found, ledger, missing, &mut report);
@@ -126,62 +129,61 @@ fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
 
 /// Each frame of the ledger. What is `missing` already by its number is not lost once more.
 fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTreeMap<SessionId, u64>, report: &mut Report) {
+    let unknown = SessionCount::default();
     let (mut sent, mut not_received) = (0, 0);
     for (number, connection) in ledger {
-        let count = connection.session.and_then(|session| found.sessions.get(&session));
+        let count = connection.session.and_then(|session| found.sessions.get(&session)).unwrap_or(&unknown);
         // Up to here the log has all of it; behind it, the end or the gap says that there is nothing.
-        let received = count.map_or(0, |count| count.frames.keys().last().copied().unwrap_or(0));
+        let received = count.frames.keys().last().copied().unwrap_or(0);
+        let declared = declared(found, connection.session);
         let mut counted = connection.session.and_then(|session| missing.remove(&session)).unwrap_or_default();
-        let mut lose = |report: &mut Report, records: u64, what: &dyn Fn() -> String| {
-            let again = records.min(counted);
-            counted -= again;
-            report.lose(records - again, what);
-        };
-        for &(frame, trades) in &connection.trades {
+        for &Sent { number: frame, trades, bad } in &connection.frames {
             sent += u64::from(trades);
-            let have = count.and_then(|count| count.frames.get(&frame)).copied().unwrap_or(0);
-            match have.cmp(&trades) {
-                std::cmp::Ordering::Equal => {}
-                std::cmp::Ordering::Greater => {
-                    report.duplicated += u64::from(have - trades);
-                    report.finding(|| format!("connection {number} frame {frame}: {have} records of {trades} trades"));
-                }
-                std::cmp::Ordering::Less if have == 0 && frame > received && is_declared(found, connection.session, frame) => {
-                    not_received += u64::from(trades);
-                }
-                std::cmp::Ordering::Less => {
-                    let what = || format!("connection {number} frame {frame}: {have} of {trades} trades");
-                    lose(report, u64::from(trades - have), &what);
-                }
+            let (wanted, have) = (trades + bad, count.frames.get(&frame).copied().unwrap_or_default());
+            let there = have.trades + have.quarantined;
+            if there == 0 && frame > received && declared.is_some_and(|last| frame > last) {
+                not_received += u64::from(trades);
+            } else if there < wanted {
+                let records = u64::from(wanted - there);
+                let again = records.min(counted);
+                counted -= again;
+                report.lose(records - again, || format!("connection {number} frame {frame}: {there} of {wanted} records"));
+            } else if there > wanted {
+                let more = u64::from(there - wanted);
+                report.duplicate(more, || format!("connection {number} frame {frame}: {there} records of {wanted}"));
+            } else if have.trades > trades {
+                let wrong = have.trades - trades;
+                report.fault(|| format!("connection {number} frame {frame}: {wrong} bad records are archived as trades"));
             }
         }
-        for &frame in &connection.bad {
-            let have = count.is_some_and(|count| count.frames.contains_key(&frame));
-            if !have && frame <= received {
-                lose(report, 1, &|| format!("connection {number}: bad frame {frame} is not in quarantine"));
-            }
+        let was_sent = |frame: &u32| connection.frames.binary_search_by_key(frame, |sent| sent.number).is_ok();
+        for frame in count.frames.keys().filter(|frame| !was_sent(frame)) {
+            report.fault(|| format!("connection {number} frame {frame} is archived and was never sent"));
         }
     }
     (report.sent, report.not_received) = (Some(sent), Some(not_received));
 }
 
-/// Whether some record says that `frame` of `session` and all behind it were not received.
-fn is_declared(found: &Found, session: Option<SessionId>, frame: u32) -> bool {
-    let Some(session) = session else { return true }; // no daemon of ours listened
-    let ended = found.sessions.get(&session).and_then(|count| count.end.as_ref()).is_some_and(|end| frame > end.frames);
-    let gap = || found.gaps.iter().any(|gap| gap.previous_session == session && frame > gap.last_frame);
-    // A session that died before its opening was durable: no record can name it, and the gap around
-    // it spans it.
-    let unknown = !found.sessions.contains_key(&session);
-    ended || gap() || unknown
+/// The last frame of a session behind which some record says that nothing was received; none where nothing
+/// tells of its end. One that nobody knows is lost whole: a session asks for trades only after the spool has
+/// it, and what the spool has is told by its successor.
+fn declared(found: &Found, session: Option<SessionId>) -> Option<u32> {
+    let Some(session) = session else { return Some(0) }; // no daemon of ours listened
+    let count = found.sessions.get(&session);
+    let ended = count.and_then(|count| Some(count.end.as_ref()?.frames));
+    let living = count.and_then(|count| count.living);
+    let gaps = found.gaps.iter().filter(|gap| gap.previous_session == session).map(|gap| gap.last_frame);
+    gaps.chain(ended).chain(living).min()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bronze::SessionCount;
+    use super::super::bronze::FrameCount;
     use super::*;
     use crate::domain::entry::SessionEnd;
     use crate::domain::intervals::Intervals;
+
+    const TWO_TRADES: FrameCount = FrameCount { trades: 2, quarantined: 0 };
 
     /// A session with `frames` of two trades each, and a ledger of `sent` such frames.
     fn world(frames: u32, sent: u32, ended: bool) -> (Found, BTreeMap<u64, Connection>, SessionId) {
@@ -199,10 +201,19 @@ mod tests {
         } else {
             [Intervals::of(0, trades - 1), Intervals::default(), Intervals::default()]
         };
-        let count = SessionCount { seqs, frames: (1..=frames).map(|n| (n, 2)).collect(), end };
+        let frames = (1..=frames).map(|n| (n, TWO_TRADES)).collect();
+        let count = SessionCount { seqs, frames, end, shard: Some("s".into()), ..SessionCount::default() };
         let found = Found { sessions: [(session, count)].into(), archived: [trades, 0, 0], ..Found::default() };
-        let connection = Connection { session: Some(session), trades: (1..=sent).map(|n| (n, 2)).collect(), bad: vec![] };
-        (found, [(1, connection)].into(), session)
+        let frames = (1..=sent).map(|number| Sent { number, trades: 2, bad: 0 }).collect();
+        (found, [(1, Connection { session: Some(session), frames })].into(), session)
+    }
+
+    /// What is found where the fourth frame was `sent` and what is there of it is `there`.
+    fn fourth(sent: Sent, there: FrameCount) -> Report {
+        let (mut found, mut ledger, session) = world(10, 10, true);
+        ledger.get_mut(&1).unwrap().frames[3] = Sent { number: 4, ..sent };
+        found.sessions.get_mut(&session).unwrap().frames.insert(4, there);
+        report(&found, Some(&ledger))
     }
 
     #[test]
@@ -216,7 +227,73 @@ mod tests {
     #[test]
     fn without_an_end_or_a_gap_it_is_lost() {
         let (found, ledger, _) = world(10, 12, false);
-        assert_eq!(report(&found, Some(&ledger)).lost, 4);
+        let report = report(&found, Some(&ledger));
+        assert_eq!((report.lost, report.faults), (4, 1), "and the missing end is a fault: {report:?}");
+    }
+
+    #[test]
+    fn behind_what_the_spool_has_of_a_living_session_nothing_is_lost_yet() {
+        let (mut found, ledger, session) = world(10, 12, false);
+        found.sessions.get_mut(&session).unwrap().living = Some(10);
+        let killed = report(&found, Some(&ledger));
+        assert!(killed.is_clean() && killed.notes.len() == 1, "{killed:?}");
+        assert_eq!((killed.not_received, killed.lost), (Some(4), 0));
+        // The control: the spool says that it has one frame more, and it is not there.
+        found.sessions.get_mut(&session).unwrap().living = Some(11);
+        assert_eq!(report(&found, Some(&ledger)).lost, 2);
+    }
+
+    #[test]
+    fn a_session_of_which_nothing_is_there_is_lost_whole() {
+        let (found, ledger, _) = world(10, 12, true);
+        let gone = Found { archived: found.archived, ..Found::default() };
+        let report = report(&gone, Some(&ledger));
+        assert_eq!((report.lost, report.not_received), (24, Some(0)), "{report:?}");
+    }
+
+    #[test]
+    fn what_was_sent_to_no_daemon_of_ours_is_not_received() {
+        let (_, mut ledger, _) = world(10, 12, true);
+        ledger.get_mut(&1).unwrap().session = None;
+        let report = report(&Found::default(), Some(&ledger));
+        assert_eq!((report.is_clean(), report.not_received), (true, Some(24)));
+    }
+
+    #[test]
+    fn a_bad_frame_is_in_quarantine_and_not_among_the_trades() {
+        let bad = Sent { number: 4, trades: 0, bad: 1 };
+        let of = |trades, quarantined| fourth(bad, FrameCount { trades, quarantined });
+        assert!(of(0, 1).is_clean());
+        assert_eq!((of(0, 0).lost, of(0, 2).duplicated, of(1, 1).duplicated), (1, 1, 1));
+        let taken = of(1, 0);
+        assert_eq!((taken.faults, taken.lost, taken.duplicated), (1, 0, 0), "{taken:?}");
+        assert!(taken.findings[0].contains("1 bad records are archived as trades"), "{taken:?}");
+    }
+
+    #[test]
+    fn of_a_mixed_frame_each_element_is_where_it_belongs() {
+        let mixed = Sent { number: 4, trades: 2, bad: 1 };
+        let of = |trades, quarantined| fourth(mixed, FrameCount { trades, quarantined });
+        assert!(of(2, 1).is_clean());
+        assert_eq!((of(2, 0).lost, of(1, 1).lost, of(3, 0).faults, of(2, 2).duplicated), (1, 1, 1, 1));
+        assert!(of(1, 2).is_clean(), "one that is too strange for us is there all the same, and counted");
+    }
+
+    #[test]
+    fn a_bad_frame_behind_all_that_is_there_is_lost_unless_that_is_declared() {
+        let (mut found, mut ledger, session) = world(10, 10, true);
+        ledger.get_mut(&1).unwrap().frames.push(Sent { number: 11, trades: 0, bad: 1 });
+        assert!(report(&found, Some(&ledger)).is_clean());
+        found.sessions.get_mut(&session).unwrap().end.as_mut().unwrap().frames = 11;
+        assert_eq!(report(&found, Some(&ledger)).lost, 1);
+    }
+
+    #[test]
+    fn what_was_never_sent_is_a_fault() {
+        let (found, mut ledger, _) = world(10, 10, true);
+        ledger.get_mut(&1).unwrap().frames.remove(3);
+        let report = report(&found, Some(&ledger));
+        assert_eq!((report.faults, report.lost, report.duplicated), (1, 0, 0), "{report:?}");
     }
 
     #[test]
@@ -248,7 +325,7 @@ mod tests {
     #[test]
     fn more_records_than_trades_are_doubled() {
         let (mut found, ledger, session) = world(10, 10, true);
-        found.sessions.get_mut(&session).unwrap().frames.insert(4, 3);
+        found.sessions.get_mut(&session).unwrap().frames.insert(4, FrameCount { trades: 3, quarantined: 0 });
         assert_eq!(report(&found, Some(&ledger)).duplicated, 1);
     }
 }

@@ -21,7 +21,8 @@ own, and what is on its way would look like a loss. Stop it first; it drains. Ex
 nothing is lost, doubled or damaged.
 
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
-of ours sent and neither archive nor gap accounts for.
+of ours sent and neither archive nor gap accounts for. A line with ! is something wrong, a line with -
+something to know.
 
 Examples:
   tickmint verify
@@ -64,13 +65,17 @@ pub async fn verify(config: &Config, ledger: Option<&std::path::Path>) -> Result
     let ledger = ledger.map(audit::ledger::read).transpose()?;
     let found = audit::bronze::read(&store, Some(&config.spool.dir)).await?;
     let mut report = audit::report::report(&found, ledger.as_ref());
-    if let Some(warehouse) = config.warehouse.as_ref().filter(|warehouse| warehouse.database.exists()) {
+    if let Some(warehouse) = &config.warehouse {
+        if !warehouse.database.exists() {
+            report.note_without_warehouse(&found, &warehouse.database);
+            return Ok(report);
+        }
         let python = match &warehouse.python {
             Some(python) => python.clone(),
             None => python::find_or_make(&warehouse.project_dir, |_| {}).await?,
         };
-        let silver = audit::silver::read(&python, warehouse).await.context("Silver cannot be audited")?;
-        report.hold_against_silver(&silver);
+        let count = audit::warehouse::read(&python, warehouse).await.context("Silver and Gold cannot be audited")?;
+        report.hold_against_warehouse(&found, &count);
     }
     Ok(report)
 }
@@ -86,11 +91,12 @@ pub fn text(report: &Report) -> String {
         ("archived", report.archived.to_string(), "trades in Bronze"),
         ("waiting", report.waiting.to_string(), "trades that only the spool has"),
         ("silver", count(report.silver), "trades in Silver, rejected ones included"),
+        ("gold", count(report.gold), "one-minute bars in Gold as published"),
         ("quarantined", report.quarantined.to_string(), "records that are no trades"),
         ("gaps", report.gaps.to_string(), "outages of the feed"),
         ("lost", report.lost.to_string(), "records"),
         ("duplicated", report.duplicated.to_string(), "records"),
-        ("faults", report.faults.to_string(), "objects, slots or logs that are damaged, missing or out of reach"),
+        ("faults", report.faults.to_string(), "objects, slots, logs, ends or gaps that are damaged, missing or out of reach"),
     ] {
         text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
     }
@@ -99,6 +105,9 @@ pub fn text(report: &Report) -> String {
     }
     for finding in &report.findings {
         text.push_str(&format!("  ! {finding}\n"));
+    }
+    for note in &report.notes {
+        text.push_str(&format!("  - {note}\n"));
     }
     text
 }

@@ -50,17 +50,21 @@ pub struct Hello {
     pub tails: std::collections::BTreeMap<String, TailRow>,
 }
 
+/// The dbt variables, as JSON. Gold is made anew when they change.
+pub fn variables(config: &WarehouseConfig) -> String {
+    serde_json::json!({ "sale_conditions": config.sale_conditions }).to_string()
+}
+
 impl Refinery {
     /// Starts it and waits until it is up.
     pub async fn start(python: &std::path::Path, config: &WarehouseConfig) -> Result<(Refinery, Hello), RefineError> {
-        let vars = serde_json::json!({ "sale_conditions": config.sale_conditions });
         let mut command = Command::new(python);
         command
             .args(["-m", "refiner", "--db"])
             .arg(&config.database)
             .arg("--gold")
             .arg(&config.gold_dir)
-            .args(["--vars", &vars.to_string()])
+            .args(["--vars", &variables(config)])
             .current_dir(&config.project_dir)
             .env("PYTHONUNBUFFERED", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")

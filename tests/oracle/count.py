@@ -5,14 +5,17 @@
 
 An audit that shares nothing with the daemon's own: it reads the exchange's ledger, follows the commit
 slots in the folder LAKE, and opens what they name. Beyond counting it compares each archived trade's text,
-and its typed price and size, with the text that the exchange put on the wire. Needs duckdb, for Parquet
-and zstd. The daemon must be down and its spool drained: what only the spool has counts as lost here.
+and its typed price and size, with the text that the exchange put on the wire; holds each bad record of the
+ledger against quarantine; and wants of each session an end, and between each two of a shard the one gap that
+lasts from the one's last receipt to the other's first. Needs duckdb, for Parquet and zstd. The daemon must be
+down and its spool drained: what only the spool has counts as lost here.
 """
 
 import hashlib
 import json
 import sys
 from collections import Counter, defaultdict
+from itertools import pairwise
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,9 +27,10 @@ STREAMS = ("trades", "gaps", "quarantine")
 def main():
     ledger, lake = Path(sys.argv[1]), Path(sys.argv[2])
     findings = []
-    sent, others, sessions = read_ledger(ledger)
+    sent, bad, sessions = read_ledger(ledger)
     bronze = {stream: read_stream(lake, stream, findings) for stream in STREAMS}
-    report = compare(sent, others, sessions, bronze, findings)
+    outages(bronze, findings)
+    report = compare(sent, bad, sessions, bronze, findings)
     report["findings"] = findings[:20]
     report["faults"] = len(findings)
     print(json.dumps(report))
@@ -34,9 +38,9 @@ def main():
 
 
 def read_ledger(path):
-    """Trades by (session, frame): their texts, or their number where the ledger has no text. Frames that
-    are neither trades nor pings. The sessions that daemons opened."""
-    sessions, sent, others = {}, {}, set()
+    """By (session, frame), of all frames but pings: the texts of the elements, or none where the ledger has no
+    text, and how many of them are trades; how many bad records it makes. The sessions that daemons opened."""
+    sessions, sent, bad = {}, {}, {}
     lines = path.read_bytes().split(b"\n")
     for line in lines[:-1]:  # behind the last line feed stands nothing, or what was not sent
         entry = json.loads(line)
@@ -44,17 +48,18 @@ def read_ledger(path):
             sessions[entry["conn"]] = entry["request_id"]
         elif entry["kind"] == "frame":
             key = (sessions.get(entry["conn"]) or f"connection {entry['conn']}", entry["n"])
-            assert key not in sent and key not in others, f"the ledger has frame {key} twice"
-            if entry["what"] == "trade":
-                sent[key] = elements(entry["text"]) if entry.get("text") else [None] * entry["trades"]
-                assert len(sent[key]) == entry["trades"], f"the ledger miscounts frame {key}"
-            elif entry["what"] != "ping":
-                others.add(key)
-    return sent, others, {session for session in sessions.values() if session}
+            assert key not in sent, f"the ledger has frame {key} twice"
+            if entry["what"] == "ping":
+                continue
+            known = entry["trades"] and entry.get("text")
+            sent[key] = (elements(entry["text"]) if known else None, entry["trades"])
+            bad[key] = 0 if entry["what"] == "trade" else entry["bad"]
+            assert not known or len(sent[key][0]) == entry["trades"] + bad[key], f"the ledger miscounts frame {key}"
+    return sent, bad, {session for session in sessions.values() if session}
 
 
 def elements(text):
-    """The trades of a frame, numbers as their text."""
+    """The elements of a frame, numbers as their text."""
     return parse(text)["data"]
 
 
@@ -77,6 +82,8 @@ def read_stream(lake, stream, findings):
         for record in raw:
             if not slot["start"] <= record["offset"] <= slot["end"]:
                 findings.append(f"{data['raw']['key']}: offset {record['offset']} is not of its slot")
+            if stream == "quarantine" and not record.get("reason"):
+                findings.append(f"{data['raw']['key']}: offset {record['offset']} is in quarantine without a reason")
             found[record["session"], record["frame"], record["index"]].append(record)
         typed(lake, stream, data, raw, findings)
     return found
@@ -136,50 +143,81 @@ def typed(lake, stream, data, raw, findings):
         findings.append(f"{data['typed']['key']} is not what {data['raw']['key']} says")
 
 
-def compare(sent, others, sessions, bronze, findings):
-    trades, quarantine = bronze["trades"], bronze["quarantine"]
-    last, have = defaultdict(int), defaultdict(dict)
-    for session, frame, index in [*trades, *quarantine]:
+def compare(sent, bad, sessions, bronze, findings):
+    trades, quarantine = ({key: records[0] for key, records in bronze[stream].items()} for stream in ("trades", "quarantine"))
+    last, have, refused = defaultdict(int), defaultdict(dict), Counter()
+    for session, frame, index in trades:
         last[session] = max(last[session], frame)
-        have[session, frame][index] = trades.get((session, frame, index), [{}])[0].get("raw")
+        have[session, frame][index] = trades[session, frame, index]["raw"]
+    for session, frame, _ in quarantine:
+        last[session] = max(last[session], frame)
+        refused[session, frame] += 1
     ends, gaps = declared(bronze["gaps"])
-    # One that died before its opening was durable is not known to Bronze, and no record can name it.
-    known = last.keys() | ends.keys()
     covered = lost = changed = 0
-    for (session, frame), texts in sent.items():
-        found = have.pop((session, frame), {})
-        if not found and texts and frame > last[session] and (
-            session not in sessions or session not in known
-            or frame > ends.get(session, frame) or frame > gaps.get(session, frame)
+    for (session, frame), (texts, number) in sent.items():
+        found, wrong = have.pop((session, frame), {}), refused.pop((session, frame), 0)
+        # A session that nobody knows has lost all of it: one is opened on the disk before it asks for trades.
+        if not found and not wrong and frame > last[session] and (
+            session not in sessions or frame > ends.get(session, frame) or frame > gaps.get(session, frame)
         ):  # fmt: skip
-            covered += len(texts)
+            covered += number
             continue
-        missing = len(texts) - len(found)
-        if missing:
-            lost += abs(missing)
-            findings.append(f"session {session} frame {frame}: {len(found)} records of {len(texts)} trades")
+        if (len(found), wrong) != (number, bad[session, frame]):
+            lost += max(number + bad[session, frame] - len(found) - wrong, 0)
+            findings.append(
+                f"session {session} frame {frame}: {len(found)} trades of {number}, {wrong} in quarantine of {bad[session, frame]}"
+            )
         for index, raw in found.items():
-            if raw is not None and index < len(texts) and texts[index] is not None and parse(raw) != texts[index]:
+            if texts is not None and (index >= len(texts) or parse(raw) != texts[index]):
                 changed += 1
-                findings.append(f"session {session} frame {frame} index {index}: {raw} archived, {texts[index]} sent")
-    for key in have.keys() - others:
-        findings.append(f"frame {key} was never sent")
-    for session, frame in others:
-        if frame <= last[session] and (session, frame) not in have:
-            lost += 1
-            findings.append(f"session {session}: frame {frame} is not in quarantine")
+                findings.append(f"session {session} frame {frame} index {index}: {raw} is archived and was not sent so")
+    findings.extend(f"frame {key} was never sent" for key in have.keys() | refused.keys())
     doubled = {stream: sum(len(records) - 1 for records in found.values()) for stream, found in bronze.items()}
     findings.extend(f"{number} records of {stream} stand twice" for stream, number in doubled.items() if number)
     return {
-        "sent": sum(len(texts) for texts in sent.values()),
-        "archived": sum(len(records) for records in trades.values()),
+        "sent": sum(number for _, number in sent.values()),
+        "archived": sum(len(records) for records in bronze["trades"].values()),
         "covered": covered,
         "lost": lost,
         "duplicated": sum(doubled.values()),
         "changed": changed,
-        "quarantined": sum(len(records) for records in quarantine.values()),
+        "quarantined": sum(len(records) for records in bronze["quarantine"].values()),
         "gaps": sum(1 for record in controls(bronze["gaps"]) if record["kind"] == "gap" and record.get("first_received_at") is not None),
     }
+
+
+def outages(bronze, findings):
+    """Each session has an end, and between each two of a shard that received anything there is one gap."""
+    receipts = defaultdict(dict)
+    for (session, frame, _), records in [*bronze["trades"].items(), *bronze["quarantine"].items()]:
+        receipts[session][frame] = records[0]["received_at"]
+    ends, gaps = defaultdict(list), defaultdict(list)
+    for record in controls(bronze["gaps"]):
+        if record["kind"] == "session_end":
+            ends[record["session"]].append(record)
+        elif record.get("first_received_at") is not None:
+            gaps[record["session"]].append(record)
+    for session in receipts.keys() | gaps.keys() | ends.keys():
+        if len(ends[session]) != 1:
+            findings.append(f"session {session} has {len(ends[session])} ends")
+    shards = defaultdict(list)
+    for session in sorted(session for session in ends if len(ends[session]) == 1):  # by the time at which they began
+        if receipts[session] or ends[session][0]["frames"]:
+            shards[ends[session][0]["shard"]].append(session)
+    for shard in shards.values():
+        for before, after in pairwise(shard):
+            if len(gaps[after]) != 1:
+                findings.append(f"between {before} and {after} there are {len(gaps[after])} gaps")
+                continue
+            (gap,), (end,) = gaps[after], ends[before]
+            told = (gap["previous_session"], gap["last_frame"], gap["last_received_at"])
+            if told != (before, end["frames"], end["last_received_at"]):
+                findings.append(f"the gap before {after} begins with {told}, the session before it ended with {end}")
+            # The first and the last frame may be pings, which are archived nowhere.
+            latest, earliest = max(receipts[before].values(), default=0), min(receipts[after].values(), default=sys.maxsize)
+            order = [latest, gap["last_received_at"], gap["first_received_at"], earliest]
+            if order != sorted(order):
+                findings.append(f"the gap between {before} and {after} does not lie between their receipts: {order}")
 
 
 def controls(found):

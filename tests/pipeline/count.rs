@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::kills::{count, files_below};
-use super::rig::{Rig, end, pause};
+use super::rig::{Rig, end, pause, verify};
 use crate::support::python::python;
 use crate::support::servers::or_skip;
 
@@ -71,6 +71,19 @@ fn controls(rig: &Rig) {
     let one = r#"{"kind":"frame","conn":1,"n":0,"at_us":0,"what":"trade","trades":1}"#;
     with_other_content(&ledger, sent.replacen(opened, &format!("{opened}\n{one}"), 1), || {
         assert_seen(dir, "lost", "a frame more, before all that was received");
+    });
+
+    let bad = sent.lines().find(|line| line.contains(r#""what":"malformed""#)).unwrap();
+    with_other_content(&ledger, sent.replacen(bad, &bad.replacen(r#""bad":1"#, r#""bad":2"#, 1), 1), || {
+        assert_seen(dir, "lost", "a bad record more");
+    });
+    let trades: Value = serde_json::from_str(frame).unwrap();
+    let trades = &trades["trades"];
+    let (good, none) = (format!(r#""what":"trade","trades":{trades}"#), format!(r#""what":"absurd","trades":0,"bad":{trades}"#));
+    with_other_content(&ledger, sent.replacen(frame, &frame.replacen(&good, &none, 1), 1), || {
+        assert_seen(dir, "faults", "bad records among the trades");
+        let (report, well) = verify(dir);
+        assert!(!well && report["findings"].to_string().contains("bad records are archived as trades"), "{report:#}");
     });
 
     for form in ["raw", "typed"] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::count::assert_counted_alike;
+use super::count::{assert_counted_alike, independent_count};
 use super::rig::{Rig, end, pause, verify};
 
 pub(super) fn count(report: &serde_json::Value, name: &str) -> u64 {
@@ -42,6 +42,44 @@ fn kills_at_random_moments_lose_nothing_and_double_nothing() {
     assert!(count(&report, "archived") > 1000 && count(&report, "gaps") > 0, "the kills hit nothing: {report:#}");
     assert_counted_alike(rig.dir.path(), &report);
     controls(&rig);
+}
+
+/// Before anybody comes after it, a dead daemon's spool says how far its session got: what is behind that is not
+/// lost. A spool that is gone says nothing, and what was in it is.
+#[test]
+fn a_death_is_no_loss_yet_and_a_spool_that_is_gone_is_one() {
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "3000"], &symbols, "");
+    let mut daemon = rig.daemon();
+    rig.wait_until("trades are archived", |pipeline| pipeline["bronze"]["trades"]["records"].as_u64() > Some(1000));
+    daemon.0.kill().unwrap();
+    daemon.0.wait().unwrap();
+    let (report, well) = rig.verify();
+    assert!(well && report["notes"].to_string().contains("has not ended"), "{report:#}");
+    assert_eq!(count(&report, "sent"), count(&report, "durable") + count(&report, "not_received"), "{report:#}");
+
+    let (spool, away) = (rig.path("spool"), rig.path("away"));
+    std::fs::rename(&spool, &away).unwrap();
+    let (report, well) = rig.verify();
+    assert!(!well && report["findings"].to_string().contains("has no end"), "a spool that is gone was not seen: {report:#}");
+    std::fs::rename(&away, &spool).unwrap();
+    assert!(rig.verify().1, "it was put back");
+
+    // Daemons go on with empty spools, one after one that died, and one after one that ended well. They cannot
+    // know that there were others before them.
+    for (away, missing) in [("away", "has no end"), ("away-too", "is told by no gap from its beginning on")] {
+        std::fs::rename(&spool, rig.path(away)).unwrap();
+        let mut daemon = rig.daemon();
+        rig.wait_until("trades are durable", |pipeline| pipeline["spool"]["records"]["trades"].as_u64() > Some(1000));
+        assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+        let (report, well) = rig.verify();
+        println!("with an empty spool: {report}");
+        assert!(!well && report["findings"].to_string().contains(missing), "{report:#}");
+    }
+    rig.end_exchange();
+    let Some((counted, well)) = independent_count(rig.dir.path()) else { return };
+    let findings = counted["findings"].to_string();
+    assert!(!well && findings.contains("0 ends") && findings.contains("0 gaps"), "{counted:#}");
 }
 
 /// The same audit must see what it is for: an object that is gone, and one that was changed.

@@ -61,6 +61,14 @@ fn a_refiner_that_is_killed_is_started_anew_and_gold_comes_out_the_same() {
     println!("{} kills, {}: {report}", killed.len(), pipeline["silver"]);
     assert!(well, "{report:#}");
     assert_eq!((count(&report, "silver"), count(&report, "archived")), (TRADES, TRADES), "{report:#}");
+    assert!(count(&report, "gold") > 0, "{report:#}");
+    let manifest: Value = serde_json::from_slice(&std::fs::read(rig.path("gold/manifest.json")).unwrap()).unwrap();
+    let bars = rig.path("gold").join(manifest["tables"]["ohlc_1m"]["files"][0].as_str().unwrap());
+    let content = std::fs::read(&bars).unwrap();
+    std::fs::write(&bars, &content[..content.len() / 2]).unwrap();
+    let (damaged, well) = rig.verify();
+    assert!(!well && count(&damaged, "faults") == 1, "half a file of Gold was not seen: {damaged:#}");
+    std::fs::write(bars, content).unwrap();
     let tape = rig.path("received.jsonl");
     assert!(tape_of(&rig.path("ledger"), &tape) > 100);
     let (said, equal) = compare(&rig.path("gold"), &tape, &[]);

@@ -25,7 +25,7 @@ use tickmint::faults::{Flaw, flawed};
 use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
-use tickmint::messages::feed::{Append, OpenSession};
+use tickmint::messages::feed::{Append, EndSession, OpenSession};
 use tickmint::spool::archived::{dead_may_go, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
@@ -282,6 +282,11 @@ impl World {
         if let Some(memory) = &self.memory {
             memory.heal();
             memory.deliver();
+        }
+        if let Some(copy) = &mut self.copy {
+            // Nobody comes after it who would tell of its end.
+            let (session, reason) = (copy.session, "shutdown".to_string());
+            copy.commit(Request::End(EndSession { session, frames: copy.frames, last_received_at: None, reason }));
         }
         self.new_life();
         self.turn_the_hour();

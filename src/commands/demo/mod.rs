@@ -155,7 +155,7 @@ async fn demo(args: Args) -> Result<ExitCode> {
     if !status.success() {
         view.say(&format!("the daemon ended with {status}: {}; its log is {}", last_words(&log), log.display()));
     }
-    view.say("auditing: ledger, spool, chains, Bronze, Silver");
+    view.say("auditing: ledger, spool, chains, Bronze, Silver, Gold");
     let report = verify::verify(&config, Some(&dir.join("exchange.ledger"))).await?;
     let bars = match &config.warehouse {
         Some(warehouse) => http::newest_bars(warehouse.gold_dir.clone(), BARS).await,
