@@ -50,13 +50,6 @@
 
 {% macro last_run_used() %}(select coalesce(max(run), 0) from bronze.runs_used where model = '{{ model.name }}'){% endmacro %}
 
-{# The post-hooks of Gold. #}
-{% macro forget_run_used() %}delete from bronze.runs_used where model = '{{ this.identifier }}'{% endmacro %}
-
-{% macro keep_run_used() -%}
-  insert into bronze.runs_used select '{{ this.identifier }}', coalesce(max(run), 0) from bronze.loads where model = 'trades'
-{%- endmacro %}
-
 {% macro generate_schema_name(custom_schema_name, node) -%}
   {{ custom_schema_name | trim if custom_schema_name else target.schema }}
 {%- endmacro %}
