@@ -2,10 +2,12 @@
 -- A minute that a new trade touches is computed again from all its trades, so a late trade corrects
 -- exactly its bar.
 with touched as (
-  select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
-  from {{ ref('trades') }}
-  {% if is_incremental() %}where silver_run > {{ last_run_used() }}{% endif %}
-  group by symbol, source, bucket_start
+  select t.symbol, t.source, t.bucket_start, {{ market_session('t.symbol', 't.bucket_start') }} as session
+  from (
+    select distinct symbol, source, bucket_start from {{ ref('trades') }}
+    {% if is_incremental() %}where silver_run > {{ last_run_used() }}{% endif %}
+  ) t
+  {{ join_calendar('t.symbol', 't.bucket_start') }}
 ),
 
 placed as (
