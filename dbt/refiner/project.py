@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,9 @@ class Project:
         # A run that is traced leaves its artifacts, which name the trace; they cost more than a small run.
         write = [] if os.environ.get(TRACE) else ["--no-write-json"]
         outcome = self.runner.invoke([command, *arguments, *write, *self.options])
+        for result in outcome.result or []:
+            if result.status == "warn":
+                print(f"refiner: warning: {result.node.name}: {result.node.description or result.message}", file=sys.stderr)
         if outcome.success:
             return
         if outcome.exception:

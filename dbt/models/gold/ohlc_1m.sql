@@ -2,9 +2,11 @@
 -- exactly its bar.
 {% do touched_buckets('minute') -%}
 with touched as (
-  select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
-  from {{ 'bronze.touched_ohlc_1m' if is_incremental() else ref('trades') }}
-  group by symbol, source, bucket_start
+  select t.symbol, t.source, t.bucket_start, {{ market_session('t.symbol', 't.bucket_start') }} as session
+  from (
+    select distinct symbol, source, bucket_start from {{ 'bronze.touched_ohlc_1m' if is_incremental() else ref('trades') }}
+  ) t
+  {{ join_calendar('t.symbol', 't.bucket_start') }}
 ),
 
 placed as (
