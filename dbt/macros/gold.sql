@@ -105,14 +105,17 @@
 
 {# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. #}
 {% macro keep_gold_books() -%}
-  {%- set meta = config.require('meta') -%}
-  delete from bronze.runs_used where model = '{{ this.identifier }}';
-  insert into bronze.runs_used select '{{ this.identifier }}', coalesce(max(run), 0) from bronze.loads where model = 'trades'
-  {%- if meta['region'] == 'tails' %};
-  delete from bronze.watermarks where model = '{{ this.identifier }}';
-  insert into bronze.watermarks select '{{ this.identifier }}', source, watermark from bronze.watermark_{{ this.identifier }}
-  {%- endif %}
-  {%- if meta['published_per'] != 'all' and not is_incremental() %};
-  insert into bronze.gold_days {{ days_of(this ~ ' d') }}
-  {%- endif %}
+  {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
+  {%- set statements = [
+    "delete from bronze.runs_used where model = " ~ me,
+    "insert into bronze.runs_used select " ~ me ~ ", coalesce(max(run), 0) from bronze.loads where model = 'trades'"
+  ] -%}
+  {%- if meta['region'] == 'tails' -%}
+    {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
+    {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}
+  {%- endif -%}
+  {%- if meta['published_per'] != 'all' and not is_incremental() -%}
+    {%- do statements.append("insert into bronze.gold_days " ~ days_of(this ~ ' d')) -%}
+  {%- endif -%}
+  {{ together(statements) }}
 {%- endmacro %}

@@ -7,7 +7,7 @@
           "select distinct cast(bucket_start as varchar) from bronze.touched_" ~ model.name ~ " limit 501"
         ).columns[0].values() | list -%}
     {%- if 0 < minutes | length <= 500 -%}
-      where {{ column }} in (timestamptz '{{ minutes | join("', timestamptz '") }}')
+      where {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
     {%- endif -%}
   {%- endif -%}
 {% endmacro %}

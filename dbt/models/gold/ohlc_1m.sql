@@ -48,7 +48,7 @@ verdicts as (
     {{ all_let('high_low', also='extended') }} as high_low_extended,
     {{ all_let('open_close') }} as open_close,
     {{ all_let('open_close', also='extended') }} as open_close_extended,
-    bool_and(volume in ('yes', 'neutral')) as volume
+    {{ every("volume in ('yes', 'neutral')") }} as volume
   from codes
   group by conditions
 ),
