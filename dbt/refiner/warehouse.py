@@ -18,7 +18,7 @@ from .publish import Publisher
 #: All data tests look at whole tables, so they run this often; a few cheap ones run each time.
 TEST_ALL_EVERY = 3600.0
 
-TABLES = ("silver.trades", "silver.rejected_trades", "silver.quarantine", "silver.gaps", "gold.ohlc_1m")
+SILVER = ("trades", "rejected_trades", "quarantine", "gaps")
 
 Progress = Callable[[str], None]
 
@@ -68,7 +68,8 @@ class Warehouse:
             if anew or not slots.set_aside(self.connection):
                 raise
             self.advance(progress, anew=False)
-        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
+        tables = [f"silver.{name}" for name in SILVER] + [f"gold.{table.name}" for table in self.project.gold]
+        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
         return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection)}
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
@@ -79,22 +80,46 @@ class Warehouse:
             run = self.begin()
             self.build(models, progress, anew=anew, gold_anew=stale)
             progress("publish")
-            self.publisher.publish(self.connection, run, slots.tails(self.connection), anew=anew)
+            self.publisher.publish(self.connection, run, self.project.gold, slots.tails(self.connection), anew=anew)
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
-        """The models that have something to do; empty if there is nothing to build or to publish."""
-        every = {table.split(".")[1] for table in TABLES}
-        built = self.built()
+        """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
+        come later, if they have: [`minute_is_over`]."""
+        gold = self.gold("each_run")
+        every, built = gold | set(SILVER), self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
-        if gold_anew or "trades" in models or (built == every and self.unpublished()):
-            models = models | {"ohlc_1m"}
+        if gold_anew or "trades" in models or (built >= every and self.unpublished()):
+            models = models | gold
         return models
 
+    def gold(self, *made: str) -> set[str]:
+        return {table.name for table in self.project.gold if table.made in made}
+
+    def minute_is_over(self) -> bool:
+        """Whether a minute has been closed, or a closed one changed, by trades that the models of each minute have not
+        used. They ask the same of the trades, each for itself: see macros/gold.sql."""
+        models = self.gold("each_minute")
+        if models - self.built():
+            return True
+        return self.connection.execute(
+            """
+            with used as (select min(run) as run from bronze.runs_used where list_contains($models, model)),
+            before as (select source, min(watermark) as watermark from bronze.watermarks where list_contains($models, model) group by source),
+            fresh as (select * from silver.trades where silver_run > (select run from used)),
+            now as (
+              select source, max(t) as watermark
+              from (select source, event_time as t from fresh where not time_suspect union all from before) group by source
+            )
+            select count(*) > 0 from fresh join now using (source) left join before using (source)
+            where fresh.bucket_start < date_trunc('minute', now.watermark)
+              or date_trunc('minute', before.watermark) is distinct from date_trunc('minute', now.watermark)
+            """,
+            {"models": sorted(models)},
+        ).fetchone()[0]
+
     def built(self) -> set[str]:
-        rows = self.connection.execute(
-            "select schema_name || '.' || table_name from duckdb_tables() where schema_name in ('silver', 'gold')"
-        ).fetchall()
-        return {name.split(".")[1] for (name,) in rows if name in TABLES}
+        rows = self.connection.execute("select table_name from duckdb_tables() where schema_name in ('silver', 'gold')").fetchall()
+        return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
         """Silver has come further than Gold as published: a run failed or was killed in between."""
@@ -117,12 +142,13 @@ class Warehouse:
                 heard.add(phase)
                 progress(phase)
 
-        if gold_anew and not anew:
-            if silver := models - {"ohlc_1m"}:
-                self.project.build(sorted(silver), anew=False, on_phase=on_phase)
-            self.project.build(["ohlc_1m"], anew=True, on_phase=on_phase)
-        else:
-            self.project.build(sorted(models), anew=anew, on_phase=on_phase)
+        gold = self.gold("each_run", "each_minute")
+        if first := models - gold if gold_anew else models:
+            self.project.build(sorted(first), anew=anew, on_phase=on_phase)
+        if gold_anew:
+            self.project.build(sorted(gold), anew=True, on_phase=on_phase)
+        elif models & gold and (anew or self.minute_is_over()):
+            self.project.build(sorted(self.gold("each_minute")), anew=anew, on_phase=on_phase)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             on_phase("test")
             self.project.test()

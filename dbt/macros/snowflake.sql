@@ -1,0 +1,81 @@
+{# What Snowflake says otherwise than DuckDB. Where both take one form, the models use that one. #}
+
+{# Bronze is files on DuckDB and tables here: the loader writes the rows of each object with the place of their slot,
+   so the table itself tells what was loaded. #}
+{% macro snowflake__typed_rows(table, stream) %}
+  {{ return("(select t.* from bronze.typed_" ~ stream ~ " t join " ~ table ~ " s on t.stream = s.stream and t.partition = s.partition"
+     ~ " and t.generation = s.generation and t.\"start\" = s.\"start\")") }}
+{% endmacro %}
+
+{% macro snowflake__no_rows(stream) %}{{ return('bronze.typed_' ~ stream) }}{% endmacro %}
+
+{# dbt-snowflake runs each statement by itself (autocommit) unless it finds `begin;` and `commit;` about it, and
+   `create table as` commits at once whatever stands about it: a model's rows and its hooks are never one transaction here.
+   They stay together by order instead. What is built anew first forgets its books, then come the rows, then the books. A run
+   that dies before its books leaves rows whose run the loads do not know; the next one takes their slots again, finds
+   each row by its identity, and adds none. So nothing is lost or doubled, and all that must be mended is the count
+   of what that dead run kept: it is written down here, before the next run adds rows of its own. #}
+{% macro snowflake__together(statements) %}{{ return("begin;\n" ~ statements | join(";\n") ~ ";\ncommit;") }}{% endmacro %}
+
+{% macro snowflake__mend_books() %}
+  {%- if is_incremental() -%}
+    {%- do run_query(together(["insert into bronze.loads
+        select '" ~ model.name ~ "', silver_run, 0, count(*) from " ~ this ~ "
+        where silver_run > (select coalesce(max(run), 0) from bronze.loads where model = '" ~ model.name ~ "')
+        group by silver_run"])) -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# A record that comes again is the same record: where dbt would update, nothing is done. On DuckDB `merge_clauses` says it,
+   which dbt-snowflake does not know. #}
+{% macro snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates) %}
+  {%- if not config.get('merge_clauses') -%}
+    {{ return(dbt_snowflake.snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates)) }}
+  {%- endif -%}
+  {%- set keys, names, values = [], [], [] -%}
+  {%- for key in unique_key -%}{%- do keys.append("s." ~ key ~ " = d." ~ key) -%}{%- endfor -%}
+  {%- for column in dest_columns -%}
+    {%- do names.append(column.quoted) -%}
+    {%- do values.append("s." ~ column.quoted) -%}
+  {%- endfor -%}
+  {{ return(together(["merge into " ~ target ~ " as d using " ~ source_sql ~ " as s on " ~ keys | join(" and ")
+     ~ "\nwhen not matched then insert (" ~ names | join(", ") ~ ")\nvalues (" ~ values | join(", ") ~ ")"])) }}
+{% endmacro %}
+
+{# A product here has the scale min(s1 + s2, max(s1, s2, 12)), so two factors of scale 8 would lose four digits. Whole
+   numbers times one of scale 16 lose none. (The double multiplies as DuckDB does, and would not show it.) #}
+{% macro snowflake__amount(price, size) -%}
+  cast({{ price }} * 100000000 as decimal(19, 0)) * cast({{ size }} * 100000000 as decimal(19, 0)) * cast('0.0000000000000001' as decimal(17, 16))
+{%- endmacro %}
+
+{% macro snowflake__new_york_minute(ts) -%}
+  (extract(hour from convert_timezone('America/New_York', {{ ts }})) * 60 + extract(minute from convert_timezone('America/New_York', {{ ts }})))
+{%- endmacro %}
+
+{% macro snowflake__every(condition) %}booland_agg({{ condition }}){% endmacro %}
+{% macro snowflake__some(condition) %}boolor_agg({{ condition }}){% endmacro %}
+
+{% macro snowflake__split_rows(relation, column, name) -%}
+  {{ return("select r." ~ column ~ ", f.value::varchar as " ~ name ~ " from " ~ relation ~ " r, lateral flatten(input => split(r." ~ column ~ ", ',')) f") }}
+{%- endmacro %}
+
+{# `dbt run-operation make_bronze --target snowflake`: the tables that the loader fills, where they are missing. Typed rows
+   have the columns of the Parquet objects and the place of their slot; the others are those that the refiner keeps on DuckDB. #}
+{% macro make_bronze() %}
+  {%- set place = 'stream varchar not null, partition integer not null, generation bigint not null, "start" bigint not null' -%}
+  {%- set identity = 'session varchar, frame bigint, idx integer, seq bigint, record_offset bigint, received_at timestamptz' -%}
+  {%- set tables = {
+    'slots': place ~ ', "end" bigint not null, kind varchar not null, "rows" bigint not null, typed varchar, typed_rows bigint, archive_hour varchar, poison bigint not null',
+    'poison': place ~ ', session varchar, frame bigint, idx integer, seq bigint, record_offset bigint, received_at timestamptz, raw varchar, raw_base64 boolean',
+    'unread': place ~ ', error varchar not null',
+    'ledger': 'model varchar not null, ' ~ place ~ ', run bigint not null',
+    'loads': 'model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null',
+    'runs': 'run bigint not null, began timestamptz not null',
+    'runs_used': 'model varchar not null, run bigint not null',
+    'typed_trades': place ~ ', ' ~ identity ~ ', source varchar, symbol varchar, price decimal(18, 8), size decimal(18, 8), event_time timestamptz, conditions varchar, time_suspect boolean, price_update boolean, frame_repeat boolean',
+    'typed_gaps': place ~ ', ' ~ identity ~ ', kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, quarantined bigint, gaps bigint',
+    'typed_quarantine': place ~ ', ' ~ identity ~ ', reason varchar, detail varchar, raw varchar, raw_base64 boolean',
+  } -%}
+  {%- do run_query('create schema if not exists bronze') -%}
+  {%- for name, columns in tables.items() -%}{%- do run_query('create table if not exists bronze.' ~ name ~ ' (' ~ columns ~ ')') -%}{%- endfor -%}
+{% endmacro %}
