@@ -13,13 +13,16 @@ from typing import Any
 from dbt.cli.main import dbtRunner
 from dbt.version import __version__ as version
 
-from .errors import Refused, RunFailed
+from .errors import RunFailed
 from .origin import ROOT, fingerprint
 
 __all__ = ["Project", "version"]
 
 #: What names the trace of a run to dbt, which puts it into its artifacts.
 TRACE = "DBT_ENV_CUSTOM_ENV_TRACEPARENT"
+
+#: What dbt parses, beside the project's own YAML.
+FOLDERS = ("models", "macros", "seeds", "tests")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Project:
     """The parsed project. Parsing is done once; each run goes with the manifest."""
 
     def __init__(self, db: Path, work: Path, variables: dict[str, Any]) -> None:
-        self.variables = variables
+        self.variables, self.sources = variables, stamps()
         os.environ.update(TICKMINT_DB=str(db), DBT_SEND_ANONYMOUS_USAGE_STATS="false")
         self.options = [
             "--project-dir", str(ROOT), "--profiles-dir", str(ROOT), "--target-path", str(work / "target"),
@@ -49,7 +52,7 @@ class Project:
         ]  # fmt: skip
         parsed = dbtRunner().invoke(["parse", *self.options])
         if not parsed.success:
-            raise Refused(f"the dbt project cannot be parsed: {parsed.exception}")
+            raise RunFailed(f"the dbt project cannot be parsed: {parsed.exception}", retryable=False, phase="project")
         self.gold = sorted((table(node) for node in parsed.result.nodes.values() if is_gold(node)), key=lambda table: table.name)
         self.on_phase: Callable[[str], None] = lambda _: None
         self.runner = dbtRunner(manifest=parsed.result, callbacks=[self._heard])
@@ -57,6 +60,10 @@ class Project:
     def fingerprint(self) -> str:
         """Of all that decides how a bar comes out of Silver."""
         return fingerprint(self.variables)
+
+    def is_current(self) -> bool:
+        """Whether what was parsed is what lies there."""
+        return self.sources == stamps()
 
     def seed(self) -> None:
         self._invoke("seed")
@@ -110,3 +117,9 @@ def is_gold(node: Any) -> bool:
 def table(node: Any) -> Table:
     meta = node.config.meta
     return Table(node.name, meta["made"], meta["published_per"], meta["published_by"], tuple(meta["key"]))
+
+
+def stamps() -> dict[Path, tuple[int, int]]:
+    """What changes when somebody mends a model: of each file of the project its time and size."""
+    files = [path for pattern in ("*.yml", *(f"{folder}/**/*" for folder in FOLDERS)) for path in ROOT.glob(pattern) if path.is_file()]
+    return {path: (stat.st_mtime_ns, stat.st_size) for path in files if (stat := path.stat())}

@@ -111,6 +111,14 @@ class Publisher:
         rename(temporary, path)
         return rows
 
+    def note_failing(self, failing: dict[str, Any] | None) -> None:
+        """Has the manifest say since when, where and why no newer version comes, or that nothing fails. All else in it
+        stays: readers have the same files."""
+        manifest, keys = self.manifest(), ("since", "phase", "error")
+        noted = failing and {key: failing[key] for key in keys}
+        if manifest and manifest.get("failing") != noted:
+            self.write_manifest(manifest | {"failing": noted})
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         temporary = self.gold / "manifest.json.tmp"
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")

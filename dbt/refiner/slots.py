@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from . import unread
+from . import failures, unread
 from .errors import Refused
 
 #: Columns of the typed objects. The models read through empty tables of these, so a run in which a stream
@@ -74,6 +74,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, db: str) -> str:
             raise Refused(f"{db} has layout {layout}, this program {LAYOUT}: remove the file, all in it is made again from Bronze")
     connection.begin()
     connection.execute(TABLES)
+    connection.execute(failures.TABLE)
     if not known:
         connection.execute("insert into bronze.warehouse values (?, ?)", [LAYOUT, str(uuid.uuid4())])
     for stream, columns in STREAMS.items():
