@@ -1,8 +1,9 @@
 """What Gold's indicators ought to be, by TA-Lib, pandas and numpy: nothing of Tickmint's.
 
-Each function takes the bars of one series in order (see `indicators.py`) and gives columns by name. Prices
-and volumes go in as whole numbers of their last decimal, which a double holds exactly: so a difference of
-two prices has no error, and equal typical prices are equal. Ratios do not care; the rest is scaled back.
+Each function takes the bars of one series in order (see `tables.py`) and gives columns by name. TA-Lib is
+called as anybody would, with doubles. What is computed here takes prices and volumes as whole numbers of
+their last decimal, which a double holds exactly: so a difference of two prices has no error, and equal
+typical prices are equal. Ratios do not care; the rest is scaled back.
 """
 
 from __future__ import annotations
@@ -74,12 +75,12 @@ def ema(values: np.ndarray, span: int, first: int = 0) -> np.ndarray:
 
 
 def averages_by_talib(bars: pd.DataFrame) -> Columns:
-    close = units(bars["close"])
+    close = bars["close"].to_numpy(float)
     found = {f"sma_{n}": talib.SMA(close, n) for n in SPANS}
     found |= {f"ema_{n}": talib.EMA(close, n) for n in SPANS}
     found |= {f"wma_{n}": talib.WMA(close, n) for n in SPANS}
     found |= dict(zip(("bb_upper", "bb_middle", "bb_lower"), talib.BBANDS(close, 20, 2, 2), strict=True))
-    return {name: values * UNIT for name, values in found.items()}
+    return found
 
 
 def averages_by_pandas(bars: pd.DataFrame) -> Columns:
@@ -114,7 +115,7 @@ def flows(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def volumes_by_talib(bars: pd.DataFrame) -> Columns:
-    high, low, close, volume = (units(bars[name]) for name in ("high", "low", "close", "volume"))
+    high, low, close, volume = (bars[name].to_numpy(float) for name in ("high", "low", "close", "volume"))
     count = len(close)
     # TA-Lib's sums run on, and remember large volumes that have left the window; so each window is its own.
     # Where nothing moved TA-Lib says 0, and Gold that there is no such ratio.
@@ -129,14 +130,14 @@ def volumes_by_talib(bars: pd.DataFrame) -> Columns:
         fast[14:] = talib.EMA(np.ascontiguousarray(close[14:]), 12)
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
     return {
-        "obv": talib.OBV(close, volume) * UNIT,
+        "obv": talib.OBV(close, volume),
         "rsi_14": np.where(never_moved(bars), np.nan, talib.RSI(close, 14)),
         "mfi_14": np.where(rose + fell > 0, mfi, np.nan),
-        "ema_12": fast * UNIT,
-        "ema_26": slow * UNIT,
-        "macd": np.where(np.isnan(macd), fast - slow, macd) * UNIT,
-        "macd_signal": signal * UNIT,
-        "macd_histogram": histogram * UNIT,
+        "ema_12": fast,
+        "ema_26": slow,
+        "macd": np.where(np.isnan(macd), fast - slow, macd),
+        "macd_signal": signal,
+        "macd_histogram": histogram,
     }
 
 

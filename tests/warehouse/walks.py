@@ -18,7 +18,7 @@ DAYS = [date(2026, 3, 6), date(2026, 3, 9), date(2026, 3, 10)]
 END = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)
 #: Minutes that trade: in New York with those that two sessions or two trading dates meet in, and in UTC.
 STOCK_HOURS = [(20, 30), (230, 250), (550, 720), (950, 1000), (1190, 1210)]
-COIN_HOURS = [(0, 60), (780, 1020), (1400, 1440)]
+COIN_HOURS = [(0, 1440)]
 #: No codes and a regular trade; volume without price; neither open nor close; price without volume; Form T; nothing.
 CODES = [None, ["1"], ["12"], ["15"], ["39"], ["24"], ["16"]]
 WEIGHTS = [40, 40, 7, 4, 3, 4, 2]
@@ -59,7 +59,7 @@ WALKS = [
     Walk("SPLT", 90_000, 0.01, lambda trade, chance: -85_500 if trade == 300 else chance.randint(-9, 9), shares),
     Walk("THIN", 500, 0.01, steps(9), shares, share=0.04),
     Walk("BINANCE:BTCUSDT", 6_000_000, 0.01, steps(300), coins),
-    Walk("BINANCE:SHIBUSDT", 1_234, 0.00000001, steps(2), coins, share=0.6),
+    Walk("BINANCE:SHIBUSDT", 1_234, 0.00000001, steps(2), coins, share=0.3),
 ]
 
 
