@@ -19,9 +19,9 @@
 {%- endmacro %}
 
 {# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
-{% macro bucket(unit, number) -%}
-  {%- if unit == 'date' -%}cast({{ trading_date('symbol', 'bucket_start') }} as timestamptz)
-  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number) }}{%- endif -%}
+{% macro bucket(unit, number, of='bucket_start') -%}
+  {%- if unit == 'date' -%}cast({{ trading_date('symbol', of) }} as timestamptz)
+  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
-{% macro default__bucket(unit, number) %}time_bucket(interval '{{ number }} {{ unit }}', bucket_start){% endmacro %}
-{% macro snowflake__bucket(unit, number) %}time_slice(bucket_start, {{ number }}, '{{ unit }}'){% endmacro %}
+{% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
+{% macro snowflake__bucket(unit, number, of) %}time_slice({{ of }}, {{ number }}, '{{ unit }}'){% endmacro %}

@@ -167,11 +167,11 @@ class Warehouse:
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
         gold = self.gold("each_run", "each_minute")
         if first := models - gold if gold_anew else models:
-            self.project.build(sorted(first), anew=anew, on_phase=progress)
+            self.project.build(sorted(first), anew=anew, tests=True, on_phase=progress)
         if gold_anew:
-            self.project.build(sorted(gold), anew=True, on_phase=progress)
+            self.project.build(sorted(gold), anew=True, tests=not first, on_phase=progress)
         elif models & gold and (anew or self.minute_is_over()):
-            self.project.build(sorted(self.gold("each_minute")), anew=anew, on_phase=progress)
+            self.project.build(sorted(self.gold("each_minute")), anew=anew, tests=False, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             progress("test")
             self.project.test()
