@@ -3,14 +3,41 @@
    hundred (the catching up after an outage) that join is the better way. #}
 {% macro touched_minutes_only(column) %}
   {%- if execute and is_incremental() -%}
-    {%- set minutes = run_query(
-          "select distinct cast(bucket_start as varchar) from " ~ ref('trades') ~ " where silver_run > " ~ last_run_used() ~ " limit 501"
-        ).columns[0].values() | list -%}
+    {%- set minutes = run_query("select distinct cast(bucket_start as varchar) from (" ~ new_minutes() ~ ") m limit 501").columns[0].values() | list -%}
     {%- if 0 < minutes | length <= 500 -%}
       where {{ column }} in (timestamptz '{{ minutes | join("', timestamptz '") }}')
     {%- endif -%}
   {%- endif -%}
 {% endmacro %}
+
+{# The same for a model that reads what no verdict was made on yet. #}
+{% macro minutes_of_new_trades() %}
+  {%- if execute and is_incremental() -%}
+    {%- set minutes = run_query(
+          "select distinct cast(bucket_start as varchar) from " ~ ref('stg_trades') ~ " where bucket_start is not null and silver_run > " ~ last_run_used() ~ " limit 501"
+        ).columns[0].values() | list -%}
+    {%- if 0 < minutes | length <= 500 -%}
+      and bucket_start in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# The minutes, by symbol and source, of which Gold does not know all: trades have come, or verdicts have changed, in
+   runs after the last one that it used. #}
+{% macro new_minutes() -%}
+  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
+  union
+  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ last_run_used() }}
+{%- endmacro %}
+
+{# Takes the bars of new minutes out of Gold: not all of them come again, as a minute may have lost its last trade. #}
+{% macro forget_new_minutes() -%}
+  {%- if is_incremental() -%}
+    delete from {{ this }} where exists (
+      select 1 from ({{ new_minutes() }}) n
+      where n.symbol = {{ this.identifier }}.symbol and n.source = {{ this.identifier }}.source and n.bucket_start = {{ this.identifier }}.bucket_start)
+  {%- endif -%}
+{%- endmacro %}
 
 {# A row for each of the codes that stand in a column, separated by commas. #}
 {% macro split_rows(relation, column, name) %}{{ return(adapter.dispatch('split_rows', 'tickmint')(relation, column, name)) }}{% endmacro %}

@@ -112,9 +112,13 @@ def day(file: str) -> str:
 
 
 def days(connection: duckdb.DuckDBPyConnection, since: int) -> list[str]:
-    """The days of which a run after `since` brought trades."""
+    """The days of which a run after `since` brought trades, or changed verdicts."""
     rows = connection.execute(
-        "select distinct strftime(bucket_start, '%Y-%m-%d') from silver.trades where silver_run > ? order by 1", [since]
+        """
+        select strftime(bucket_start, '%Y-%m-%d') from silver.trades where silver_run > $since
+        union select strftime(bucket_start, '%Y-%m-%d') from bronze.verdicts_changed where run > $since order by 1
+        """,
+        {"since": since},
     ).fetchall()
     return [row[0] for row in rows]
 

@@ -34,10 +34,10 @@ RAW = (
 LONGEST_LINE = 256 << 20
 
 #: The models that take each stream's slots.
-MODELS = {"trades": ("trades", "rejected_trades"), "gaps": ("gaps",), "quarantine": ("quarantine",)}
+MODELS = {"trades": ("stg_trades",), "gaps": ("gaps",), "quarantine": ("quarantine",)}
 
 #: Counts up when the tables below change. A file of another layout is refused.
-LAYOUT = 3
+LAYOUT = 4
 
 TABLES = """
 create schema if not exists bronze;
@@ -54,6 +54,8 @@ create table if not exists bronze.ledger (model varchar not null, stream varchar
 create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
 create table if not exists bronze.runs (run bigint primary key, began timestamptz not null);
 create table if not exists bronze.runs_used (model varchar not null, run bigint not null);
+create table if not exists bronze.verdicts_changed (run bigint not null, symbol varchar not null, source varchar not null,
+  bucket_start timestamptz not null);
 create table if not exists bronze.warehouse (layout integer not null, id varchar not null);
 """
 

@@ -20,6 +20,12 @@ TEST_ALL_EVERY = 3600.0
 
 TABLES = ("silver.trades", "silver.rejected_trades", "silver.quarantine", "silver.gaps", "gold.ohlc_1m")
 
+#: Beside them, what is built and not counted.
+HELPERS = ("silver.stg_trades", "silver.minute_prices")
+
+#: What is made of the records of trades by the rules: in every run that brings some, and anew by other rules.
+JUDGED = {"minute_prices", "rejected_trades"}
+
 Progress = Callable[[str], None]
 
 
@@ -68,8 +74,14 @@ class Warehouse:
             if anew or not slots.set_aside(self.connection):
                 raise
             self.advance(progress, anew=False)
-        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
-        return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection)}
+        return {"run": self.publisher.run(), "slots": len(new), "rows": self.rows(), "unread": unread.tell(self.connection)}
+
+    def rows(self) -> dict[str, int]:
+        """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
+        (kept,) = self.connection.execute("select count(*) from silver.stg_trades").fetchone()
+        tables = {table: f"select count(*) from {table}" for table in TABLES}
+        tables["silver.trades"] = f"select {kept} - count(*) from silver.rejected_trades"
+        return {table: self.connection.execute(query).fetchone()[0] for table, query in tables.items()}
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
@@ -83,18 +95,20 @@ class Warehouse:
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
         """The models that have something to do; empty if there is nothing to build or to publish."""
-        every = {table.split(".")[1] for table in TABLES}
+        every = {table.split(".")[1] for table in TABLES + HELPERS}
         built = self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
-        if gold_anew or "trades" in models or (built == every and self.unpublished()):
-            models = models | {"ohlc_1m"}
+        if gold_anew:
+            models = models | {"trades"}  # a view, which stands otherwise
+        if gold_anew or "stg_trades" in models or (built == every and self.unpublished()):
+            models = models | JUDGED | {"ohlc_1m"}
         return models
 
     def built(self) -> set[str]:
         rows = self.connection.execute(
-            "select schema_name || '.' || table_name from duckdb_tables() where schema_name in ('silver', 'gold')"
+            "select table_schema || '.' || table_name from information_schema.tables where table_schema in ('silver', 'gold')"
         ).fetchall()
-        return {name.split(".")[1] for (name,) in rows if name in TABLES}
+        return {name.split(".")[1] for (name,) in rows if name in TABLES + HELPERS}
 
     def unpublished(self) -> bool:
         """Silver has come further than Gold as published: a run failed or was killed in between."""
@@ -118,9 +132,9 @@ class Warehouse:
                 progress(phase)
 
         if gold_anew and not anew:
-            if silver := models - {"ohlc_1m"}:
-                self.project.build(sorted(silver), anew=False, on_phase=on_phase)
-            self.project.build(["ohlc_1m"], anew=True, on_phase=on_phase)
+            judged_before = JUDGED & self.built()
+            self.project.build(sorted(models - {"ohlc_1m"}), anew=False, on_phase=on_phase)
+            self.project.build(sorted({"ohlc_1m"} | judged_before), anew=True, on_phase=on_phase)
         else:
             self.project.build(sorted(models), anew=anew, on_phase=on_phase)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:

@@ -1,10 +1,9 @@
-{{ config(unique_key=['symbol', 'source', 'session', 'bucket_start']) }}
--- A minute that a new trade touches is computed again from all its trades, so a late trade corrects
--- exactly its bar.
+{{ config(unique_key=['symbol', 'source', 'session', 'bucket_start'], pre_hook="{{ forget_new_minutes() }}") }}
+-- A minute that a new trade or a new verdict touches is computed again from all its trades, so a late trade
+-- corrects exactly its bar.
 with touched as (
   select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
-  from {{ ref('trades') }}
-  {% if is_incremental() %}where silver_run > {{ last_run_used() }}{% endif %}
+  from {% if is_incremental() %}({{ new_minutes() }}){% else %}{{ ref('trades') }}{% endif %} n
   group by symbol, source, bucket_start
 ),
 
