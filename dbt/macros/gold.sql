@@ -27,7 +27,7 @@
 {# Closed bars that changed, and bars that closed, since the last run. A bar is closed when the newest event time of
    its source has passed its end; open ones wait, so most runs have little to do here. Suspect times close nothing. #}
 {% macro changed_bars() %}
-  {%- do ref('trades') -%}
+  {%- do [ref('stg_trades'), ref('trades')] -%}
   {%- if execute -%}
     {%- do note_watermark() -%}
     {%- if is_incremental() -%}
@@ -48,17 +48,12 @@
 {% macro note_watermark() %}
   {%- do run_query("create or replace table bronze.watermark_" ~ model.name ~ " as
         select source, max(watermark) as watermark, max(before) as before from (
-          select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('trades') ~ "
-          where not time_suspect" ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
+          select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('stg_trades') ~ "
+          where bucket_start is not null and not time_suspect" ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
           group by source"
         ~ (" union all select source, watermark, watermark from bronze.watermarks where model = '" ~ model.name ~ "'" if is_incremental() else "")
         ~ ") w group by source") -%}
 {% endmacro %}
-
-{# The minutes, by symbol and source, that the runs behind the last one used have touched. #}
-{% macro new_minutes() -%}
-  select distinct symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
-{%- endmacro %}
 
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
 {% macro closed_bars() -%}
@@ -113,10 +108,7 @@
 {# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. #}
 {% macro keep_gold_books() -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
-  {%- set statements = [
-    "delete from bronze.runs_used where model = " ~ me,
-    "insert into bronze.runs_used select " ~ me ~ ", coalesce(max(run), 0) from bronze.loads where model = 'trades'"
-  ] -%}
+  {%- set statements = used_runs() -%}
   {%- if meta['made'] == 'each_minute' -%}
     {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
     {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}

@@ -58,7 +58,7 @@ class Project:
         self.runner = dbtRunner(manifest=parsed.result, callbacks=[self._heard])
 
     def fingerprint(self) -> str:
-        """Of all that decides how a bar comes out of Silver."""
+        """Of all that decides how a bar comes out of Silver's records."""
         return fingerprint(self.variables)
 
     def is_current(self) -> bool:

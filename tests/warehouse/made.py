@@ -31,7 +31,7 @@ def trade(chance: random.Random) -> str:
     day, time = chance.choice(DAYS), chance.choice(TIMES)
     begin = int(datetime.fromisoformat(f"{day}T{time}:00").replace(tzinfo=UTC).timestamp()) * 1000
     moment = begin + chance.choice([0, 1, 30_000, 59_999, chance.randrange(60_000)])
-    price = chance.choice([f"{chance.randint(1, 500)}", f"{chance.randint(1, 99999)}.{chance.randint(1, 10**8 - 1):08}", "100.5"])
+    price = chance.choice([f"{chance.randint(80, 115)}", f"{chance.randint(80, 115)}.{chance.randint(1, 10**8 - 1):08}", "100.5"])
     size = chance.choice(["0", "100", "1", f"0.{chance.randint(1, 10**8 - 1):08}", str(chance.randint(1, 10**6))])
     codes = chance.choice([None, [], ["1"], ["24"], ["24", "12"], *[random_codes(chance) for _ in range(6)]])
     return f'{{"c":{json.dumps(codes)},"p":{price},"s":"{chance.choice(SYMBOLS)}","t":{moment},"v":{size}}}'
