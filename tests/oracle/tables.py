@@ -18,6 +18,7 @@ KEYS = {
 }
 COARSER = {"ohlc_5m": "5min", "ohlc_15m": "15min", "ohlc_1h": "1h", "ohlc_1d": "1d"}
 TABLES = [*COARSER, "moving_averages", "volume_indicators", "correlation_matrix", "trading_signals"]
+MOMENTS = ["correlation", "mean_a", "mean_b", "variance_a", "variance_b", "covariance"]
 MINUTE = pd.Timedelta(minutes=1)
 
 
@@ -33,7 +34,7 @@ def wanted_of(table: str, rows: pd.DataFrame, marks: dict[str, pd.Timestamp], pu
     if table in COARSER:
         return coarser(rows, COARSER[table])
     if table == "correlation_matrix":
-        return correlation_matrix(rows, least_pairs)
+        return correlation_matrix(rows, marks, least_pairs)
     if table == "trading_signals":
         return trading_signals(rows, marks, published)
     return {"moving_averages": moving_averages, "volume_indicators": volume_indicators}[table](rows, marks)
@@ -114,20 +115,22 @@ def volume_indicators(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp]) -
     return joined(parts, rows[:0][[*BAR, "trading_date", "minute", "close", "volume"]])
 
 
-def correlation_matrix(rows: pd.DataFrame, least: int) -> Wanted:
-    """Of all bars, closed or not."""
-    bars = priced(rows)
-    bars = bars[bars["session"].isin(["regular", "continuous"])]
-    close = bars["close"].astype(float)
-    is_next = (bars["bucket_start"].diff() == MINUTE) & (bars[SERIES] == bars[SERIES].shift()).all(axis=1)
-    bars = bars.assign(change=np.log(close / close.shift()).where(is_next)).dropna(subset="change")
-    found = []
-    for source, of in bars.groupby("source"):
-        changes = of.pivot(index="bucket_start", columns="symbol", values="change")
+def correlation_matrix(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], least: int) -> Wanted:
+    series = [bars for bars, _ in closed_bars(rows, watermarks) if bars.loc[0, "session"] in ("regular", "continuous")]
+    found: list[tuple] = []
+    for source in watermarks:
+        changes = pd.DataFrame({bars.loc[0, "symbol"]: returns(bars) for bars in series if bars.loc[0, "source"] == source})
         for span, start, end, within in spans(changes.index):
             found += [(source, span, start, end, *pair) for pair in pairs(changes[within], least)]
-    table = pd.DataFrame(found, columns=[*KEYS["correlation_matrix"], "n", "correlation"])
-    return Wanted(table.drop(columns="correlation"), {"numpy": {"correlation": table["correlation"].to_numpy(float)}})
+    table = pd.DataFrame(found, columns=[*KEYS["correlation_matrix"], "n", *MOMENTS])
+    return Wanted(table.drop(columns=MOMENTS), {"numpy": {name: table[name].to_numpy(float) for name in MOMENTS}})
+
+
+def returns(bars: pd.DataFrame) -> pd.Series:
+    """Of the minutes whose minute before has a bar."""
+    close = bars.set_index("bucket_start")["close"].astype(float)
+    before = close.shift().where(close.index.to_series().diff() == MINUTE)
+    return np.log(close / before).dropna()
 
 
 def spans(minutes: pd.DatetimeIndex) -> list[tuple[str, pd.Timestamp, pd.Timestamp, np.ndarray]]:
@@ -144,15 +147,18 @@ def spans(minutes: pd.DatetimeIndex) -> list[tuple[str, pd.Timestamp, pd.Timesta
     return found
 
 
-def pairs(changes: pd.DataFrame, least: int) -> list[tuple[str, str, int, float]]:
+def pairs(changes: pd.DataFrame, least: int) -> list[tuple]:
+    """Symbols, count, and by numpy correlation, means, variances and covariance."""
     changes = changes.sort_index(axis=1)
     values, found = changes.to_numpy().T, []
     for (i, a), (j, b) in combinations(enumerate(changes.columns), 2):
         both = values[[i, j]][:, ~np.isnan(values[i]) & ~np.isnan(values[j])]
         n = both.shape[1]
-        is_known = n >= least and (np.ptp(both, axis=1) > 0).all()
         if n:
-            found.append((a, b, n, float(np.corrcoef(both)[0, 1]) if is_known else np.nan))
+            is_known = n >= least and (np.ptp(both, axis=1) > 0).all()
+            covariances = np.cov(both, ddof=0)
+            correlation = float(np.corrcoef(both)[0, 1]) if is_known else np.nan
+            found.append((a, b, n, correlation, *both.mean(axis=1), covariances[0, 0], covariances[1, 1], covariances[0, 1]))
     return found
 
 
