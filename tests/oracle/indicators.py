@@ -5,7 +5,7 @@
 
 Reads the manifest and the Parquet files that it names, and nothing else. `ohlc_1m` is taken as given (bars.py
 and compare.py judge it); all other tables are computed from it, series by series, and compared row by row:
-exactly where a column is decimal, within 1e-9 of the value where it is a ratio. Which bars are closed is told by
+exactly where a column is decimal, within 1e-9 of the value where it is a ratio (see `Wanted.floors`). Which bars are closed is told by
 the manifest's watermark; where several sources share a Gold, each has its own and must be named. Prints for
 each table what was compared and the largest relative difference; exits with 1 if anything differs.
 """
@@ -29,12 +29,6 @@ from tables import BAR, KEYS, TABLES, Wanted, bars_of, wanted_of
 getcontext().prec = 60
 SHOWN = 20
 TOLERANCE = 1e-9
-#: Differences of two prices, or of two values near one, can be as near to zero as they like. What a double
-#: cannot hold of the price itself (a few times 2e-16) is no difference: floors, as a part of the close.
-PRICE_NOISE = 1e-14
-OF_PRICES = {"macd", "macd_signal", "macd_histogram", "avg_gain_14", "avg_loss_14"}
-#: Absolute floors: returns (a ratio less 1) and correlations (between -1 and 1).
-FLOORS = {"return_5m": 1e-14, "return_15m": 1e-14, "return_60m": 1e-14, "correlation": 1e-12}
 
 
 @dataclass
@@ -94,10 +88,8 @@ def compare(result: Result, published: pd.DataFrame, wanted: Wanted) -> None:
         compare_exactly(result, expected, name, published[name], rows[name])
     for reference, columns in wanted.ratios.items():
         for name, values in columns.items():
-            floor = np.full(len(rows), FLOORS.get(name, 0.0))
-            if name in OF_PRICES:
-                floor = rows["close"].to_numpy(float) * PRICE_NOISE
-            compare_ratios(result, expected, (name, reference), published[name].to_numpy(float), values[is_there], floor)
+            floor = np.broadcast_to(wanted.floors.get(name, 0.0), len(values))
+            compare_ratios(result, expected, (name, reference), published[name].to_numpy(float), values[is_there], floor[is_there])
 
 
 def compare_exactly(result: Result, index: pd.MultiIndex, name: str, published: pd.Series, right: pd.Series) -> None:

@@ -19,6 +19,9 @@ KEYS = {
 COARSER = {"ohlc_5m": "5min", "ohlc_15m": "15min", "ohlc_1h": "1h", "ohlc_1d": "1d"}
 TABLES = [*COARSER, "moving_averages", "volume_indicators", "correlation_matrix", "trading_signals"]
 MOMENTS = ["correlation", "mean_a", "mean_b", "variance_a", "variance_b", "covariance"]
+#: Of a price, of a return, and of what is a ratio to 1: a few times what a double cannot hold of it.
+PRICE_NOISE, RETURN_NOISE, NOISE = 1e-14, 1e-15, 1e-12
+OF_PRICES = ["macd", "macd_signal", "macd_histogram", "avg_gain_14", "avg_loss_14"]
 MINUTE = pd.Timedelta(minutes=1)
 
 
@@ -28,6 +31,9 @@ class Wanted:
 
     rows: pd.DataFrame
     ratios: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    #: Differences that are none, absolute, for values that may be as near to zero as they like: a double cannot
+    #: hold more of what they are made of.
+    floors: dict[str, np.ndarray | float] = field(default_factory=dict)
 
 
 def wanted_of(table: str, rows: pd.DataFrame, marks: dict[str, pd.Timestamp], published: pd.DataFrame, least_pairs: int) -> Wanted:
@@ -112,7 +118,9 @@ def volume_indicators(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp]) -
         ratios = {"TA-Lib": formulas.volumes_by_talib(bars), "pandas": formulas.volumes_by_pandas(bars, of)}
         bars = bars[[*BAR, "trading_date", "minute", "close", "volume", "bars"]]
         parts.append((bars.assign(obv=formulas.obv(bars)), ratios))
-    return joined(parts, rows[:0][[*BAR, "trading_date", "minute", "close", "volume"]])
+    wanted = joined(parts, rows[:0][[*BAR, "trading_date", "minute", "close", "volume"]])
+    noise = wanted.rows["close"].to_numpy(float) * PRICE_NOISE
+    return Wanted(wanted.rows, wanted.ratios, dict.fromkeys(OF_PRICES, noise))
 
 
 def correlation_matrix(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], least: int) -> Wanted:
@@ -120,10 +128,15 @@ def correlation_matrix(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], 
     found: list[tuple] = []
     for source in watermarks:
         changes = pd.DataFrame({bars.loc[0, "symbol"]: returns(bars) for bars in series if bars.loc[0, "source"] == source})
+        changes = changes[changes.notna().sum(axis=1) >= 2]  # a date counts among the five if two symbols have a return in one minute
         for span, start, end, within in spans(changes.index):
             found += [(source, span, start, end, *pair) for pair in pairs(changes[within], least)]
     table = pd.DataFrame(found, columns=[*KEYS["correlation_matrix"], "n", *MOMENTS])
-    return Wanted(table.drop(columns=MOMENTS), {"numpy": {name: table[name].to_numpy(float) for name in MOMENTS}})
+    # A return is as good as the ratio of two prices near 1 that it is the logarithm of. A correlation is so to 1,
+    # a covariance to the two deviations.
+    noise = np.sqrt(table["variance_a"] * table["variance_b"]).to_numpy(float) * NOISE
+    floors = {"mean_a": RETURN_NOISE, "mean_b": RETURN_NOISE, "correlation": NOISE, "covariance": noise}
+    return Wanted(table.drop(columns=MOMENTS), {"numpy": {name: table[name].to_numpy(float) for name in MOMENTS}}, floors)
 
 
 def returns(bars: pd.DataFrame) -> pd.Series:
@@ -179,4 +192,4 @@ def trading_signals(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], pub
             is_over = moment <= watermarks[signal.source]
             found[f"return_{minutes}m"].append(close[(ends <= moment).to_numpy()][-1] / close[at[0]] - 1 if is_over else np.nan)
     table = pd.DataFrame(keys, columns=[*KEYS["trading_signals"], "price"])
-    return Wanted(table, {"pandas": {name: np.array(values, float) for name, values in found.items()}})
+    return Wanted(table, {"pandas": {name: np.array(values, float) for name, values in found.items()}}, dict.fromkeys(found, RETURN_NOISE))
