@@ -29,9 +29,6 @@
 {# A record that comes again is the same record: where dbt would update, nothing is done. On DuckDB `merge_clauses` says it,
    which dbt-snowflake does not know. #}
 {% macro snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates) %}
-  {%- if not config.get('merge_clauses') -%}
-    {{ return(dbt_snowflake.snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates)) }}
-  {%- endif -%}
   {%- set keys, names, values = [], [], [] -%}
   {%- for key in unique_key -%}{%- do keys.append("s." ~ key ~ " = d." ~ key) -%}{%- endfor -%}
   {%- for column in dest_columns -%}
@@ -45,7 +42,9 @@
 {# A product here has the scale min(s1 + s2, max(s1, s2, 12)), so two factors of scale 8 would lose four digits. Whole
    numbers times one of scale 16 lose none. (The double multiplies as DuckDB does, and would not show it.) #}
 {% macro snowflake__amount(price, size) -%}
-  cast({{ price }} * 100000000 as decimal(19, 0)) * cast({{ size }} * 100000000 as decimal(19, 0)) * cast('0.0000000000000001' as decimal(17, 16))
+  cast(cast({{ price }} as decimal(28, 8)) * 100000000 as decimal(19, 0))
+    * cast(cast({{ size }} as decimal(28, 8)) * 100000000 as decimal(19, 0))
+    * cast('0.0000000000000001' as decimal(17, 16))
 {%- endmacro %}
 
 {% macro snowflake__new_york_minute(ts) -%}
