@@ -22,6 +22,10 @@ demo *ARGS:
 model:
     TICKMINT_FULL_MODEL=1 cargo test --release --features faults model:: -- --nocapture
 
+# Makes the trading calendar's seed anew; `just calendar --check` tells whether it is as it should be, and reaches far enough
+calendar *ARGS:
+    scripts/calendar {{ARGS}}
+
 # What the pipeline costs, and how long a frame waits (about 40 s)
 bench:
     cargo bench --bench pipeline

@@ -75,14 +75,6 @@
 
 {% macro last_run_used() %}(select coalesce(max(run), 0) from bronze.runs_used where model = '{{ model.name }}'){% endmacro %}
 
-{# The post-hook of Gold. #}
-{% macro keep_run_used() -%}
-  {{ together([
-    "delete from bronze.runs_used where model = '" ~ this.identifier ~ "'",
-    "insert into bronze.runs_used select '" ~ this.identifier ~ "', coalesce(max(run), 0) from bronze.loads where model = 'trades'"
-  ]) }}
-{%- endmacro %}
-
 {% macro generate_schema_name(custom_schema_name, node) -%}
   {{ custom_schema_name | trim if custom_schema_name else target.schema }}
 {%- endmacro %}

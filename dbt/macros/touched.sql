@@ -4,7 +4,7 @@
 {% macro touched_minutes_only(column) %}
   {%- if execute and is_incremental() -%}
     {%- set minutes = run_query(
-          "select distinct cast(bucket_start as varchar) from " ~ ref('trades') ~ " where silver_run > " ~ last_run_used() ~ " limit 501"
+          "select distinct cast(bucket_start as varchar) from bronze.touched_" ~ model.name ~ " limit 501"
         ).columns[0].values() | list -%}
     {%- if 0 < minutes | length <= 500 -%}
       where {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
@@ -17,3 +17,11 @@
 {% macro default__split_rows(relation, column, name) -%}
   {{ return("select " ~ column ~ ", unnest(string_split(" ~ column ~ ", ',')) as " ~ name ~ " from " ~ relation) }}
 {%- endmacro %}
+
+{# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
+{% macro bucket(unit, number) -%}
+  {%- if unit == 'date' -%}cast({{ trading_date('symbol', 'bucket_start') }} as timestamptz)
+  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number) }}{%- endif -%}
+{%- endmacro %}
+{% macro default__bucket(unit, number) %}time_bucket(interval '{{ number }} {{ unit }}', bucket_start){% endmacro %}
+{% macro snowflake__bucket(unit, number) %}time_slice(bucket_start, {{ number }}, '{{ unit }}'){% endmacro %}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from . import s3, slots, unread
+from . import failures, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
+from .origin import fingerprint
 from .project import Project, version
 from .publish import Publisher
 
 #: All data tests look at whole tables, so they run this often; a few cheap ones run each time.
 TEST_ALL_EVERY = 3600.0
 
-TABLES = ("silver.trades", "silver.rejected_trades", "silver.quarantine", "silver.gaps", "gold.ohlc_1m")
+SILVER = ("trades", "rejected_trades", "quarantine", "gaps")
 
 Progress = Callable[[str], None]
 
@@ -36,17 +39,25 @@ class Warehouse:
 
     def __init__(self, db: Path, gold: Path, variables: dict[str, Any]) -> None:
         db.parent.mkdir(parents=True, exist_ok=True)
-        work = db.parent / "dbt"
-        work.mkdir(exist_ok=True)
+        self.db, self.work, self.variables = db, db.parent / "dbt", variables
+        self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)
-        self.project = Project(db, work, variables)
-        self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": self.project.fingerprint()})
+        self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": fingerprint(variables)})
+        try:
+            self.load_project()
+        except RunFailed as error:
+            error.failing = self.failed(error.phase or "start", str(error))
+            raise
+        self.tested = time.monotonic()
+
+    def load_project(self) -> None:
+        self.project = Project(self.db, self.work, self.variables)
+        self.publisher.origin["rules"] = self.project.fingerprint()
         if not self.publisher.is_of_this_origin():
             self.project.seed()
-        self.tested = time.monotonic()
 
     def greeting(self) -> dict[str, Any]:
         """What the daemon must know to go on: the last slot of each chain, the last run published."""
@@ -55,11 +66,14 @@ class Warehouse:
             "dbt": version,
             "run": self.publisher.run(),
             "tails": slots.tails(self.connection),
+            "failing": failures.tell(self.connection),
         }
 
     def refine(self, new: list[dict[str, Any]], progress: Progress, *, anew: bool) -> dict[str, Any]:
         """Stores the slots, builds what has something to do, publishes. Doing it again does no harm."""
         progress("load")
+        if failures.tell(self.connection) and not self.project.is_current():
+            self.load_project()  # somebody has mended it, perhaps
         slots.retry(self.connection)
         slots.store(self.connection, new)
         try:
@@ -68,8 +82,25 @@ class Warehouse:
             if anew or not slots.set_aside(self.connection):
                 raise
             self.advance(progress, anew=False)
-        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES}
+        failures.clear(self.connection)
+        self.publisher.note_failing(None)
+        tables = [f"silver.{name}" for name in SILVER] + [f"gold.{table.name}" for table in self.project.gold]
+        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
         return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection)}
+
+    def failed(self, phase: str, error: str) -> dict[str, Any] | None:
+        """Notes that a round failed, in the book and in the manifest. Returns the series; None if not even that can be
+        written: then the daemon counts for itself."""
+        with suppress(duckdb.Error):
+            self.connection.rollback()  # what failed may have left a transaction open
+        try:
+            failures.note(self.connection, phase, error)
+            failing = failures.tell(self.connection)
+            self.publisher.note_failing(failing)
+        except (duckdb.Error, OSError) as trouble:
+            print(f"refiner: the failure cannot be noted: {trouble}", file=sys.stderr)
+            return None
+        return failing
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
@@ -79,22 +110,46 @@ class Warehouse:
             run = self.begin()
             self.build(models, progress, anew=anew, gold_anew=stale)
             progress("publish")
-            self.publisher.publish(self.connection, run, slots.tails(self.connection), anew=anew)
+            self.publisher.publish(self.connection, run, self.project.gold, slots.tails(self.connection), anew=anew)
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
-        """The models that have something to do; empty if there is nothing to build or to publish."""
-        every = {table.split(".")[1] for table in TABLES}
-        built = self.built()
+        """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
+        come later, if they have: [`minute_is_over`]."""
+        gold = self.gold("each_run")
+        every, built = gold | set(SILVER), self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
-        if gold_anew or "trades" in models or (built == every and self.unpublished()):
-            models = models | {"ohlc_1m"}
+        if gold_anew or "trades" in models or (built >= every and self.unpublished()):
+            models = models | gold
         return models
 
+    def gold(self, *made: str) -> set[str]:
+        return {table.name for table in self.project.gold if table.made in made}
+
+    def minute_is_over(self) -> bool:
+        """Whether a minute has been closed, or a closed one changed, by trades that the models of each minute have not
+        used. They ask the same of the trades, each for itself: see macros/gold.sql."""
+        models = self.gold("each_minute")
+        if models - self.built():
+            return True
+        return self.connection.execute(
+            """
+            with used as (select min(run) as run from bronze.runs_used where list_contains($models, model)),
+            before as (select source, min(watermark) as watermark from bronze.watermarks where list_contains($models, model) group by source),
+            fresh as (select * from silver.trades where silver_run > (select run from used)),
+            now as (
+              select source, max(t) as watermark
+              from (select source, event_time as t from fresh where not time_suspect union all from before) group by source
+            )
+            select count(*) > 0 from fresh join now using (source) left join before using (source)
+            where fresh.bucket_start < date_trunc('minute', now.watermark)
+              or date_trunc('minute', before.watermark) is distinct from date_trunc('minute', now.watermark)
+            """,
+            {"models": sorted(models)},
+        ).fetchone()[0]
+
     def built(self) -> set[str]:
-        rows = self.connection.execute(
-            "select schema_name || '.' || table_name from duckdb_tables() where schema_name in ('silver', 'gold')"
-        ).fetchall()
-        return {name.split(".")[1] for (name,) in rows if name in TABLES}
+        rows = self.connection.execute("select table_name from duckdb_tables() where schema_name in ('silver', 'gold')").fetchall()
+        return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
         """Silver has come further than Gold as published: a run failed or was killed in between."""
@@ -110,21 +165,15 @@ class Warehouse:
         return run
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
-        heard = set()
-
-        def on_phase(phase: str) -> None:
-            if phase not in heard:
-                heard.add(phase)
-                progress(phase)
-
-        if gold_anew and not anew:
-            if silver := models - {"ohlc_1m"}:
-                self.project.build(sorted(silver), anew=False, on_phase=on_phase)
-            self.project.build(["ohlc_1m"], anew=True, on_phase=on_phase)
-        else:
-            self.project.build(sorted(models), anew=anew, on_phase=on_phase)
+        gold = self.gold("each_run", "each_minute")
+        if first := models - gold if gold_anew else models:
+            self.project.build(sorted(first), anew=anew, on_phase=progress)
+        if gold_anew:
+            self.project.build(sorted(gold), anew=True, on_phase=progress)
+        elif models & gold and (anew or self.minute_is_over()):
+            self.project.build(sorted(self.gold("each_minute")), anew=anew, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
-            on_phase("test")
+            progress("test")
             self.project.test()
             self.tested = time.monotonic()
 

@@ -64,7 +64,8 @@ class Refiner:
     def answer(self) -> dict[str, Any]:
         """The next event that is no progress."""
         while (event := self.event())["event"] == "progress":
-            self.phases.append(event["phase"])
+            if not event.get("again"):
+                self.phases.append(event["phase"])
         return event
 
     def ask(self, slots: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-{{ config(unique_key=['symbol', 'source', 'session', 'bucket_start']) }}
 -- A minute that a new trade touches is computed again from all its trades, so a late trade corrects
 -- exactly its bar.
+{% do touched_buckets('minute') -%}
 with touched as (
-  select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
-  from {{ ref('trades') }}
-  {% if is_incremental() %}where silver_run > {{ last_run_used() }}{% endif %}
-  group by symbol, source, bucket_start
+  select t.symbol, t.source, t.bucket_start, {{ market_session('t.symbol', 't.bucket_start') }} as session
+  from (
+    select distinct symbol, source, bucket_start from {{ 'bronze.touched_ohlc_1m' if is_incremental() else ref('trades') }}
+  ) t
+  {{ join_calendar('t.symbol', 't.bucket_start') }}
 ),
 
 placed as (
