@@ -47,8 +47,9 @@
     * cast('0.0000000000000001' as decimal(17, 16))
 {%- endmacro %}
 
-{% macro snowflake__new_york_minute(ts) -%}
-  (extract(hour from convert_timezone('America/New_York', {{ ts }})) * 60 + extract(minute from convert_timezone('America/New_York', {{ ts }})))
+{# TIME_SLICE would do it, but gives a time without a zone, which becomes one again by the session's zone. #}
+{% macro snowflake__bucket(unit, number) -%}
+  dateadd({{ unit }}, -mod(date_part({{ unit }}, bucket_start), {{ number }}), date_trunc('{{ unit }}', bucket_start))
 {%- endmacro %}
 
 {% macro snowflake__every(condition) %}booland_agg({{ condition }}){% endmacro %}
@@ -71,6 +72,8 @@
     'loads': 'model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null',
     'runs': 'run bigint not null, began timestamptz not null',
     'runs_used': 'model varchar not null, run bigint not null',
+    'watermarks': 'model varchar not null, source varchar not null, watermark timestamptz not null',
+    'gold_days': 'model varchar not null, day date not null, run bigint not null',
     'typed_trades': place ~ ', ' ~ identity ~ ', source varchar, symbol varchar, price decimal(18, 8), size decimal(18, 8), event_time timestamptz, conditions varchar, time_suspect boolean, price_update boolean, frame_repeat boolean',
     'typed_gaps': place ~ ', ' ~ identity ~ ', kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, quarantined bigint, gaps bigint',
     'typed_quarantine': place ~ ', ' ~ identity ~ ', reason varchar, detail varchar, raw varchar, raw_base64 boolean',

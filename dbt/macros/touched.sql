@@ -20,8 +20,7 @@
 
 {# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
 {% macro bucket(unit, number) -%}
-  {%- if unit == 'date' -%}cast({{ trading_date('symbol', 'bucket_start') }} as timestamptz)
+  {%- if unit == 'date' -%}date_trunc('day', {{ market_time('symbol', 'bucket_start') }})
   {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number) }}{%- endif -%}
 {%- endmacro %}
 {% macro default__bucket(unit, number) %}time_bucket(interval '{{ number }} {{ unit }}', bucket_start){% endmacro %}
-{% macro snowflake__bucket(unit, number) %}time_slice(bucket_start, {{ number }}, '{{ unit }}'){% endmacro %}

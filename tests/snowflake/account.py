@@ -70,7 +70,8 @@ class Account:
         os.environ.update(self.environment)
         outcome = dbtRunner(manifest=self.manifest).invoke([
             *command, "--target", "snowflake", "--project-dir", str(self.project), "--profiles-dir", str(self.project),
-            "--target-path", str(self.work / "target"), "--log-path", str(self.work / "logs"), "--log-level", "error", "--no-use-colors",
+            "--target-path", str(self.work / "target"), "--log-path", str(self.work / "logs"), "--log-level", "error",
+            "--log-level-file", "warn", "--no-use-colors",
         ])  # fmt: skip
         results = outcome.result if hasattr(outcome.result, "__iter__") else []
         bad = [f"{result.node.name}: {result.message}" for result in results if result.status not in ("success", "pass")]
