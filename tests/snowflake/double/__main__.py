@@ -17,7 +17,9 @@ import sys
 import uuid
 from typing import Any
 
+import fakesnow.arrow
 import fakesnow.server as fakesnow_server
+import pyarrow
 import snowflake.connector.errors
 import sqlglot
 import strict
@@ -51,6 +53,17 @@ transforms.merge = merge
 # It makes doubles of what is summed, in case it is text. Sums of decimals are exact, as on Snowflake.
 transforms.numeric_agg_implicit_cast = unchanged
 
+
+times_as_fakesnow = fakesnow.arrow.timestamp_to_sf_struct
+
+
+def times(column: pyarrow.ChunkedArray) -> pyarrow.StructArray:
+    """As fakesnow has them, but null stays null: there it is the beginning of 1970."""
+    known = times_as_fakesnow(column)
+    return pyarrow.StructArray.from_arrays(known.flatten(), fields=list(known.type), mask=column.combine_chunks().is_null())
+
+
+fakesnow.arrow.timestamp_to_sf_struct = times
 
 execute_as_fakesnow = FakeSnowflakeCursor.execute
 
