@@ -30,6 +30,9 @@ KEEP_SECONDS = 30
 SPANS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y", "all": "all"}
 SPAN = re.compile(r"r\d+-(\d{4}(?:-\d\d){0,2}|all)\.parquet$")
 
+#: Trades whose times tell how far Gold goes: see macros/gold.sql `note_watermark`.
+CLOSING = "bucket_start is not null and not time_suspect"
+
 Connection = duckdb.DuckDBPyConnection
 
 
@@ -72,7 +75,7 @@ class Publisher:
             file: [run, at.timestamp()] for table in old.values() for file in table["files"] if file not in kept
         }
         gone = {file for file, (by, when) in replaced.items() if by <= run - KEEP_RUNS and when <= time.time() - KEEP_SECONDS}
-        (newest,) = connection.execute("select max(event_time) from silver.trades where silver_run > ?", [since]).fetchone()
+        (newest,) = connection.execute(f"select max(event_time) from silver.stg_trades where {CLOSING} and silver_run > ?", [since]).fetchone()
         marks = [mark for mark in (None if anew else before["watermark"], newest and newest.isoformat()) if mark]
         self.write_manifest(
             {

@@ -15,14 +15,12 @@ Row = tuple[Any, ...]
 
 
 def models(manifest: Any) -> list[Any]:
-    """All models that are tables: what is new is compared by itself."""
-    nodes = [node for node in manifest.nodes.values() if node.resource_type == "model" and node.config.materialized != "view"]
-    return sorted(nodes, key=lambda node: (node.schema, node.alias))
+    """All models, in order: one that is new is compared by itself."""
+    return sorted((node for node in manifest.nodes.values() if node.resource_type == "model"), key=lambda node: (node.schema, node.alias))
 
 
 def query(node: Any) -> str:
-    names = [f'"{name.upper()}"' if node.database.isupper() else name for name in node.columns]
-    return f"select {', '.join(names)} from {node.schema}.{node.alias}"
+    return f"select {', '.join(node.columns)} from {node.schema}.{node.alias}"
 
 
 def plain(value: Any) -> Any:
