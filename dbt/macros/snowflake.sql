@@ -35,7 +35,7 @@
   {%- set names = dest_columns | map(attribute='quoted') | list -%}
   {%- set keys, updates = [], [] -%}
   {%- for key in unique_key -%}{%- do keys.append("s." ~ key ~ " = d." ~ key) -%}{%- endfor -%}
-  {%- for name in names -%}{%- do updates.append("d." ~ name ~ " = s." ~ name) -%}{%- endfor -%}
+  {%- for name in names -%}{%- do updates.append(name ~ " = s." ~ name) -%}{%- endfor -%}
   {{ return(together(["merge into " ~ target ~ " as d using " ~ source_sql ~ " as s on " ~ keys | join(" and ")
      ~ ("" if config.get('merge_clauses') else "\nwhen matched then update set " ~ updates | join(", "))
      ~ "\nwhen not matched then insert (" ~ names | join(", ") ~ ")\nvalues (s." ~ names | join(", s.") ~ ")"])) }}
