@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import closing, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,12 +59,23 @@ class Account:
             "TICKMINT_SNOWFLAKE_DATABASE": database, "TICKMINT_SNOWFLAKE_HOST": "127.0.0.1",
             "TICKMINT_SNOWFLAKE_PORT": str(double.port), "TICKMINT_SNOWFLAKE_PROTOCOL": "http",
         }  # fmt: skip
-        self.connection = snowflake.connector.connect(
-            **LOGIN, host="127.0.0.1", port=double.port, protocol="http", database=database, schema="BRONZE", network_timeout=20
-        )
+        self.connection = self.connect(double, database)
         self.manifest: Any = None
         self.manifest = self.dbt("parse")
         self.dbt("run-operation", "make_bronze")
+
+    @staticmethod
+    def connect(double: Double, database: str) -> snowflake.connector.SnowflakeConnection:
+        return snowflake.connector.connect(
+            **LOGIN, host="127.0.0.1", port=double.port, protocol="http", database=database, schema="BRONZE", network_timeout=20
+        )
+
+    def with_project(self, project: Path) -> Self:
+        """The same account under another project."""
+        other = copy(self)
+        other.project, other.work, other.manifest = project, project / "work", None
+        other.manifest = other.dbt("parse")
+        return other
 
     def dbt(self, *command: str) -> Any:
         """Runs dbt, which must succeed. Returns its result."""

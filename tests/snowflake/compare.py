@@ -19,8 +19,8 @@ def models(manifest: Any) -> list[Any]:
     return sorted((node for node in manifest.nodes.values() if node.resource_type == "model"), key=lambda node: (node.schema, node.alias))
 
 
-def query(node: Any) -> str:
-    return f"select {', '.join(node.columns)} from {node.schema}.{node.alias}"
+def query(node: Any, columns: list[str]) -> str:
+    return f"select {', '.join(columns)} from {node.schema}.{node.alias}"
 
 
 def plain(value: Any) -> Any:
