@@ -111,7 +111,7 @@
 {% macro keep_gold_books() -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
   {%- set statements = used_runs() -%}
-  {%- if meta['made'] == 'each_minute' -%}
+  {%- if meta['made'] == 'each_minute' and config.get('materialized') == 'incremental' -%}
     {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
     {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}
   {%- endif -%}

@@ -52,6 +52,11 @@ fn bars_are_a_merge_of_their_trades() {
 }
 
 #[test]
+fn indicators_are_those_of_ta_lib_and_pandas() {
+    pytest("test_indicators");
+}
+
+#[test]
 fn the_trading_calendar() {
     pytest("test_calendar");
 }
