@@ -23,6 +23,9 @@ TEST_ALL_EVERY = 3600.0
 
 SILVER = ("trades", "rejected_trades", "quarantine", "gaps")
 
+#: The table of Gold that goes on while the others stand still, and says so.
+QUALITY = "data_quality"
+
 Progress = Callable[[str], None]
 
 
@@ -100,7 +103,21 @@ class Warehouse:
         except (duckdb.Error, OSError) as trouble:
             print(f"refiner: the failure cannot be noted: {trouble}", file=sys.stderr)
             return None
+        self.tell_quality()
         return failing
+
+    def tell_quality(self) -> None:
+        """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
+        the manifest says it."""
+        tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
+        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_origin():
+            return
+        try:
+            run = self.begin()
+            self.project.build_alone(QUALITY, gold_stands_still=True)
+            self.publisher.publish_alone(self.connection, run, tables[0])
+        except (RunFailed, duckdb.Error, OSError) as trouble:
+            print(f"refiner: {QUALITY} cannot say that Gold stands still: {trouble}", file=sys.stderr)
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
@@ -115,12 +132,12 @@ class Warehouse:
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
         """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
         come later, if they have: [`minute_is_over`]."""
-        gold = self.gold("each_run")
-        every, built = gold | set(SILVER), self.built()
+        gold, each_load = self.gold("each_run"), self.gold("each_load")
+        every, built = gold | each_load | set(SILVER), self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
         if gold_anew or "trades" in models or (built >= every and self.unpublished()):
             models = models | gold
-        return models
+        return models | each_load if models else models
 
     def gold(self, *made: str) -> set[str]:
         return {table.name for table in self.project.gold if table.made in made}
@@ -152,9 +169,11 @@ class Warehouse:
         return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
-        """Silver has come further than Gold as published: a run failed or was killed in between."""
-        (loaded,) = self.connection.execute("select coalesce(max(run), 0) from bronze.loads").fetchone()
-        return loaded > self.publisher.run()
+        """Silver, or some table of Gold, has come further than Gold as published: a run failed or was killed in between."""
+        (reached,) = self.connection.execute(
+            "select coalesce(max(run), 0) from (select run from bronze.loads union all select run from bronze.gold_days)"
+        ).fetchone()
+        return reached > self.publisher.run()
 
     def begin(self) -> int:
         """The number of a new run: above all of this file, and above the one that stands published."""
@@ -165,12 +184,12 @@ class Warehouse:
         return run
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
-        gold = self.gold("each_run", "each_minute")
+        gold = {table.name for table in self.project.gold}
         if first := models - gold if gold_anew else models:
             self.project.build(sorted(first), anew=anew, on_phase=progress)
         if gold_anew:
             self.project.build(sorted(gold), anew=True, on_phase=progress)
-        elif models & gold and (anew or self.minute_is_over()):
+        elif models & self.gold("each_run") and (anew or self.minute_is_over()):
             self.project.build(sorted(self.gold("each_minute")), anew=anew, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             progress("test")
