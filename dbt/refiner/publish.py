@@ -59,6 +59,10 @@ class Publisher:
     def is_of_this_origin(self) -> bool:
         return self.manifest().get("origin") == self.origin
 
+    def is_of_this_warehouse(self) -> bool:
+        """By these rules or others."""
+        return self.manifest().get("origin", {}).get("warehouse") == self.origin["warehouse"]
+
     def publish(self, connection: Connection, run: int, tables: list[Table], tails: dict[str, Any], *, anew: bool) -> None:
         """Writes what runs since the published one have changed, or all, then the manifest."""
         before = self.manifest()

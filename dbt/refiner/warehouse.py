@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from . import failures, s3, slots, unread
+from . import failures, positions, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
 from .origin import fingerprint
@@ -25,6 +25,9 @@ SILVER = ("trades", "rejected_trades", "quarantine", "gaps")
 
 #: The table of Gold that goes on while the others stand still, and says so.
 QUALITY = "data_quality"
+
+#: The one that is made from the user's positions too.
+PORTFOLIO = "portfolio"
 
 Progress = Callable[[str], None]
 
@@ -43,6 +46,7 @@ class Warehouse:
     def __init__(self, db: Path, gold: Path, variables: dict[str, Any]) -> None:
         db.parent.mkdir(parents=True, exist_ok=True)
         self.db, self.work, self.variables = db, db.parent / "dbt", variables
+        self.positions = Path(path) if (path := variables.get("positions")) else None
         self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
@@ -79,6 +83,8 @@ class Warehouse:
             self.load_project()  # somebody has mended it, perhaps
         slots.retry(self.connection)
         slots.store(self.connection, new)
+        # A file of the user's that is wrong stops nothing: the last good positions stay, and he is told.
+        portfolio_error = positions.load(self.connection, self.positions)
         try:
             self.advance(progress, anew=anew)
         except RunFailed:
@@ -89,7 +95,7 @@ class Warehouse:
         self.publisher.note_failing(None)
         tables = [f"silver.{name}" for name in SILVER] + [f"gold.{table.name}" for table in self.project.gold]
         rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
-        return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection)}
+        return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
 
     def failed(self, phase: str, error: str) -> dict[str, Any] | None:
         """Notes that a round failed, in the book and in the manifest. Returns the series; None if not even that can be
@@ -110,7 +116,7 @@ class Warehouse:
         """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
         the manifest says it."""
         tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
-        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_origin():
+        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_warehouse():
             return
         try:
             run = self.begin()
@@ -137,6 +143,8 @@ class Warehouse:
         models = every if anew else slots.pending(self.connection) | (every - built)
         if gold_anew or "trades" in models or (built >= every and self.unpublished()):
             models = models | gold
+        if positions.are_new(self.connection) and PORTFOLIO in built:
+            models = models | {PORTFOLIO}
         return models | each_load if models else models
 
     def gold(self, *made: str) -> set[str]:
