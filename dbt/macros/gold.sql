@@ -95,17 +95,20 @@
    published too: see refiner/publish.py. #}
 {% macro get_incremental_replace_sql(args) -%}
   {%- set target, columns, region = args['target_relation'], args['dest_columns'] | map(attribute='quoted') | join(', '), in_region() -%}
-  insert into bronze.gold_days {{ days_of(target ~ ' d join bronze.touched_' ~ this.identifier ~ ' x on ' ~ region) }};
-  delete from {{ target }} as d using bronze.touched_{{ this.identifier }} x where {{ region }};
-  insert into {{ target }} ({{ columns }}) select {{ columns }} from {{ args['temp_relation'] }};
-  insert into bronze.gold_days {{ days_of(args['temp_relation'] ~ ' d') }}
+  {{ together([
+    "insert into bronze.gold_days " ~ days_of(target ~ " d join bronze.touched_" ~ this.identifier ~ " x on " ~ region),
+    "delete from " ~ target ~ " as d using bronze.touched_" ~ this.identifier ~ " x where " ~ region,
+    "insert into " ~ target ~ " (" ~ columns ~ ") select " ~ columns ~ " from " ~ args['temp_relation'],
+    "insert into bronze.gold_days " ~ days_of(args['temp_relation'] ~ " d")
+  ]) }}
 {%- endmacro %}
 
 {% macro days_of(rows) -%}
   select distinct '{{ this.identifier }}', cast(d.{{ config.require('meta')['published_by'] }} as date), {{ current_run() }} from {{ rows }}
 {%- endmacro %}
 
-{# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. #}
+{# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. A table that
+   is published whole has changed whenever it was made. #}
 {% macro keep_gold_books() -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
   {%- set statements = used_runs() -%}
@@ -113,7 +116,9 @@
     {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
     {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}
   {%- endif -%}
-  {%- if meta['published_per'] != 'all' and not is_incremental() -%}
+  {%- if meta['published_per'] == 'all' -%}
+    {%- do statements.append("insert into bronze.gold_days select " ~ me ~ ", cast(began as date), run from bronze.runs where run = " ~ current_run()) -%}
+  {%- elif not is_incremental() -%}
     {%- do statements.append("insert into bronze.gold_days " ~ days_of(this ~ ' d')) -%}
   {%- endif -%}
   {{ together(statements) }}

@@ -40,8 +40,7 @@
 
 {# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
 {% macro bucket(unit, number, of='bucket_start') -%}
-  {%- if unit == 'date' -%}cast({{ trading_date('symbol', of) }} as timestamptz)
+  {%- if unit == 'date' -%}date_trunc('day', {{ market_time('symbol', of) }})
   {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
 {% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
-{% macro snowflake__bucket(unit, number, of) %}time_slice({{ of }}, {{ number }}, '{{ unit }}'){% endmacro %}

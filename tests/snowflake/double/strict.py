@@ -24,7 +24,7 @@ RESERVED = frozenset(
 FUNCTIONS = frozenset(
     """
     abs array_agg array_construct array_size avg booland_agg boolor_agg ceil coalesce concat convert_timezone corr count
-    current_timestamp date_part date_trunc dateadd datediff dayofweekiso dense_rank div0 exp extract first_value flatten floor
+    covar_pop current_timestamp date_part date_trunc dateadd datediff dayofweekiso dense_rank div0 exp extract first_value flatten floor
     greatest iff ifnull lag last_value lead least left length listagg ln lower ltrim max max_by median min min_by mod
     ntile nullif nvl object_construct object_construct_keep_null parse_json percent_rank percentile_cont percentile_disc
     position power rank replace right round row_number rtrim sign split split_part sqrt stddev_pop stddev_samp strtok
