@@ -183,7 +183,7 @@ def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, w
     project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
     path = project / "macros" / "touched.sql"
     text = path.read_text()
-    new = "from {{ ref('trades') }} where silver_run > {{ last_run_used() }}"
+    new = "from {{ ref('trades') }} where silver_run > {{ used }}"
     assert new in text
     path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(bucket_start), '1970-01-01'::timestamptz) from {{ this }})"))
     bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=1500, seed=13))
