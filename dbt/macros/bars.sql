@@ -4,7 +4,7 @@
 {%- do touched_buckets(unit, number) -%}
 with placed as (
   select
-    symbol, source, session, bucket_start as at, {{ bucket(unit, number) }} as bucket_start,
+    symbol, source, session, bucket_start as part_start, {{ bucket(unit, number) }} as bucket_start,
     open, high, low, close, volume, notional, trades
   from {{ finer }}
   where {{ since_touched('bucket_start', 'bucket_start') }}
@@ -13,10 +13,10 @@ with placed as (
 bars as (
   select
     p.symbol, p.source, p.session, p.bucket_start,
-    min_by(p.open, case when p.open is not null then p.at end) as open,
+    min_by(p.open, case when p.open is not null then p.part_start end) as open,
     max(p.high) as high,
     min(p.low) as low,
-    max_by(p.close, case when p.close is not null then p.at end) as close,
+    max_by(p.close, case when p.close is not null then p.part_start end) as close,
     sum(p.volume) as volume,
     sum(p.notional) as notional,
     sum(p.trades) as trades

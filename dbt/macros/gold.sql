@@ -15,23 +15,31 @@
   {%- endif -%}
 {% endmacro %}
 
-{# Series with bars that changed or closed since the last run. A bar is closed when the newest event time of its
-   source has passed its end; open ones wait, so most runs have little to do here. Suspect times close nothing. #}
+{# Series with bars that changed or closed since the last run. #}
 {% macro touched_tails() %}
-  {%- do ref('trades') -%}
+  {%- do changed_bars() -%}
+  {%- if execute and is_incremental() -%}
+    {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+          select symbol, source, min(bucket_start) as since from bronze.changed_" ~ model.name ~ " group by symbol, source") -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# Closed bars that changed, and bars that closed, since the last run. A bar is closed when the newest event time of
+   its source has passed its end; open ones wait, so most runs have little to do here. Suspect times close nothing. #}
+{% macro changed_bars() %}
+  {%- do [ref('stg_trades'), ref('trades')] -%}
   {%- if execute -%}
     {%- do note_watermark() -%}
     {%- if is_incremental() -%}
-      {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
-            select m.symbol, m.source, min(m.bucket_start) as since from (
+      {%- do run_query("create or replace table bronze.changed_" ~ model.name ~ " as
+            select distinct m.symbol, m.source, m.bucket_start from (
               select symbol, source, bucket_start from (" ~ new_minutes() ~ ") n
               union all
               select symbol, source, bucket_start from " ~ ref('ohlc_1m') ~ "
-              where bucket_start > " ~ literal("select coalesce(min(before), cast('1970-01-01 00:00:00+00' as timestamptz)) - interval '1 minute' from bronze.watermark_" ~ model.name) ~ "
+              where bucket_start > " ~ literal("select coalesce(min(before), '1970-01-01 00:00:00+00'::timestamptz) - interval '1 minute' from bronze.watermark_" ~ model.name) ~ "
             ) m
             join bronze.watermark_" ~ model.name ~ " w on m.source = w.source
-            where m.bucket_start <= w.watermark - interval '1 minute'
-            group by m.symbol, m.source") -%}
+            where m.bucket_start <= w.watermark - interval '1 minute'") -%}
     {%- endif -%}
   {%- endif -%}
 {% endmacro %}
@@ -40,24 +48,18 @@
 {% macro note_watermark() %}
   {%- do run_query("create or replace table bronze.watermark_" ~ model.name ~ " as
         select source, max(watermark) as watermark, max(before) as before from (
-          select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('trades') ~ "
-          where not time_suspect" ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
+          select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('stg_trades') ~ "
+          where bucket_start is not null and not time_suspect" ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
           group by source"
         ~ (" union all select source, watermark, watermark from bronze.watermarks where model = '" ~ model.name ~ "'" if is_incremental() else "")
         ~ ") w group by source") -%}
 {% endmacro %}
 
-{# The minutes, by symbol and source, that the runs behind the last one used have touched. #}
-{% macro new_minutes() -%}
-  select distinct symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
-{%- endmacro %}
-
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
 {% macro closed_bars() -%}
   select o.symbol, o.source, o.session, o.bucket_start, o.high, o.low, o.close, o.volume, o.notional
   from {{ ref('ohlc_1m') }} o
-  join {{ 'bronze.watermark_' ~ model.name if execute else ref('trades') }} w
-    on o.source = w.source and o.bucket_start <= w.{{ 'watermark' if execute else 'event_time' }} - interval '1 minute'
+  join bronze.watermark_{{ model.name }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since
   {% endif -%}
@@ -67,7 +69,7 @@
 {# A value of the warehouse as a literal of a timestamp. #}
 {% macro literal(query) -%}
   {%- set value = run_query("select cast(v as varchar) from (" ~ query ~ ") q(v)").columns[0].values()[0] if execute else none -%}
-  cast('{{ value or "9999-01-01 00:00:00+00" }}' as timestamptz)
+  '{{ value or "9999-01-01 00:00:00+00" }}'::timestamptz
 {%- endmacro %}
 
 {# Narrows a scan to what is touched, by a literal, so that blocks of older history are not read; `back` is how much
@@ -107,11 +109,8 @@
    is published whole has changed whenever it was made. #}
 {% macro keep_gold_books() -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
-  {%- set statements = [
-    "delete from bronze.runs_used where model = " ~ me,
-    "insert into bronze.runs_used select " ~ me ~ ", coalesce(max(run), 0) from bronze.loads where model = 'trades'"
-  ] -%}
-  {%- if meta['region'] == 'tails' -%}
+  {%- set statements = used_runs() -%}
+  {%- if meta['made'] == 'each_minute' and config.get('materialized') == 'incremental' -%}
     {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
     {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}
   {%- endif -%}

@@ -10,9 +10,9 @@
 {%- endmacro %}
 
 {# The last bar before the tail of each touched series: from it recursive indicators go on. #}
-{% macro last_before_tail() -%}
+{% macro last_before_tail(table=none) -%}
   select {{ series('p') }}, max(p.bars) as bars
-  from {{ this }} p
+  from {{ table or this }} p
   join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
   group by {{ series('p') }}
 {%- endmacro %}

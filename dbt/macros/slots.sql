@@ -73,7 +73,22 @@
 {# The run that Silver gives its rows; Gold keeps the last one that it used. #}
 {% macro current_run() %}(select max(run) from bronze.runs){% endmacro %}
 
-{% macro last_run_used() %}(select coalesce(max(run), 0) from bronze.runs_used where model = '{{ model.name }}'){% endmacro %}
+{# As a literal, by which a scan skips what is older. #}
+{% macro last_run_used() -%}
+  {{ run_query("select coalesce(max(run), 0) from bronze.runs_used where model = '" ~ model.name ~ "'").columns[0].values()[0] if execute else 0 }}
+{%- endmacro %}
+
+{# The post-hook of what is made from Silver's rows. #}
+{% macro keep_run_used() -%}
+  {{ together(used_runs()) }}
+{%- endmacro %}
+
+{% macro used_runs() %}
+  {{ return([
+    "delete from bronze.runs_used where model = '" ~ this.identifier ~ "'",
+    "insert into bronze.runs_used select '" ~ this.identifier ~ "', coalesce(max(run), 0) from bronze.loads where model in ('stg_trades', 'rejected_trades')"
+  ]) }}
+{% endmacro %}
 
 {% macro generate_schema_name(custom_schema_name, node) -%}
   {{ custom_schema_name | trim if custom_schema_name else target.schema }}

@@ -12,6 +12,26 @@
   {%- endif -%}
 {% endmacro %}
 
+{# The same for a model that reads what no verdict was made on yet. #}
+{% macro minutes_of_new_trades() %}
+  {%- if execute and is_incremental() -%}
+    {%- set minutes = run_query(
+          "select distinct cast(bucket_start as varchar) from " ~ ref('stg_trades') ~ " where bucket_start is not null and silver_run > " ~ last_run_used() ~ " limit 501"
+        ).columns[0].values() | list -%}
+    {%- if 0 < minutes | length <= 500 -%}
+      and bucket_start in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# The minutes, by symbol and source, of which Gold does not know all: trades have come, or verdicts have changed, in
+   runs after the last one that it used. #}
+{% macro new_minutes() -%}
+  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
+  union
+  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ last_run_used() }}
+{%- endmacro %}
+
 {# A row for each of the codes that stand in a column, separated by commas. #}
 {% macro split_rows(relation, column, name) %}{{ return(adapter.dispatch('split_rows', 'tickmint')(relation, column, name)) }}{% endmacro %}
 {% macro default__split_rows(relation, column, name) -%}
@@ -19,9 +39,9 @@
 {%- endmacro %}
 
 {# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
-{% macro bucket(unit, number) -%}
-  {%- if unit == 'date' -%}cast({{ trading_date('symbol', 'bucket_start') }} as timestamptz)
-  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number) }}{%- endif -%}
+{% macro bucket(unit, number, of='bucket_start') -%}
+  {%- if unit == 'date' -%}cast({{ trading_date('symbol', of) }} as timestamptz)
+  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
-{% macro default__bucket(unit, number) %}time_bucket(interval '{{ number }} {{ unit }}', bucket_start){% endmacro %}
-{% macro snowflake__bucket(unit, number) %}time_slice(bucket_start, {{ number }}, '{{ unit }}'){% endmacro %}
+{% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
+{% macro snowflake__bucket(unit, number, of) %}time_slice({{ of }}, {{ number }}, '{{ unit }}'){% endmacro %}

@@ -1,19 +1,3 @@
-{# The business rule that rejects a typed row; null for a good trade. The bounds keep one absurd record
-   from stopping the warehouse: a year that no calendar takes, or an amount of which a minute's sum would
-   overflow. Each rule looks at nothing but the record, so that a full refresh decides alike. #}
-{% macro rejected_rule() -%}
-  case
-    when event_time is null then 'time_missing'
-    when event_time < '1970-01-01 00:00:00+00'::timestamptz or event_time >= '2200-01-01 00:00:00+00'::timestamptz then 'time_out_of_range'
-    when coalesce(symbol, '') = '' then 'symbol_missing'
-    when price is null then 'price_missing'
-    when size is null then 'size_missing'
-    when price <= 0 and not coalesce(price_update, false) then 'price_not_positive'
-    when size < 0 then 'size_negative'
-    when {{ amount('price', 'size') }} >= 1e16::decimal(38, 16) then 'amount_out_of_range'
-  end
-{%- endmacro %}
-
 {# price x size, exact. Factors of 19 digits make a product of 38, which holds any two of 18. #}
 {% macro amount(price, size) %}{{ adapter.dispatch('amount', 'tickmint')(price, size) }}{% endmacro %}
 {% macro default__amount(price, size) -%}
@@ -31,3 +15,7 @@
 {% macro default__every(condition) %}bool_and({{ condition }}){% endmacro %}
 {% macro some(condition) %}{{ adapter.dispatch('some', 'tickmint')(condition) }}{% endmacro %}
 {% macro default__some(condition) %}bool_or({{ condition }}){% endmacro %}
+{# Seconds from one instant to another, exact to the microsecond. #}
+{% macro seconds_between(first, second) -%}
+  cast({{ dbt.datediff('(' ~ first ~ ')', '(' ~ second ~ ')', 'microsecond') }} * cast(0.000001 as decimal(7, 6)) as decimal(18, 6))
+{%- endmacro %}

@@ -55,7 +55,7 @@ def open_patiently(path: Path, patience: float) -> duckdb.DuckDBPyConnection:
 
 def count(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """By stream, rows, distinct identities, and rows that the loads kept; the first two by session. Rejected
-    trades count as trades."""
+    trades count as trades: they are rows of `stg_trades`."""
     rows = connection.execute("select table_name from duckdb_tables() where schema_name = 'silver'").fetchall()
     there = {name for (name,) in rows}
     streams, sessions = {}, {}

@@ -1,4 +1,4 @@
-"""What decides how a bar comes out of Silver. Gold that was made by other rules is made anew."""
+"""What decides how a trade is judged, and how a bar comes out of Silver. What was made by other rules is made anew."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DECIDES_BARS = ("models/gold/*.sql", "macros/*.sql", "seeds/*.csv")
+DECIDES_BARS = ("dbt_project.yml", "models/silver/*.sql", "models/gold/*.sql", "macros/*.sql", "seeds/*.csv")
 
 #: Variables that no bar depends on: where the user's positions lie.
 DECIDES_NOTHING = {"positions"}

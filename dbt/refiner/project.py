@@ -58,7 +58,7 @@ class Project:
         self.runner = dbtRunner(manifest=parsed.result, callbacks=[self._heard])
 
     def fingerprint(self) -> str:
-        """Of all that decides how a bar comes out of Silver."""
+        """Of all that decides how a bar comes out of Silver's records."""
         return fingerprint(self.variables)
 
     def is_current(self) -> bool:
@@ -68,13 +68,14 @@ class Project:
     def seed(self) -> None:
         self._invoke("seed")
 
-    def build(self, models: list[str], *, anew: bool, on_phase: Callable[[str], None]) -> None:
-        """Builds the models, and between Silver and Gold runs the tests that are cheap enough for each
+    def build(self, models: list[str], *, anew: bool, tests: bool, on_phase: Callable[[str], None]) -> None:
+        """Builds the models, and between Silver and Gold runs the `tests` that are cheap enough for each
         run. `on_phase` hears the phase of each node as it begins."""
         self.on_phase = on_phase
         refresh = ["--full-refresh"] if anew else []
+        each_run = ["tag:each_run"] if tests else []
         try:
-            self._invoke("build", "--select", *models, "tag:each_run", "--indirect-selection", "empty", "--fail-fast", *refresh)
+            self._invoke("build", "--select", *models, *each_run, "--indirect-selection", "empty", "--fail-fast", *refresh)
         finally:
             self.on_phase = lambda _: None
 

@@ -30,6 +30,9 @@ KEEP_SECONDS = 30
 SPANS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y", "all": "all"}
 SPAN = re.compile(r"r\d+-(\d{4}(?:-\d\d){0,2}|all)\.parquet$")
 
+#: Trades whose times tell how far Gold goes: see macros/gold.sql `note_watermark`.
+CLOSING = "bucket_start is not null and not time_suspect"
+
 Connection = duckdb.DuckDBPyConnection
 
 
@@ -69,7 +72,7 @@ class Publisher:
         anew = anew or not self.is_of_this_origin()
         since = 0 if anew else before["run"]
         now = {table.name: self.write_table(connection, run, table, None if anew else before["tables"].get(table.name), since) for table in tables}
-        (newest,) = connection.execute("select max(event_time) from silver.trades where silver_run > ?", [since]).fetchone()
+        (newest,) = connection.execute(f"select max(event_time) from silver.stg_trades where {CLOSING} and silver_run > ?", [since]).fetchone()
         marks = [mark for mark in (None if anew else before["watermark"], newest and newest.isoformat()) if mark]
         self.stand(
             run,

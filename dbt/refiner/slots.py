@@ -34,7 +34,7 @@ RAW = (
 LONGEST_LINE = 256 << 20
 
 #: The models that take each stream's slots.
-MODELS = {"trades": ("trades", "rejected_trades"), "gaps": ("gaps",), "quarantine": ("quarantine",)}
+MODELS = {"trades": ("stg_trades",), "gaps": ("gaps",), "quarantine": ("quarantine",)}
 
 #: Counts up when the tables below change. A file of another layout is refused.
 LAYOUT = 4
@@ -56,6 +56,8 @@ create table if not exists bronze.runs (run bigint primary key, began timestampt
 create table if not exists bronze.runs_used (model varchar not null, run bigint not null);
 create table if not exists bronze.watermarks (model varchar not null, source varchar not null, watermark timestamptz not null);
 create table if not exists bronze.gold_days (model varchar not null, day date not null, run bigint not null);
+create table if not exists bronze.verdicts_changed (run bigint not null, symbol varchar not null, source varchar not null,
+  bucket_start timestamptz not null);
 create table if not exists bronze.warehouse (layout integer not null, id varchar not null);
 """
 

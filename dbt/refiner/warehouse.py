@@ -21,7 +21,13 @@ from .publish import Publisher
 #: All data tests look at whole tables, so they run this often; a few cheap ones run each time.
 TEST_ALL_EVERY = 3600.0
 
-SILVER = ("trades", "rejected_trades", "quarantine", "gaps")
+SILVER = {"trades", "rejected_trades", "quarantine", "gaps"}
+
+#: Beside them, what is built and not counted.
+HELPERS = {"stg_trades", "minute_prices"}
+
+#: What is made of the records of trades by the rules: in every run that brings some, and anew by other rules.
+JUDGED = {"minute_prices", "rejected_trades"}
 
 #: The table of Gold that goes on while the others stand still, and says so.
 QUALITY = "data_quality"
@@ -93,9 +99,16 @@ class Warehouse:
             self.advance(progress, anew=False)
         failures.clear(self.connection)
         self.publisher.note_failing(None)
-        tables = [f"silver.{name}" for name in SILVER] + [f"gold.{table.name}" for table in self.project.gold]
-        rows = {table: self.connection.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
-        return {"run": self.publisher.run(), "slots": len(new), "rows": rows, "unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
+        outcome = {"run": self.publisher.run(), "slots": len(new), "rows": self.rows()}
+        return outcome | {"unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
+
+    def rows(self) -> dict[str, int]:
+        """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
+        (kept,) = self.connection.execute("select count(*) from silver.stg_trades").fetchone()
+        names = [f"silver.{name}" for name in sorted(SILVER)] + [f"gold.{table.name}" for table in self.project.gold]
+        tables = {table: f"select count(*) from {table}" for table in names}
+        tables["silver.trades"] = f"select {kept} - count(*) from silver.rejected_trades"
+        return {table: self.connection.execute(query).fetchone()[0] for table, query in tables.items()}
 
     def failed(self, phase: str, error: str) -> dict[str, Any] | None:
         """Notes that a round failed, in the book and in the manifest. Returns the series; None if not even that can be
@@ -116,7 +129,7 @@ class Warehouse:
         """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
         the manifest says it."""
         tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
-        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_warehouse():
+        if not tables or not self.built() >= SILVER | HELPERS or not self.publisher.is_of_this_warehouse():
             return
         try:
             run = self.begin()
@@ -139,10 +152,12 @@ class Warehouse:
         """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
         come later, if they have: [`minute_is_over`]."""
         gold, each_load = self.gold("each_run"), self.gold("each_load")
-        every, built = gold | each_load | set(SILVER), self.built()
+        every, built = gold | each_load | SILVER | HELPERS, self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
-        if gold_anew or "trades" in models or (built >= every and self.unpublished()):
-            models = models | gold
+        if gold_anew:
+            models = models | {"trades"}  # a view, which stands otherwise
+        if gold_anew or "stg_trades" in models or (built >= every and self.unpublished()):
+            models = models | JUDGED | gold
         if positions.are_new(self.connection) and PORTFOLIO in built:
             models = models | {PORTFOLIO}
         return models | each_load if models else models
@@ -160,20 +175,25 @@ class Warehouse:
             """
             with used as (select min(run) as run from bronze.runs_used where list_contains($models, model)),
             before as (select source, min(watermark) as watermark from bronze.watermarks where list_contains($models, model) group by source),
-            fresh as (select * from silver.trades where silver_run > (select run from used)),
+            fresh as (select * from silver.stg_trades where silver_run > (select run from used)),
             now as (
               select source, max(t) as watermark
-              from (select source, event_time as t from fresh where not time_suspect union all from before) group by source
+              from (select source, event_time as t from fresh where bucket_start is not null and not time_suspect union all from before)
+              group by source
+            ),
+            changed as (
+              select source, bucket_start from fresh
+              union all select source, bucket_start from bronze.verdicts_changed where run > (select run from used)
             )
-            select count(*) > 0 from fresh join now using (source) left join before using (source)
-            where fresh.bucket_start < date_trunc('minute', now.watermark)
+            select count(*) > 0 from changed join now using (source) left join before using (source)
+            where changed.bucket_start < date_trunc('minute', now.watermark)
               or date_trunc('minute', before.watermark) is distinct from date_trunc('minute', now.watermark)
             """,
             {"models": sorted(models)},
         ).fetchone()[0]
 
     def built(self) -> set[str]:
-        rows = self.connection.execute("select table_name from duckdb_tables() where schema_name in ('silver', 'gold')").fetchall()
+        rows = self.connection.execute("select table_name from information_schema.tables where table_schema in ('silver', 'gold')").fetchall()
         return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
@@ -192,13 +212,13 @@ class Warehouse:
         return run
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
-        gold = {table.name for table in self.project.gold}
+        gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
         if first := models - gold if gold_anew else models:
-            self.project.build(sorted(first), anew=anew, on_phase=progress)
+            self.project.build(sorted(first), anew=anew, tests=True, on_phase=progress)
         if gold_anew:
-            self.project.build(sorted(gold), anew=True, on_phase=progress)
+            self.project.build(sorted(gold if anew else gold | judged_before), anew=True, tests=not first, on_phase=progress)
         elif models & self.gold("each_run") and (anew or self.minute_is_over()):
-            self.project.build(sorted(self.gold("each_minute")), anew=anew, on_phase=progress)
+            self.project.build(sorted(self.gold("each_minute")), anew=anew, tests=False, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             progress("test")
             self.project.test()

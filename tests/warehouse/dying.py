@@ -14,8 +14,11 @@ from typing import Any
 
 POINTS = {
     "slots_stored": "the slots are stored, no model was built",
-    "silver_merged": "in the transaction of silver.trades: rows are merged, the ledger is not written",
-    "trades_committed": "silver.trades is committed, its neighbours are not built",
+    "silver_merged": "in the transaction of silver.stg_trades: rows are merged, the ledger is not written",
+    "trades_committed": "silver.stg_trades is committed, nothing of it is judged",
+    "prices_committed": "silver.minute_prices is committed too, nothing is judged",
+    "verdicts_written": "in the transaction of silver.rejected_trades: verdicts are written, the run is not",
+    "verdicts_committed": "silver.rejected_trades is committed, gold.ohlc_1m is not begun",
     "gold_written": "in the transaction of gold.ohlc_1m: bars are written, the run is not",
     "gold_committed": "all models are committed, nothing is published",
     "day_half_written": "a day's Parquet is written under a name for the time being",
@@ -43,11 +46,17 @@ def main() -> int:
         case "slots_stored":
             after(slots, "store", lambda _connection, new: bool(new))
         case "silver_merged":
-            before(SQLConnectionManager, "add_query", sql("insert into bronze.ledger\n  select 'trades'"))
+            before(SQLConnectionManager, "add_query", sql("insert into bronze.ledger\n  select 'stg_trades'"))
         case "trades_committed":
+            before(SQLConnectionManager, "add_query", sql("runs_used where model = 'minute_prices'"))
+        case "prices_committed":
             before(SQLConnectionManager, "add_query", sql("create or replace table bronze.pending_rejected_trades"))
+        case "verdicts_written":
+            before(SQLConnectionManager, "add_query", sql("insert into bronze.runs_used select 'rejected_trades'"))
+        case "verdicts_committed":
+            before(SQLConnectionManager, "add_query", sql("runs_used where model = 'ohlc_1m'"))
         case "gold_written":
-            before(SQLConnectionManager, "add_query", sql("insert into bronze.runs_used"))
+            before(SQLConnectionManager, "add_query", sql("insert into bronze.runs_used select 'ohlc_1m'"))
         case "gold_committed":
             before(publish.Publisher, "publish")
         case "day_half_written":

@@ -65,11 +65,11 @@ def test_the_books_of_silver_and_the_bars_of_gold(refined: Path, bronze: Bronze)
     with changed(refined, second):
         chain = audit_of(refined)["chains"]["trades/0"]
         assert (chain["slots"], chain["end"], chain["rows"] < total) == (3, total - 1, True), "a hole below the tail"
-    with changed(refined, "delete from silver.trades where frame = 7", "update bronze.loads set kept = 0"):
+    with changed(refined, "delete from silver.stg_trades where frame = 7", "update bronze.loads set kept = 0"):
         audit = audit_of(refined)
         assert audit["streams"]["trades"]["rows"] < audit["taken"]["trades"] == total, "left out by a load that says so itself"
-    with changed(refined, "delete from bronze.ledger where model = 'rejected_trades'"):
-        assert audit_of(refined)["taken"]["trades"] == 0, "not all of its models have taken them: it is behind"
+    with changed(refined, "delete from bronze.ledger where model = 'stg_trades'"):
+        assert audit_of(refined)["taken"]["trades"] == 0, "its model has not taken them: it is behind"
 
     def gold() -> dict[str, Any]:
         return audit_of(refined)["gold"]
@@ -79,8 +79,8 @@ def test_the_books_of_silver_and_the_bars_of_gold(refined: Path, bronze: Bronze)
         assert len(faults) == len(words), faults
         assert all(word in fault for word, fault in zip(words, faults, strict=True)), faults
 
-    regular = "(select min(rowid) from silver.trades where conditions = '1' and not price_update)"
-    with changed(refined, f"update silver.trades set size = size + 1 where rowid = {regular}"):
+    regular = "(select min(rowid) from silver.stg_trades where conditions = '1' and not price_update)"
+    with changed(refined, f"update silver.stg_trades set size = size + 1 where rowid = {regular}"):
         assert_seen("is not what Silver's trades give")
     with changed(refined, "update gold.ohlc_1m set high = high + 1 where symbol = 'AAPL'"):
         assert_seen("not alike in Gold as published and in the database")
@@ -112,7 +112,7 @@ def test_gold_that_another_run_or_other_rules_made_is_not_held_against_silver(re
         assert all(word in gold["notes"][0] for word in words), gold
 
     assert_noted("other rules", sale_conditions="lean")
-    with changed(refined, "insert into bronze.runs select max(run) + 1, now() from bronze.runs", "delete from silver.trades"):
+    with changed(refined, "insert into bronze.runs select max(run) + 1, now() from bronze.runs", "delete from silver.stg_trades"):
         assert_noted("it is of run 1, and run 2 was not published")
     with changed(refined, "update bronze.warehouse set id = 'another'"):
         assert_noted("another database")

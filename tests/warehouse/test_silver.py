@@ -37,9 +37,9 @@ def test_equal_values_are_separate_trades_and_an_equal_identity_is_a_repeat(home
         assert (bar[4], bar[6]) == (Decimal(40), 4)
     found = rows(refiner, "select session, frame, silver_run from silver.trades order by all")
     assert found == [(SESSION, 1, 1), (SESSION, 2, 1), (SESSION, 3, 2), (OTHER, 1, 2)]
-    assert rows(refiner, "select model, run, arrived, kept from bronze.loads where model = 'trades' order by run") == [
-        ("trades", 1, 2, 2),
-        ("trades", 2, 4, 2),
+    assert rows(refiner, "select model, run, arrived, kept from bronze.loads where model = 'stg_trades' order by run") == [
+        ("stg_trades", 1, 2, 2),
+        ("stg_trades", 2, 4, 2),
     ]
 
 

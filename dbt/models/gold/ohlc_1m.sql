@@ -1,5 +1,5 @@
--- A minute that a new trade touches is computed again from all its trades, so a late trade corrects
--- exactly its bar.
+-- A minute that a new trade or a new verdict touches is computed again from all its trades, so a late trade
+-- corrects exactly its bar.
 {% do touched_buckets('minute') -%}
 with touched as (
   select t.symbol, t.source, t.bucket_start, {{ market_session('t.symbol', 't.bucket_start') }} as session

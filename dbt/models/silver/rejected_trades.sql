@@ -1,4 +1,27 @@
-{%- set typed = new_slots('trades') %}
+{{ config(
+  unique_key=['session', 'frame', 'idx'],
+  merge_clauses={'when_matched': [{'action': 'do_nothing'}], 'when_not_matched': [{'action': 'insert', 'mode': 'by_name'}]},
+  pre_hook="{{ forget_verdicts() }}",
+  post_hook=["{{ keep_verdicts() }}", "{{ keep_run_used() }}"]
+) }}
+-- Rules on the record alone are decided once; the price band for all trades of the minutes that are to be judged.
+{%- set rule = rejected_rule() %}
+{%- do judge_minutes() %}
+with rejected as (
+  select *, {{ rule }} as rule
+  from {{ ref('stg_trades') }}
+  where {{ rule }} is not null {% if is_incremental() %}and silver_run > {{ last_run_used() }}{% endif %}
+  union all
+  select t.*, 'price_out_of_band' as rule
+  from (
+    select * from {{ ref('stg_trades') }}
+    where {{ has_a_price_to_judge() }} {{ minutes_out_of_band('bucket_start') }}
+  ) t
+  join {{ 'bronze.pending_' ~ model.name if execute else ref('minute_prices') }} p
+    on t.symbol = p.symbol and t.source = p.source and t.bucket_start = p.bucket_start
+  where {{ out_of_band('t.price', 'p.reference') }}
+)
+
 select
   session,
   frame,
@@ -9,10 +32,9 @@ select
   price,
   size,
   event_time,
+  bucket_start,
   received_at,
   conditions,
-  {{ rejected_rule() }} as rule,
+  rule,
   cast({{ current_run() }} as bigint) as silver_run
-from {{ typed }}
-where {{ rejected_rule() }} is not null
-qualify row_number() over (partition by session, frame, idx order by record_offset) = 1
+from rejected

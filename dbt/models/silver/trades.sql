@@ -1,23 +1,32 @@
--- A record that comes again is the same record, so the first one stays.
-{%- set typed = new_slots('trades') %}
+{{ config(materialized='view') }}
+-- The good trades: those that no verdict rejects. What is not judged yet stands here, between the two models of one run;
+-- Gold is made and published after both.
 select
-  session,
-  frame,
-  idx,
-  seq,
-  source,
-  symbol,
-  price,
-  size,
-  event_time,
-  date_trunc('minute', event_time) as bucket_start,
-  received_at,
-  conditions,
-  coalesce(time_suspect, false) as time_suspect,
-  coalesce(price_update, false) as price_update,
-  coalesce(frame_repeat, false) as frame_repeat,
-  coalesce(received_at >= date_trunc('minute', event_time) + interval '{{ 60 + var("late_grace_seconds") }} seconds', false) as late,
-  cast({{ current_run() }} as bigint) as silver_run
-from {{ typed }}
-where {{ rejected_rule() }} is null
-qualify row_number() over (partition by session, frame, idx order by record_offset) = 1
+  t.session,
+  t.frame,
+  t.idx,
+  t.seq,
+  t.source,
+  t.symbol,
+  t.price,
+  t.size,
+  t.event_time,
+  t.bucket_start,
+  t.received_at,
+  t.conditions,
+  t.time_suspect,
+  t.price_update,
+  t.suspect_repeat,
+  t.late,
+  {{ seconds_between('t.event_time', 't.received_at') }} as lag_seconds,
+  case when t.late then {{ seconds_between("t.bucket_start + interval '1 minute'", 't.received_at') }} end as late_seconds,
+  t.silver_run
+from (
+  select
+    *,
+    coalesce(received_at >= bucket_start + interval '{{ 60 + var("late_grace_seconds") }} seconds', false) as late
+  from {{ ref('stg_trades') }}
+) t
+where not exists (
+  select 1 from {{ ref('rejected_trades') }} r where r.session = t.session and r.frame = t.frame and r.idx = t.idx
+)

@@ -1,0 +1,117 @@
+{# The price band. The reference of a minute is the median of the medians of the last minutes before it (see the
+   model minute_prices): of the set of all trades, so that no order of arrival changes a verdict. A new trade can
+   therefore change verdicts in its own minute and in the next few of its symbol, and nowhere else; those are judged
+   anew, whenever they are. They go through a table: what a macro finds out does not reach the hooks. #}
+{% macro judge_minutes() %}
+  {%- if execute -%}
+    {%- do run_query("create or replace table bronze.pending_" ~ model.name ~ " as " ~ minutes_to_judge()) -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# Minutes with their reference and their extreme prices: if built anew, those with a price out of band; else all in
+   which a verdict may have changed. Only the hours about new trades are looked at, and `hours` is at least how far
+   back a reference reaches. #}
+{% macro minutes_to_judge() -%}
+  {%- set minutes, hours = var('price_band')['minutes'], var('price_band')['hours'] -%}
+  with touched as (
+    select distinct symbol, source, bucket_start from {{ ref('stg_trades') }}
+    where bucket_start is not null and {% if is_incremental() %}silver_run > {{ last_run_used() }}{% else %}false{% endif %}
+  ),
+
+  hours_about as (
+    {%- for n in range(-hours, hours + 1) %}
+    select symbol, source, date_trunc('hour', bucket_start) + interval '{{ n }} hours' as hour_start from touched
+    {%- if not loop.last %} union{% endif %}
+    {%- endfor %}
+  ),
+
+  placed as (
+    select
+      p.symbol, p.source, p.bucket_start, p.price, p.low, p.high,
+      row_number() over (partition by p.symbol, p.source order by p.bucket_start) as place
+    from {{ ref('minute_prices') }} p
+    {% if is_incremental() -%}
+    join hours_about h on p.symbol = h.symbol and p.source = h.source and date_trunc('hour', p.bucket_start) = h.hour_start
+    {%- endif %}
+  ),
+
+  steps as (
+    {%- for n in range(minutes + 1) %} select {{ n }} as n {%- if not loop.last %} union all{% endif %}{% endfor %}
+  ),
+
+  to_judge as (
+    {%- if is_incremental() %}
+    select distinct a.symbol, a.source, a.bucket_start, a.low, a.high, a.place
+    from touched t
+    join placed m on t.symbol = m.symbol and t.source = m.source and t.bucket_start = m.bucket_start
+    cross join steps s
+    join placed a on m.symbol = a.symbol and m.source = a.source and m.place + s.n = a.place
+    where a.bucket_start <= m.bucket_start + interval '{{ hours }} hours'
+    {%- else %}
+    select symbol, source, bucket_start, low, high, place from placed
+    {%- endif %}
+  ),
+
+  referred as (
+    select
+      j.symbol, j.source, j.bucket_start, j.low, j.high,
+      percentile_disc(0.5) within group (order by e.price) as reference
+    from to_judge j
+    cross join steps s
+    left join placed e
+      on j.symbol = e.symbol and j.source = e.source and j.place - s.n = e.place
+      and e.bucket_start >= j.bucket_start - interval '{{ hours }} hours'
+    where s.n > 0
+    group by j.symbol, j.source, j.bucket_start, j.low, j.high
+  )
+
+  select symbol, source, bucket_start, low, high, reference from referred
+  {% if not is_incremental() -%}
+  where {{ out_of_band('high', 'reference') }} or {{ out_of_band('low', 'reference') }}
+  {%- endif %}
+{%- endmacro %}
+
+{# Names to the scan the minutes with a price out of band, mostly none. #}
+{% macro minutes_out_of_band(column) %}
+  {%- if execute -%}
+    {%- set minutes = run_query(
+          "select distinct cast(bucket_start as varchar) from bronze.pending_" ~ model.name
+          ~ " where " ~ out_of_band('high', 'reference') ~ " or " ~ out_of_band('low', 'reference') ~ " limit 501"
+        ).columns[0].values() | list -%}
+    {%- if not minutes %} and false
+    {%- elif minutes | length <= 500 %} and {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
+    {%- endif -%}
+  {%- endif -%}
+{% endmacro %}
+
+{# The hooks of rejected_trades. A verdict that no longer holds goes, and its minute is noted, for Gold to make its bars
+   anew. If the model is built anew, every minute that had or has a rejected trade is noted. #}
+{% macro forget_verdicts() -%}
+  {%- if is_incremental() -%}
+    {%- set gone -%}
+      from {{ this }} where rule = 'price_out_of_band' and exists (
+        select 1 from bronze.pending_{{ this.identifier }} p
+        where p.symbol = {{ this.identifier }}.symbol and p.source = {{ this.identifier }}.source
+          and p.bucket_start = {{ this.identifier }}.bucket_start
+          and (p.reference is null or not {{ out_of_band(this.identifier ~ '.price', 'p.reference') }}))
+    {%- endset -%}
+    insert into bronze.verdicts_changed select distinct {{ current_run() }}, symbol, source, bucket_start {{ gone }};
+    insert into bronze.loads select '{{ this.identifier }}', {{ current_run() }}, 0, -count(*) {{ gone }} having count(*) > 0;
+    delete {{ gone }}
+  {%- elif load_relation(this) -%}
+    insert into bronze.verdicts_changed
+    select distinct {{ current_run() }}, symbol, source, bucket_start from {{ this }} where bucket_start is not null
+  {%- endif -%}
+{%- endmacro %}
+
+{% macro keep_verdicts() -%}
+  {%- set anew = not is_incremental() -%}
+  {%- if anew -%}delete from bronze.loads where model = '{{ this.identifier }}';{%- endif %}
+  insert into bronze.verdicts_changed
+  select distinct {{ current_run() }}, symbol, source, bucket_start from {{ this }}
+  where silver_run = {{ current_run() }} and bucket_start is not null {%- if not anew %} and rule = 'price_out_of_band' {%- endif %};
+  insert into bronze.loads
+  select '{{ this.identifier }}', {{ current_run() }},
+    (select count(*) from {{ ref('stg_trades') }} {%- if not anew %} where silver_run > {{ last_run_used() }} {%- endif %}),
+    (select count(*) from {{ this }} where silver_run = {{ current_run() }})
+{%- endmacro %}
