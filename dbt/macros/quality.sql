@@ -74,10 +74,17 @@
   {%- endif -%}
 {%- endmacro %}
 
-{% macro records_if_touched(alias) -%}
-  {{ if_touched(symbol_of(alias), source_of(alias), hour_of(alias)) }}
+{# The same of records, of which there are many: cutting each of their times would take longer than all the rest. #}
+{% macro records_if_touched(alias, symbol=none, source=none) -%}
+  {%- if is_incremental() -%}
+  join bronze.touched_{{ model.name }} x
+    on {{ symbol or symbol_of(alias) }} = x.symbol and {{ source or source_of(alias) }} = x.source
+      and {{ alias }}.received_at >= x.hour_start and {{ alias }}.received_at < {{ dbt.dateadd('hour', 1, 'x.hour_start') }}
+  {%- endif %}
   where {{ alias }}.received_at is not null and {{ since_touched(alias ~ '.received_at', by='hour_start') }}
 {%- endmacro %}
+
+{% macro touched_hour_of(alias) %}{{ 'x.hour_start' if is_incremental() else hour_of(alias) }}{% endmacro %}
 
 {% macro same_hour(a, b) -%}
   {{ a }}.symbol = {{ b }}.symbol and {{ a }}.source = {{ b }}.source and {{ a }}.hour_start = {{ b }}.hour_start

@@ -2,18 +2,18 @@
 -- Each part counts something and says nothing of the rest; together they are the row of a symbol and hour.
 {% do touched_hours() -%}
 with received as (
-  select {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ hour_of('t') }} as hour_start, count(*) as received, max(t.received_at) as last_received_at
+  select {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ touched_hour_of('t') }} as hour_start, count(*) as received, max(t.received_at) as last_received_at
   from {{ ref('stg_trades') }} t
   {{ records_if_touched('t') }}
-  group by {{ symbol_of('t') }}, {{ source_of('t') }}, {{ hour_of('t') }}
+  group by {{ symbol_of('t') }}, {{ source_of('t') }}, {{ touched_hour_of('t') }}
 ),
 
 good as (
   select
-    t.symbol, t.source, {{ hour_of('t') }} as hour_start, t.event_time, t.late, t.time_suspect, t.suspect_repeat,
+    t.symbol, t.source, {{ touched_hour_of('t') }} as hour_start, t.event_time, t.late, t.time_suspect, t.suspect_repeat,
     cast(t.lag_seconds * 1000 as double) as lag_ms
   from {{ ref('trades') }} t
-  {{ records_if_touched('t') }}
+  {{ records_if_touched('t', 't.symbol', 't.source') }}
 ),
 
 good_trades as (
@@ -33,10 +33,10 @@ good_trades as (
 ),
 
 bad_trades as (
-  select {{ symbol_of('r') }} as symbol, {{ source_of('r') }} as source, {{ hour_of('r') }} as hour_start, count(*) as rejected
+  select {{ symbol_of('r') }} as symbol, {{ source_of('r') }} as source, {{ touched_hour_of('r') }} as hour_start, count(*) as rejected
   from {{ ref('rejected_trades') }} r
   {{ records_if_touched('r') }}
-  group by {{ symbol_of('r') }}, {{ source_of('r') }}, {{ hour_of('r') }}
+  group by {{ symbol_of('r') }}, {{ source_of('r') }}, {{ touched_hour_of('r') }}
 ),
 
 outages as (
@@ -59,11 +59,10 @@ without_feed as (
 ),
 
 quarantined as (
-  select '' as symbol, {{ feed() }} as source, {{ hour_of('q') }} as hour_start, count(*) as quarantined
+  select '' as symbol, {{ feed() }} as source, {{ touched_hour_of('q') }} as hour_start, count(*) as quarantined
   from {{ ref('quarantine') }} q
-  {{ if_touched("''", feed(), hour_of('q')) }}
-  where q.received_at is not null and {{ since_touched('q.received_at', by='hour_start') }}
-  group by {{ hour_of('q') }}
+  {{ records_if_touched('q', "''", feed()) }}
+  group by {{ touched_hour_of('q') }}
 ),
 
 archived as (
