@@ -1,21 +1,24 @@
 {# What data_quality is made of. Its regions are hours of a symbol; the feed as a whole is the symbol ''. #}
 
-{# Hours in which something is new: records that came, outages that were told, slots that were taken or wait, and where
-   it is told that Gold stands still, or no more. What came in runs without trades is found again until the next one with
-   some (see keep_gold_books), which does no harm. #}
+{# Hours in which something is new: records that came, verdicts that were made or taken back, outages that were told,
+   slots that were taken or wait, and where it is told that Gold stands still, or no more. What came in runs without
+   trades is found again until the next one with some (see keep_gold_books), which does no harm. #}
 {% macro touched_hours() %}
-  {%- do ref('trades') -%}{%- do ref('rejected_trades') -%}{%- do ref('quarantine') -%}{%- do ref('gaps') -%}
+  {%- do [ref('stg_trades'), ref('trades'), ref('rejected_trades'), ref('quarantine'), ref('gaps')] -%}
   {%- if execute and is_incremental() -%}
     {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
           select distinct symbol, source, hour_start from (
-            select symbol, source, date_trunc('hour', received_at) as hour_start from " ~ ref('trades') ~ "
-            where silver_run > " ~ last_run_used() ~ "
+            select " ~ symbol_of('t') ~ " as symbol, " ~ source_of('t') ~ " as source, " ~ hour_of('t') ~ " as hour_start
+            from " ~ ref('stg_trades') ~ " t where t.silver_run > " ~ last_run_used() ~ "
             union all
-            select coalesce(symbol, ''), coalesce(source, " ~ feed() ~ "), date_trunc('hour', received_at) from " ~ ref('rejected_trades') ~ "
-            where silver_run > " ~ last_run_used() ~ "
+            select " ~ symbol_of('r') ~ ", " ~ source_of('r') ~ ", " ~ hour_of('r') ~ "
+            from " ~ ref('rejected_trades') ~ " r where r.silver_run > " ~ last_run_used() ~ "
             union all
-            select '', " ~ feed() ~ ", date_trunc('hour', received_at) from " ~ ref('quarantine') ~ "
-            where silver_run > " ~ last_run_used() ~ "
+            select t.symbol, t.source, " ~ hour_of('t') ~ " from " ~ ref('stg_trades') ~ " t
+            join (select distinct symbol, source, bucket_start from bronze.verdicts_changed where run > " ~ last_run_used() ~ ") v
+              on t.symbol = v.symbol and t.source = v.source and t.bucket_start = v.bucket_start
+            union all
+            select '', " ~ feed() ~ ", " ~ hour_of('q') ~ " from " ~ ref('quarantine') ~ " q where q.silver_run > " ~ last_run_used() ~ "
             union all
             select symbol, source, hour_start from (" ~ outages('silver_run > ' ~ last_run_used()) ~ ") o
             union all
@@ -28,9 +31,14 @@
             select symbol, source, hour_start from " ~ this ~ " where gold_failing_since is not null
             union all
             select '', " ~ feed() ~ ", hour_start from (" ~ standstill() ~ ") f
-          ) q where hour_start is not null") -%}
+          ) h where hour_start is not null") -%}
   {%- endif -%}
 {% endmacro %}
+
+{# Where a record counts. One that was rejected may lack symbol and source. #}
+{% macro symbol_of(alias) %}coalesce({{ alias }}.symbol, ''){% endmacro %}
+{% macro source_of(alias) %}coalesce({{ alias }}.source, {{ feed() }}){% endmacro %}
+{% macro hour_of(alias) %}date_trunc('hour', {{ alias }}.received_at){% endmacro %}
 
 {% macro same_slot(other) -%}
   {{ other }}.stream = s.stream and {{ other }}.partition = s.partition and {{ other }}.generation = s.generation and {{ other }}."start" = s."start"
@@ -59,12 +67,24 @@
   {%- endif -%}
 {%- endmacro %}
 
-{# Keeps of rows those in touched hours; all of them where the model is made anew. #}
+{# Of the rows of an alias, those in touched hours; all of them where the model is made anew. #}
 {% macro if_touched(symbol, source, hour) -%}
   {%- if is_incremental() -%}
   join bronze.touched_{{ model.name }} x on {{ symbol }} = x.symbol and {{ source }} = x.source and {{ hour }} = x.hour_start
   {%- endif -%}
 {%- endmacro %}
+
+{# The same of records, of which there are many: cutting each of their times would take longer than all the rest. #}
+{% macro records_if_touched(alias, symbol=none, source=none) -%}
+  {%- if is_incremental() -%}
+  join bronze.touched_{{ model.name }} x
+    on {{ symbol or symbol_of(alias) }} = x.symbol and {{ source or source_of(alias) }} = x.source
+      and {{ alias }}.received_at >= x.hour_start and {{ alias }}.received_at < {{ dbt.dateadd('hour', 1, 'x.hour_start') }}
+  {%- endif %}
+  where {{ alias }}.received_at is not null and {{ since_touched(alias ~ '.received_at', by='hour_start') }}
+{%- endmacro %}
+
+{% macro touched_hour_of(alias) %}{{ 'x.hour_start' if is_incremental() else hour_of(alias) }}{% endmacro %}
 
 {% macro same_hour(a, b) -%}
   {{ a }}.symbol = {{ b }}.symbol and {{ a }}.source = {{ b }}.source and {{ a }}.hour_start = {{ b }}.hour_start

@@ -99,7 +99,8 @@ class Warehouse:
             self.advance(progress, anew=False)
         failures.clear(self.connection)
         self.publisher.note_failing(None)
-        return {"run": self.publisher.run(), "slots": len(new), "rows": self.rows(), "unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
+        outcome = {"run": self.publisher.run(), "slots": len(new), "rows": self.rows()}
+        return outcome | {"unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
 
     def rows(self) -> dict[str, int]:
         """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
@@ -128,7 +129,7 @@ class Warehouse:
         """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
         the manifest says it."""
         tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
-        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_warehouse():
+        if not tables or not self.built() >= SILVER | HELPERS or not self.publisher.is_of_this_warehouse():
             return
         try:
             run = self.begin()

@@ -224,7 +224,7 @@ def add_trades(bronze: Bronze, chance: random.Random, days: range) -> None:
                 # MSFT is first traded later, and on its first day out of hours alone; the US do not trade at the weekend.
                 is_open = symbol == "BINANCE:BTCUSDT" or (at.weekday() < 5 and (symbol != "MSFT" or day > 10 or (day == 10 and time == "22:00")))
                 if is_open and chance.random() < 0.7:
-                    bronze.add("trades", symbol=symbol, event_time=at, price=str(Decimal(chance.randint(1, 50000)).scaleb(-2)), size="1", received_at=at)
+                    bronze.add("trades", symbol=symbol, event_time=at, price=str(Decimal(chance.randint(10000, 14000)).scaleb(-2)), size="1", received_at=at)
 
 
 def closes(bronze: Bronze) -> dict[tuple[str, bool], dict[date, Fraction]]:

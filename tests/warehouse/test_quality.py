@@ -169,6 +169,25 @@ def test_each_run_gives_the_counts_of_all_that_came(home: Path, bronze: Bronze, 
     assert audit_of(home)["gold"]["faults"] == []
 
 
+def test_a_verdict_that_is_taken_back_counts_in_the_hour_of_its_trade(home: Path, bronze: Bronze) -> None:
+    """Late trades move the reference of the price band, hours after the trade that it is about was received."""
+    for minute, price in ((0, "100"), (5, "300")):
+        at = START + timedelta(minutes=minute)
+        bronze.add("trades", event_time=at, received_at=at, price=price)
+    for minute in range(1, 5):
+        bronze.add("trades", event_time=START + timedelta(minutes=minute), received_at=START + 3 * HOUR, price="300")
+    first, later = ("AAPL", hour(START)), ("AAPL", hour(START) + 3 * HOUR)
+    with Refiner(home) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 1)])
+        assert [quality(refiner)[first][name] for name in COUNTS[:3]] == [2, 1, 1]
+        refiner.refine([bronze.slot("trades", 2, 5)])
+        found = quality(refiner)
+        assert [found[first][name] for name in COUNTS[:3]] == [2, 2, 0]
+        assert [found[later][name] for name in COUNTS[:3]] == [4, 2, 2]
+        refiner.refine([], full_refresh=True)
+        assert quality(refiner) == found
+
+
 def test_slots_that_overlap_or_cannot_be_read_stand_in_archived(home: Path, bronze: Bronze) -> None:
     for _ in range(20):
         bronze.add("trades", received_at="2026-11-23 20:00:30+00")

@@ -1,21 +1,19 @@
 {{ config(meta={'key': ['symbol', 'source', 'hour_start'], 'region': ['symbol', 'source', 'hour_start'], 'made': 'each_load', 'published_by': 'hour_start'}) }}
 -- Each part counts something and says nothing of the rest; together they are the row of a symbol and hour.
 {% do touched_hours() -%}
-with good as (
-  select
-    t.symbol, t.source, date_trunc('hour', t.received_at) as hour_start,
-    t.received_at, t.event_time, t.late, t.time_suspect, t.suspect_repeat,
-    cast({{ dbt.datediff('t.event_time', 't.received_at', 'microsecond') }} as double) / 1000 as lag_ms
-  from {{ ref('trades') }} t
-  {{ if_touched('t.symbol', 't.source', "date_trunc('hour', t.received_at)") }}
-  where t.received_at is not null and {{ since_touched('t.received_at', by='hour_start') }}
+with received as (
+  select {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ touched_hour_of('t') }} as hour_start, count(*) as received, max(t.received_at) as last_received_at
+  from {{ ref('stg_trades') }} t
+  {{ records_if_touched('t') }}
+  group by {{ symbol_of('t') }}, {{ source_of('t') }}, {{ touched_hour_of('t') }}
 ),
 
-bad as (
-  select coalesce(r.symbol, '') as symbol, coalesce(r.source, {{ feed() }}) as source, date_trunc('hour', r.received_at) as hour_start, r.received_at
-  from {{ ref('rejected_trades') }} r
-  {{ if_touched("coalesce(r.symbol, '')", 'coalesce(r.source, ' ~ feed() ~ ')', "date_trunc('hour', r.received_at)") }}
-  where r.received_at is not null and {{ since_touched('r.received_at', by='hour_start') }}
+good as (
+  select
+    t.symbol, t.source, {{ touched_hour_of('t') }} as hour_start, t.event_time, t.late, t.time_suspect, t.suspect_repeat,
+    cast(t.lag_seconds * 1000 as double) as lag_ms
+  from {{ ref('trades') }} t
+  {{ records_if_touched('t', 't.symbol', 't.source') }}
 ),
 
 good_trades as (
@@ -25,7 +23,6 @@ good_trades as (
     count(case when late then 1 end) as late,
     count(case when time_suspect then 1 end) as time_suspect,
     count(case when suspect_repeat then 1 end) as suspect_repeat,
-    max(received_at) as last_received_at,
     max(case when not time_suspect then event_time end) as last_event_time,
     percentile_cont(0.5) within group (order by lag_ms) as lag_p50_ms,
     percentile_cont(0.95) within group (order by lag_ms) as lag_p95_ms,
@@ -36,9 +33,10 @@ good_trades as (
 ),
 
 bad_trades as (
-  select symbol, source, hour_start, count(*) as rejected, max(received_at) as last_received_at
-  from bad
-  group by symbol, source, hour_start
+  select {{ symbol_of('r') }} as symbol, {{ source_of('r') }} as source, {{ touched_hour_of('r') }} as hour_start, count(*) as rejected
+  from {{ ref('rejected_trades') }} r
+  {{ records_if_touched('r') }}
+  group by {{ symbol_of('r') }}, {{ source_of('r') }}, {{ touched_hour_of('r') }}
 ),
 
 outages as (
@@ -61,11 +59,10 @@ without_feed as (
 ),
 
 quarantined as (
-  select '' as symbol, {{ feed() }} as source, date_trunc('hour', q.received_at) as hour_start, count(*) as quarantined
+  select '' as symbol, {{ feed() }} as source, {{ touched_hour_of('q') }} as hour_start, count(*) as quarantined
   from {{ ref('quarantine') }} q
-  {{ if_touched("''", feed(), "date_trunc('hour', q.received_at)") }}
-  where q.received_at is not null and {{ since_touched('q.received_at', by='hour_start') }}
-  group by date_trunc('hour', q.received_at)
+  {{ records_if_touched('q', "''", feed()) }}
+  group by {{ touched_hour_of('q') }}
 ),
 
 archived as (
@@ -81,7 +78,8 @@ standstill as (
 ),
 
 places as (
-  select symbol, source, hour_start from good_trades
+  select symbol, source, hour_start from received
+  union select symbol, source, hour_start from good_trades
   union select symbol, source, hour_start from bad_trades
   union select symbol, source, hour_start from without_feed
   union select symbol, source, hour_start from quarantined
@@ -93,7 +91,7 @@ select
   p.symbol,
   p.source,
   p.hour_start,
-  cast(coalesce(g.silver, 0) + coalesce(b.rejected, 0) as bigint) as received,
+  cast(coalesce(r.received, 0) as bigint) as received,
   cast(case when p.symbol = '' then coalesce(a.archived, 0) end as bigint) as archived,
   cast(coalesce(g.silver, 0) as bigint) as silver,
   cast(coalesce(b.rejected, 0) as bigint) as rejected,
@@ -102,7 +100,7 @@ select
   cast(coalesce(g.time_suspect, 0) as bigint) as time_suspect,
   cast(coalesce(g.suspect_repeat, 0) as bigint) as suspect_repeat,
   cast(coalesce(w.microseconds, 0) * cast(0.000001 as decimal(7, 6)) as decimal(18, 6)) as gap_seconds,
-  greatest(coalesce(g.last_received_at, b.last_received_at), coalesce(b.last_received_at, g.last_received_at)) as last_received_at,
+  r.last_received_at,
   g.last_event_time,
   g.lag_p50_ms,
   g.lag_p95_ms,
@@ -111,6 +109,7 @@ select
   f.began as gold_failing_since,
   f.reason as gold_failing_reason
 from places p
+left join received r on {{ same_hour('p', 'r') }}
 left join good_trades g on {{ same_hour('p', 'g') }}
 left join bad_trades b on {{ same_hour('p', 'b') }}
 left join without_feed w on {{ same_hour('p', 'w') }}
