@@ -2,23 +2,13 @@
 //! this binary, so that one command runs all. They start the real refiner process and speak to it over
 //! its pipes, as the daemon does.
 
-use crate::support::python::python;
+use crate::support::python;
 use crate::support::servers::or_skip;
 
 /// Runs a file of this folder in the pinned environment.
 fn pytest(file: &str) {
-    let Some(mut command) = or_skip(python("tests/warehouse")) else { return };
-    command
-        .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"])
-        .arg(format!("tests/warehouse/{file}.py"));
-    let output = command.output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    for line in said.lines().filter(|line| line.starts_with("SKIPPED")) {
-        or_skip::<()>(Err(crate::support::servers::Skip(line.trim_start_matches("SKIPPED ").to_string())));
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains(" passed") || said.contains(" skipped"), "no test was found: {said}");
+    let Some(command) = or_skip(python::python("tests/warehouse")) else { return };
+    python::pytest(command, &format!("tests/warehouse/{file}.py"));
 }
 
 #[test]
