@@ -3,9 +3,11 @@
    hundred (the catching up after an outage) that join is the better way. #}
 {% macro touched_minutes_only(column) %}
   {%- if execute and is_incremental() -%}
-    {%- set minutes = run_query("select distinct cast(bucket_start as varchar) from (" ~ new_minutes() ~ ") m limit 501").columns[0].values() | list -%}
+    {%- set minutes = run_query(
+          "select distinct cast(bucket_start as varchar) from bronze.touched_" ~ model.name ~ " limit 501"
+        ).columns[0].values() | list -%}
     {%- if 0 < minutes | length <= 500 -%}
-      where {{ column }} in (timestamptz '{{ minutes | join("', timestamptz '") }}')
+      where {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
     {%- endif -%}
   {%- endif -%}
 {% endmacro %}
@@ -30,17 +32,15 @@
   select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ last_run_used() }}
 {%- endmacro %}
 
-{# Takes the bars of new minutes out of Gold: not all of them come again, as a minute may have lost its last trade. #}
-{% macro forget_new_minutes() -%}
-  {%- if is_incremental() -%}
-    delete from {{ this }} where exists (
-      select 1 from ({{ new_minutes() }}) n
-      where n.symbol = {{ this.identifier }}.symbol and n.source = {{ this.identifier }}.source and n.bucket_start = {{ this.identifier }}.bucket_start)
-  {%- endif -%}
-{%- endmacro %}
-
 {# A row for each of the codes that stand in a column, separated by commas. #}
 {% macro split_rows(relation, column, name) %}{{ return(adapter.dispatch('split_rows', 'tickmint')(relation, column, name)) }}{% endmacro %}
 {% macro default__split_rows(relation, column, name) -%}
   {{ return("select " ~ column ~ ", unnest(string_split(" ~ column ~ ", ',')) as " ~ name ~ " from " ~ relation) }}
 {%- endmacro %}
+
+{# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
+{% macro bucket(unit, number, of='bucket_start') -%}
+  {%- if unit == 'date' -%}date_trunc('day', {{ market_time('symbol', of) }})
+  {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
+{%- endmacro %}
+{% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}

@@ -21,6 +21,9 @@ VERSION = 1
 #: A run that is at work when the daemon dies may finish within this; then the process ends without it.
 GRACE = 2.0
 
+#: dbt's threads and the pulse speak too, a line at a time.
+SAYING = threading.Lock()
+
 Commands = queue.SimpleQueue  # its `put` may be called by a signal handler
 
 
@@ -40,7 +43,7 @@ def main() -> int:
     try:
         warehouse = Warehouse(arguments.db, arguments.gold, json.loads(arguments.vars))
     except RunFailed as error:
-        fail(answers, 0, error.phase or "start", str(error), retryable=error.retryable)
+        fail(answers, 0, error.phase or "start", str(error), retryable=error.retryable, failing=error.failing)
         return 1
     try:
         say(answers, event="hello", version=VERSION, pid=os.getpid(), **warehouse.greeting())
@@ -91,19 +94,29 @@ def obey(warehouse: Warehouse, answers: IO[str], command: dict[str, Any]) -> Non
 
 
 def refine(warehouse: Warehouse, answers: IO[str], number: int, command: dict[str, Any]) -> None:
+    from . import failures
     from .errors import RunFailed
+    from .pulse import Pulse
 
     began, cpu, phase = time.monotonic(), time.process_time(), "load"
+    told = set()
     name_trace(command.get("traceparent"))
 
     def progress(name: str) -> None:
         nonlocal phase
         phase = name
-        say(answers, event="progress", id=number, phase=name)
+        again = {"again": True} if name in told else {}
+        told.add(name)
+        say(answers, event="progress", id=number, phase=name, **again)
+
+    def beat() -> None:
+        say(answers, event="progress", id=number, phase=phase, again=True)
 
     try:
-        warehouse.bucket.enter(command.get("s3"))
-        outcome = warehouse.refine(command["slots"], progress, anew=bool(command.get("full_refresh")))
+        failures.adopt(warehouse.connection, command.get("failing"))
+        with Pulse(beat):
+            warehouse.bucket.enter(command.get("s3"))
+            outcome = warehouse.refine(command["slots"], progress, anew=bool(command.get("full_refresh")))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it
@@ -112,7 +125,7 @@ def refine(warehouse: Warehouse, answers: IO[str], number: int, command: dict[st
         if isinstance(error, RunFailed):
             phase, retryable = error.phase or phase, error.retryable
         print(f"refiner: {phase}: {error!r}{where}", file=sys.stderr)
-        fail(answers, number, phase, str(error), retryable=retryable)
+        fail(answers, number, phase, str(error), retryable=retryable, failing=warehouse.failed(phase, str(error)))
         return
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
     say(answers, event="done", id=number, seconds=round(seconds, 3), cpu_seconds=round(cpu_seconds, 3), **outcome)
@@ -130,12 +143,13 @@ def name_trace(traceparent: str | None) -> None:
     reset_metadata_vars()  # dbt reads them once a process
 
 
-def fail(answers: IO[str], number: int, phase: str, error: str, *, retryable: bool) -> None:
-    say(answers, event="failed", id=number, phase=phase, error=error, retryable=retryable)
+def fail(answers: IO[str], number: int, phase: str, error: str, *, retryable: bool, failing: dict[str, Any] | None = None) -> None:
+    say(answers, event="failed", id=number, phase=phase, error=error, retryable=retryable, failing=failing)
 
 
 def say(answers: IO[str], **message: Any) -> None:
-    answers.write(json.dumps(message) + "\n")
+    with SAYING:
+        answers.write(json.dumps(message) + "\n")
 
 
 if __name__ == "__main__":

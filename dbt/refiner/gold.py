@@ -14,7 +14,7 @@ import duckdb
 
 from .origin import fingerprint
 
-TABLE = "ohlc_1m"
+BARS = "ohlc_1m"
 
 
 class Gold:
@@ -35,23 +35,22 @@ class Gold:
         path = self.folder / "manifest.json"
         try:
             manifest = json.loads(path.read_text())
-            files, rows = manifest["tables"][TABLE]["files"], manifest["tables"][TABLE]["rows"]
+            tables = {name: (list(table["files"]), int(table["rows"])) for name, table in manifest["tables"].items()}
+            bars = tables[BARS][1]
         except FileNotFoundError:
             if self.has_runs():
                 self.notes.append(f"Gold was not audited: {path} is not there yet")
             return None
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             self.faults.append(f"{path} is damaged: {error!r}")
             return None
-        if not self.has("gold", TABLE):
+        if not self.has("gold", BARS):
             self.notes.append("Gold was not held against Silver: another database made it; the next run makes it anew")
-            return rows
-        bars = self.read(files)
-        if bars is not None:
-            if bars != rows:
-                self.faults.append(f"the files of Gold hold {bars} bars, {path} says {rows}")
+            return bars
+        whole = [name for name in tables if self.read(name, *tables[name])]
+        if len(whole) == len(tables):
             self.compare(manifest)
-        return bars
+        return self.one("select count(*) from published_ohlc_1m") if BARS in whole else None
 
     def has_runs(self) -> bool:
         return self.has("bronze", "runs") and self.last_run() > 0
@@ -65,19 +64,26 @@ class Gold:
     def one(self, query: str, *values: Any) -> Any:
         return self.connection.execute(query, list(values)).fetchone()[0]
 
-    def read(self, files: list[str]) -> int | None:
-        """Reads all that is named into a table, `published`; none where a file cannot be read."""
-        self.connection.execute(f"create or replace temp table published as from gold.{TABLE} limit 0")
+    def read(self, table: str, files: list[str], rows: int) -> bool:
+        """Reads all that is named of a table into a table `published_<table>`; False where that cannot be."""
         before = len(self.faults)
+        if not self.has("gold", table):
+            self.faults.append(f"{table} is named by the manifest, and the database has no such table")
+            return False
+        self.connection.execute(f"create or replace temp table published_{table} as from gold.{table} limit 0")
         for file in files:
             try:
-                self.connection.execute("insert into published by name from read_parquet(?)", [str(self.folder / file)])
+                self.connection.execute(f"insert into published_{table} by name from read_parquet(?)", [str(self.folder / file)])
             except duckdb.Error as error:
                 self.faults.append(f"{self.folder / file} is named by the manifest and cannot be read: {error}")
-        doubled = self.one("select count(*) - count(distinct (symbol, source, session, bucket_start)) from published")
-        if doubled:
+        if len(self.faults) > before:
+            return False
+        found = self.one(f"select count(*) from published_{table}")
+        if found != rows:
+            self.faults.append(f"the files of {table} hold {found} rows, the manifest says {rows}")
+        if table == BARS and (doubled := found - self.one("select count(distinct (symbol, source, session, bucket_start)) from published_ohlc_1m")):
             self.faults.append(f"{doubled} bars of Gold stand twice")
-        return self.one("select count(*) from published") if len(self.faults) == before else None
+        return True
 
     def compare(self, manifest: dict[str, Any]) -> None:
         """Holds the bars against the database that made them, where nothing came between."""
@@ -89,18 +95,19 @@ class Gold:
         elif manifest.get("run") != (last := self.last_run()):
             self.notes.append(f"Gold was not held against Silver: it is of run {manifest.get('run')}, and run {last} was not published")
         else:
-            self.against_the_table()
+            for name in manifest["tables"]:
+                self.against_the_table(name)
             self.against_silver()
 
-    def against_the_table(self) -> None:
+    def against_the_table(self, name: str) -> None:
         differing = self.one(
             f"""
             select count(*) from (
-              (from gold.{TABLE} except all from published) union all (from published except all from gold.{TABLE}))
+              (from gold.{name} except all from published_{name}) union all (from published_{name} except all from gold.{name}))
             """
         )
         if differing:
-            self.faults.append(f"{differing} bars are not alike in Gold as published and in the database")
+            self.faults.append(f"{differing} rows of {name} are not alike in Gold as published and in the database")
 
     def against_silver(self) -> None:
         self.connection.execute("create or replace temp table moving (conditions varchar)")
@@ -116,7 +123,7 @@ class Gold:
               where not price_update and (coalesce(conditions, '') = '' or conditions in (from moving))
               group by all
             ), there as (
-              select symbol, source, bucket_start, volume, notional, trades from published where trades > 0
+              select symbol, source, bucket_start, volume, notional, trades from published_ohlc_1m where trades > 0
             )
             select symbol, bucket_start from ((from given except all from there) union all (from there except all from given))
             order by all

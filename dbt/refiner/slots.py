@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from . import unread
+from . import failures, positions, unread
 from .errors import Refused
 
 #: Columns of the typed objects. The models read through empty tables of these, so a run in which a stream
@@ -54,6 +54,8 @@ create table if not exists bronze.ledger (model varchar not null, stream varchar
 create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
 create table if not exists bronze.runs (run bigint primary key, began timestamptz not null);
 create table if not exists bronze.runs_used (model varchar not null, run bigint not null);
+create table if not exists bronze.watermarks (model varchar not null, source varchar not null, watermark timestamptz not null);
+create table if not exists bronze.gold_days (model varchar not null, day date not null, run bigint not null);
 create table if not exists bronze.verdicts_changed (run bigint not null, symbol varchar not null, source varchar not null,
   bucket_start timestamptz not null);
 create table if not exists bronze.warehouse (layout integer not null, id varchar not null);
@@ -74,6 +76,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, db: str) -> str:
             raise Refused(f"{db} has layout {layout}, this program {LAYOUT}: remove the file, all in it is made again from Bronze")
     connection.begin()
     connection.execute(TABLES)
+    connection.execute(failures.TABLE)
+    connection.execute(positions.TABLES)
     if not known:
         connection.execute("insert into bronze.warehouse values (?, ?)", [LAYOUT, str(uuid.uuid4())])
     for stream, columns in STREAMS.items():

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from . import s3, slots, unread
+from . import failures, positions, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
+from .origin import fingerprint
 from .project import Project, version
 from .publish import Publisher
 
 #: All data tests look at whole tables, so they run this often; a few cheap ones run each time.
 TEST_ALL_EVERY = 3600.0
 
-TABLES = ("silver.trades", "silver.rejected_trades", "silver.quarantine", "silver.gaps", "gold.ohlc_1m")
+SILVER = {"trades", "rejected_trades", "quarantine", "gaps"}
 
 #: Beside them, what is built and not counted.
-HELPERS = ("silver.stg_trades", "silver.minute_prices")
+HELPERS = {"stg_trades", "minute_prices"}
 
 #: What is made of the records of trades by the rules: in every run that brings some, and anew by other rules.
 JUDGED = {"minute_prices", "rejected_trades"}
+
+#: The table of Gold that goes on while the others stand still, and says so.
+QUALITY = "data_quality"
+
+#: The one that is made from the user's positions too.
+PORTFOLIO = "portfolio"
 
 Progress = Callable[[str], None]
 
@@ -42,17 +51,26 @@ class Warehouse:
 
     def __init__(self, db: Path, gold: Path, variables: dict[str, Any]) -> None:
         db.parent.mkdir(parents=True, exist_ok=True)
-        work = db.parent / "dbt"
-        work.mkdir(exist_ok=True)
+        self.db, self.work, self.variables = db, db.parent / "dbt", variables
+        self.positions = Path(path) if (path := variables.get("positions")) else None
+        self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)
-        self.project = Project(db, work, variables)
-        self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": self.project.fingerprint()})
+        self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": fingerprint(variables)})
+        try:
+            self.load_project()
+        except RunFailed as error:
+            error.failing = self.failed(error.phase or "start", str(error))
+            raise
+        self.tested = time.monotonic()
+
+    def load_project(self) -> None:
+        self.project = Project(self.db, self.work, self.variables)
+        self.publisher.origin["rules"] = self.project.fingerprint()
         if not self.publisher.is_of_this_origin():
             self.project.seed()
-        self.tested = time.monotonic()
 
     def greeting(self) -> dict[str, Any]:
         """What the daemon must know to go on: the last slot of each chain, the last run published."""
@@ -61,27 +79,63 @@ class Warehouse:
             "dbt": version,
             "run": self.publisher.run(),
             "tails": slots.tails(self.connection),
+            "failing": failures.tell(self.connection),
         }
 
     def refine(self, new: list[dict[str, Any]], progress: Progress, *, anew: bool) -> dict[str, Any]:
         """Stores the slots, builds what has something to do, publishes. Doing it again does no harm."""
         progress("load")
+        if failures.tell(self.connection) and not self.project.is_current():
+            self.load_project()  # somebody has mended it, perhaps
         slots.retry(self.connection)
         slots.store(self.connection, new)
+        # A file of the user's that is wrong stops nothing: the last good positions stay, and he is told.
+        portfolio_error = positions.load(self.connection, self.positions)
         try:
             self.advance(progress, anew=anew)
         except RunFailed:
             if anew or not slots.set_aside(self.connection):
                 raise
             self.advance(progress, anew=False)
-        return {"run": self.publisher.run(), "slots": len(new), "rows": self.rows(), "unread": unread.tell(self.connection)}
+        failures.clear(self.connection)
+        self.publisher.note_failing(None)
+        return {"run": self.publisher.run(), "slots": len(new), "rows": self.rows(), "unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
 
     def rows(self) -> dict[str, int]:
         """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
         (kept,) = self.connection.execute("select count(*) from silver.stg_trades").fetchone()
-        tables = {table: f"select count(*) from {table}" for table in TABLES}
+        names = [f"silver.{name}" for name in sorted(SILVER)] + [f"gold.{table.name}" for table in self.project.gold]
+        tables = {table: f"select count(*) from {table}" for table in names}
         tables["silver.trades"] = f"select {kept} - count(*) from silver.rejected_trades"
         return {table: self.connection.execute(query).fetchone()[0] for table, query in tables.items()}
+
+    def failed(self, phase: str, error: str) -> dict[str, Any] | None:
+        """Notes that a round failed, in the book and in the manifest. Returns the series; None if not even that can be
+        written: then the daemon counts for itself."""
+        with suppress(duckdb.Error):
+            self.connection.rollback()  # what failed may have left a transaction open
+        try:
+            failures.note(self.connection, phase, error)
+            failing = failures.tell(self.connection)
+            self.publisher.note_failing(failing)
+        except (duckdb.Error, OSError) as trouble:
+            print(f"refiner: the failure cannot be noted: {trouble}", file=sys.stderr)
+            return None
+        self.tell_quality()
+        return failing
+
+    def tell_quality(self) -> None:
+        """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
+        the manifest says it."""
+        tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
+        if not tables or not self.built() >= set(SILVER) or not self.publisher.is_of_this_warehouse():
+            return
+        try:
+            run = self.begin()
+            self.project.build_alone(QUALITY, gold_stands_still=True)
+            self.publisher.publish_alone(self.connection, run, tables[0])
+        except (RunFailed, duckdb.Error, OSError) as trouble:
+            print(f"refiner: {QUALITY} cannot say that Gold stands still: {trouble}", file=sys.stderr)
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
@@ -91,29 +145,62 @@ class Warehouse:
             run = self.begin()
             self.build(models, progress, anew=anew, gold_anew=stale)
             progress("publish")
-            self.publisher.publish(self.connection, run, slots.tails(self.connection), anew=anew)
+            self.publisher.publish(self.connection, run, self.project.gold, slots.tails(self.connection), anew=anew)
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
-        """The models that have something to do; empty if there is nothing to build or to publish."""
-        every = {table.split(".")[1] for table in TABLES + HELPERS}
-        built = self.built()
+        """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
+        come later, if they have: [`minute_is_over`]."""
+        gold, each_load = self.gold("each_run"), self.gold("each_load")
+        every, built = gold | each_load | SILVER | HELPERS, self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
         if gold_anew:
             models = models | {"trades"}  # a view, which stands otherwise
-        if gold_anew or "stg_trades" in models or (built == every and self.unpublished()):
-            models = models | JUDGED | {"ohlc_1m"}
-        return models
+        if gold_anew or "stg_trades" in models or (built >= every and self.unpublished()):
+            models = models | JUDGED | gold
+        if positions.are_new(self.connection) and PORTFOLIO in built:
+            models = models | {PORTFOLIO}
+        return models | each_load if models else models
+
+    def gold(self, *made: str) -> set[str]:
+        return {table.name for table in self.project.gold if table.made in made}
+
+    def minute_is_over(self) -> bool:
+        """Whether a minute has been closed, or a closed one changed, by trades that the models of each minute have not
+        used. They ask the same of the trades, each for itself: see macros/gold.sql."""
+        models = self.gold("each_minute")
+        if models - self.built():
+            return True
+        return self.connection.execute(
+            """
+            with used as (select min(run) as run from bronze.runs_used where list_contains($models, model)),
+            before as (select source, min(watermark) as watermark from bronze.watermarks where list_contains($models, model) group by source),
+            fresh as (select * from silver.stg_trades where silver_run > (select run from used)),
+            now as (
+              select source, max(t) as watermark
+              from (select source, event_time as t from fresh where bucket_start is not null and not time_suspect union all from before)
+              group by source
+            ),
+            changed as (
+              select source, bucket_start from fresh
+              union all select source, bucket_start from bronze.verdicts_changed where run > (select run from used)
+            )
+            select count(*) > 0 from changed join now using (source) left join before using (source)
+            where changed.bucket_start < date_trunc('minute', now.watermark)
+              or date_trunc('minute', before.watermark) is distinct from date_trunc('minute', now.watermark)
+            """,
+            {"models": sorted(models)},
+        ).fetchone()[0]
 
     def built(self) -> set[str]:
-        rows = self.connection.execute(
-            "select table_schema || '.' || table_name from information_schema.tables where table_schema in ('silver', 'gold')"
-        ).fetchall()
-        return {name.split(".")[1] for (name,) in rows if name in TABLES + HELPERS}
+        rows = self.connection.execute("select table_name from information_schema.tables where table_schema in ('silver', 'gold')").fetchall()
+        return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
-        """Silver has come further than Gold as published: a run failed or was killed in between."""
-        (loaded,) = self.connection.execute("select coalesce(max(run), 0) from bronze.loads").fetchone()
-        return loaded > self.publisher.run()
+        """Silver, or some table of Gold, has come further than Gold as published: a run failed or was killed in between."""
+        (reached,) = self.connection.execute(
+            "select coalesce(max(run), 0) from (select run from bronze.loads union all select run from bronze.gold_days)"
+        ).fetchone()
+        return reached > self.publisher.run()
 
     def begin(self) -> int:
         """The number of a new run: above all of this file, and above the one that stands published."""
@@ -124,21 +211,15 @@ class Warehouse:
         return run
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
-        heard = set()
-
-        def on_phase(phase: str) -> None:
-            if phase not in heard:
-                heard.add(phase)
-                progress(phase)
-
-        if gold_anew and not anew:
-            judged_before = JUDGED & self.built()
-            self.project.build(sorted(models - {"ohlc_1m"}), anew=False, on_phase=on_phase)
-            self.project.build(sorted({"ohlc_1m"} | judged_before), anew=True, on_phase=on_phase)
-        else:
-            self.project.build(sorted(models), anew=anew, on_phase=on_phase)
+        gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
+        if first := models - gold if gold_anew else models:
+            self.project.build(sorted(first), anew=anew, tests=True, on_phase=progress)
+        if gold_anew:
+            self.project.build(sorted(gold if anew else gold | judged_before), anew=True, tests=not first, on_phase=progress)
+        elif models & self.gold("each_run") and (anew or self.minute_is_over()):
+            self.project.build(sorted(self.gold("each_minute")), anew=anew, tests=False, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
-            on_phase("test")
+            progress("test")
             self.project.test()
             self.tested = time.monotonic()
 

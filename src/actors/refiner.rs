@@ -3,6 +3,7 @@
 //! In: nothing; it follows the chains. Out: Gold as Parquet, published by the Python process that
 //! this actor owns. After a restart the warehouse is asked how far it is.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,13 +120,26 @@ fn wait_after(refused: u32) -> Duration {
 }
 
 async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> {
-    let vitals = &parts.vitals;
-    let done = rounds.round(|phase| vitals.note("phase", phase)).await;
+    let (vitals, metrics) = (&parts.vitals, &parts.metrics);
+    let phase = RefCell::new(String::new());
+    let progress = |name: &str| {
+        *phase.borrow_mut() = name.into();
+        vitals.note("phase", name);
+    };
+    let done = match rounds.open(progress).await {
+        Ok(hello) => {
+            if let Some(hello) = hello {
+                metrics.warehouse_greets(hello.run, hello.failing);
+            }
+            rounds.round(metrics.failing().as_ref(), progress).await
+        }
+        Err(error) => Err(error),
+    };
     match &done {
         Ok(Round::Refined { done, .. }) => {
             vitals.note("phase", "waiting");
             let unread = done.unread.as_ref();
-            parts.metrics.refined(done.run, done.seconds, done.rows.clone(), unread.map(|unread| unread as &dyn Display));
+            metrics.refined(done.run, done.seconds, done.rows.clone(), unread.map(|unread| unread as &dyn Display));
             vitals.advance(1);
             rounds.log_span().in_scope(|| match unread {
                 None => {
@@ -140,10 +154,14 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
         }
         Ok(Round::Nothing) => {
             vitals.note("phase", "waiting");
-            parts.metrics.warehouse_up_to_date();
+            metrics.warehouse_up_to_date();
         }
         Err(error) => {
-            parts.metrics.refine_failed(error);
+            let (told, why) = match error {
+                RoundError::Refine(RefineError::Failed { failing, error, .. }) => (failing.clone(), error.clone()),
+                other => (None, other.to_string()),
+            };
+            metrics.refine_failed(error.phase(&phase.borrow()), &why, told);
             vitals.note("failing", error.to_string());
         }
     }
@@ -158,7 +176,9 @@ mod tests {
     fn a_round_that_is_refused_is_tried_less_and_less_often_and_one_that_failed_as_before() {
         let waits = [0, 1, 2, 3, 4, 5, u32::MAX].map(|refused| wait_after(refused).as_secs());
         assert_eq!(waits, [5, 10, 20, 40, 60, 60, 60]);
-        let failed = |retryable| RoundError::from(RefineError::Failed { phase: "dbt".into(), error: "no".into(), retryable });
+        let failed = |retryable| {
+            RoundError::from(RefineError::Failed { phase: "dbt".into(), error: "no".into(), retryable, failing: None })
+        };
         assert!(failed(false).is_refusal() && !failed(true).is_refusal());
         assert!(!RoundError::from(RefineError::Process("is gone".into())).is_refusal());
     }

@@ -71,5 +71,18 @@ fn table(health: &Value) -> String {
     for alarm in health["alarms"].as_array().into_iter().flatten() {
         out.push_str(&format!("! {}: {}\n", text(&alarm["name"]), text(&alarm["why"])));
     }
+    let (gold, failing) = (&health["warehouse"]["gold"], &health["warehouse"]["failing"]);
+    if gold.is_object() {
+        out.push_str(&format!("Gold: run {}, published at {}\n", text(&gold["run"]), text(&gold["published_at"])));
+    }
+    if failing.is_object() {
+        out.push_str(&format!(
+            "Gold: no newer run since {}; rounds that failed in a row: {}, the last one in {}: {}\n",
+            text(&failing["since"]),
+            text(&failing["rounds"]),
+            text(&failing["phase"]),
+            text(&failing["error"])
+        ));
+    }
     out
 }

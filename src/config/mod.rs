@@ -224,7 +224,7 @@ pub struct WarehouseConfig {
     pub python: Option<PathBuf>,
     /// The least time between two runs.
     pub every: Duration,
-    /// A run that takes longer is taken for hung, and its process killed.
+    /// A run that has not worked for so long is taken for hung, and its process killed.
     pub run_timeout: Duration,
     /// The table of sale conditions: `cts_utp` or `lean`.
     pub sale_conditions: String,

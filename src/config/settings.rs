@@ -299,7 +299,7 @@ pub struct WarehouseSettings {
     pub python: Option<PathBuf>,
     /// The least time between two runs: `10s`.
     pub every: Quantity,
-    /// A run that takes longer is taken for hung: `5m`.
+    /// A run that has not worked for so long is taken for hung: `5m`.
     pub run_timeout: Quantity,
     /// Which trades may move a bar: `cts_utp` or `lean`.
     pub sale_conditions: String,

@@ -6,12 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
+use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::State;
 use crate::supervisor::{Complaint, Report, State as ActorState, Verdict};
-use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::{CONTENT_TYPE, Failing};
+use crate::warehouse::gold::Gold;
 
 /// How things stand, in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -106,8 +108,18 @@ pub(super) async fn health(state: Data<State>) -> HttpResponse {
         "uptime_seconds": now_ms.saturating_sub(started_ms) / 1000,
         "complaints": complaints,
         "alarms": alarms,
+        "warehouse": state.gold.as_deref().map(|gold| warehouse(gold, state.metrics.failing())),
         "actors": actors,
     }))
+}
+
+/// The version of Gold that readers see, and since when and why there is no newer one.
+fn warehouse(gold: &Gold, failing: Option<Failing>) -> Value {
+    let published = gold.manifest().ok().flatten().map(|(manifest, at_ms)| {
+        let at = i64::try_from(at_ms).ok().and_then(|at_ms| Timestamp::from_millisecond(at_ms).ok());
+        json!({ "run": manifest.run, "published_at": manifest.published_at.or(at) })
+    });
+    json!({ "gold": published, "failing": failing })
 }
 
 #[get("/metrics")]

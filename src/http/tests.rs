@@ -141,6 +141,31 @@ async fn an_alarm_degrades_the_health_and_says_since_when_and_why() {
 }
 
 #[actix::test]
+async fn the_health_tells_the_version_that_readers_see_and_why_there_is_no_newer_one() {
+    assert!(get(&state(None), "/health").await.json()["warehouse"].is_null(), "another daemon refines");
+    let dir = tempfile::tempdir().unwrap();
+    let state = state(Some(dir.path()));
+    let nothing = serde_json::json!({ "gold": null, "failing": null });
+    assert_eq!(get(&state, "/health").await.json()["warehouse"], nothing);
+    let manifest = r#"{"run": 7, "published_at": "2026-11-23T15:00:00+00:00", "tables": {}}"#;
+    std::fs::write(dir.path().join("manifest.json"), manifest).unwrap();
+    state.metrics.refine_failed("test", &"unique: 1 result", None);
+    state.metrics.refine_failed("test", &"unique: 2 results", None);
+    let health = get(&state, "/health").await.json();
+    assert_eq!(health["warehouse"]["gold"], serde_json::json!({ "run": 7, "published_at": "2026-11-23T15:00:00Z" }));
+    let failing = &health["warehouse"]["failing"];
+    assert_eq!(
+        (&failing["phase"], &failing["error"], &failing["rounds"]),
+        (&"test".into(), &"unique: 2 results".into(), &2.into())
+    );
+    assert!(failing["since"].as_str().unwrap().ends_with('Z'), "{failing}");
+    assert_eq!((&health["status"], &health["alarms"][0]["name"]), (&"degraded".into(), &"warehouse".into()));
+    state.metrics.refined(8, 1.0, Default::default(), None);
+    let health = get(&state, "/health").await.json();
+    assert_eq!((&health["status"], &health["warehouse"]["failing"]), (&"ok".into(), &Value::Null));
+}
+
+#[actix::test]
 async fn metrics_are_openmetrics() {
     let metrics = get(&state(None), "/metrics").await;
     assert_eq!(metrics.header(header::CONTENT_TYPE), "application/openmetrics-text; version=1.0.0; charset=utf-8");

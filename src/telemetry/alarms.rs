@@ -24,10 +24,15 @@ pub struct Alarms(Mutex<BTreeMap<String, Alarm>>);
 impl Alarms {
     /// Something is wrong, or still is: then it keeps its beginning.
     pub fn raise(&self, name: &str, why: impl Into<String>) {
+        self.raise_since(name, unix_ms(), why);
+    }
+
+    /// As [`Alarms::raise`], where it is known since when; an earlier beginning stays.
+    pub fn raise_since(&self, name: &str, since_ms: u64, why: impl Into<String>) {
         let (mut alarms, why) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), why.into());
         match alarms.get_mut(name) {
-            Some(alarm) => alarm.why = why,
-            None => drop(alarms.insert(name.into(), Alarm { name: name.into(), since_ms: unix_ms(), why })),
+            Some(alarm) => (alarm.since_ms, alarm.why) = (alarm.since_ms.min(since_ms), why),
+            None => drop(alarms.insert(name.into(), Alarm { name: name.into(), since_ms, why })),
         }
     }
 

@@ -26,7 +26,7 @@ mod warehouse;
 
 pub use bronze::StoreOutcome;
 pub use feed::ShardMetrics;
-pub use warehouse::LatestRun;
+pub use warehouse::{Failing, LatestRun};
 
 use bronze::{BronzeMetrics, StoreMetrics};
 use feed::{FeedCounters, ShardFamilies};
@@ -208,7 +208,7 @@ mod tests {
     fn what_fails_is_an_alarm_until_it_works() {
         let metrics = Metrics::new();
         metrics.archive_failed(Stream::Trades, &"put x: no route");
-        metrics.refine_failed(&"dbt says no");
+        metrics.refine_failed("gold", &"dbt says no", None);
         metrics.spool_disk(Some(&"no space"));
         let names: Vec<_> = metrics.alarms().list().into_iter().map(|alarm| alarm.name).collect();
         assert_eq!(names, ["bronze/trades", "spool/disk", "warehouse"]);
@@ -220,6 +220,51 @@ mod tests {
         metrics.warehouse_up_to_date();
         metrics.spool_disk(None);
         assert_eq!(metrics.alarms().list(), []);
+    }
+
+    #[test]
+    fn a_series_of_failed_rounds_has_one_beginning_whoever_tells_of_it() {
+        let metrics = Metrics::new();
+        let told = |since: &str, rounds| Failing {
+            since: since.parse().unwrap(),
+            rounds,
+            phase: "test".into(),
+            error: "unique: 1 result".into(),
+        };
+        let alarm = |metrics: &Metrics| {
+            let alarms = metrics.alarms().list();
+            alarms.first().map(|alarm| (alarm.since_ms, alarm.why.clone()))
+        };
+        // Of lives before this one the warehouse's book knows.
+        metrics.warehouse_greets(7, Some(told("2026-11-23T15:00:00Z", 3)));
+        let text = metrics.encode(&[]);
+        assert_eq!(value(&text, "tickmint_warehouse_failing_since_timestamp_seconds"), 1_795_446_000.0);
+        assert_eq!(value(&text, "tickmint_warehouse_failed_rounds"), 3.0);
+        assert_eq!(value(&text, "tickmint_warehouse_failures_total"), 0.0, "none in this life");
+        assert_eq!(value(&text, "tickmint_warehouse_run_number"), 7.0);
+        let (since_ms, why) = alarm(&metrics).unwrap();
+        assert_eq!(since_ms, 1_795_446_000_000);
+        assert!(why.contains("3 failed") && why.contains("in test: unique: 1 result"), "{why}");
+        metrics.refine_failed("gold", &"it is gone", None);
+        let failing = metrics.failing().unwrap();
+        assert_eq!((failing.rounds, failing.phase.as_str(), failing.error.as_str()), (4, "gold", "it is gone"));
+        // A new warehouse knows less than this process.
+        metrics.refine_failed("x", &"", Some(told("2026-11-23T16:00:00Z", 1)));
+        let failing = metrics.failing().unwrap();
+        assert_eq!((failing.since.to_string().as_str(), failing.rounds), ("2026-11-23T15:00:00Z", 5));
+        metrics.warehouse_greets(7, None);
+        assert_eq!(metrics.failing(), Some(failing), "it did not see it");
+        metrics.refined(8, 1.0, BTreeMap::new(), Some(&"an object is gone"));
+        assert_eq!(metrics.failing(), None);
+        let (since_ms, why) = alarm(&metrics).unwrap();
+        assert!(since_ms > 1_795_446_000_000 && why == "an object is gone", "another trouble, with its own beginning");
+        metrics.refine_failed("gold", &"dbt says no", None);
+        assert!(metrics.failing().unwrap().since_ms() >= metrics.started_ms());
+        metrics.warehouse_up_to_date();
+        let text = metrics.encode(&[]);
+        assert_eq!(value(&text, "tickmint_warehouse_failing_since_timestamp_seconds"), 0.0);
+        assert_eq!(value(&text, "tickmint_warehouse_failed_rounds"), 0.0);
+        assert_eq!((alarm(&metrics), metrics.failing()), (None, None));
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Manifest {
     /// How far it goes, as dbt says it.
     #[serde(default)]
     pub watermark: serde_json::Value,
+    /// When it was published.
+    #[serde(default)]
+    pub published_at: Option<jiff::Timestamp>,
     /// By name, with or without `gold.`.
     pub tables: BTreeMap<String, Table>,
 }
@@ -160,9 +163,14 @@ impl Gold {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(failed)?,
         };
+        let manifest: Manifest = serde_json::from_slice(&text)?;
+        // Not when the file was written: it is rewritten to say that no newer version comes.
+        if let Some(at) = manifest.published_at {
+            return Ok(Some((manifest, u64::try_from(at.as_millisecond()).unwrap_or_default())));
+        }
         let written = std::fs::metadata(&path).and_then(|meta| meta.modified()).map_err(failed)?;
         let since = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Ok(Some((serde_json::from_slice(&text)?, u64::try_from(since.as_millis()).unwrap_or(u64::MAX))))
+        Ok(Some((manifest, u64::try_from(since.as_millis()).unwrap_or(u64::MAX))))
     }
 
     /// The newest bars of the run that is published now. One reading at a time: who asks meanwhile
@@ -450,6 +458,18 @@ pub(crate) mod tests {
         write_bars(&dir.path().join("2.parquet"), &["A"], 0..5, 100);
         publish(dir.path(), 3, &["2.parquet"]);
         assert_eq!(gold.bars().await.unwrap().unwrap().bars.len(), 5);
+    }
+
+    #[test]
+    fn a_manifest_says_when_it_was_published_whenever_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = r#"{"since": "2026-11-23T16:00:00+00:00", "phase": "test", "error": "x"}"#;
+        let text = format!(
+            r#"{{"run": 7, "watermark": null, "published_at": "2026-11-23T15:00:00.5+00:00", "tables": {{}}, "failing": {failing}}}"#
+        );
+        std::fs::write(dir.path().join("manifest.json"), text).unwrap();
+        let (manifest, published_ms) = Gold::new(dir.path().into()).manifest().unwrap().unwrap();
+        assert_eq!((manifest.run, published_ms), (7, 1_795_446_000_500));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::protocol::{self, Done, Event, SlotRow, TailRow, VERSION};
 use crate::config::WarehouseConfig;
 use crate::io::store::S3Access;
+use crate::telemetry::metrics::Failing;
 
 /// Python, dbt and DuckDB are loaded and the project is parsed within this.
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -33,6 +34,8 @@ pub enum RefineError {
         error: String,
         /// Whether the same may succeed later.
         retryable: bool,
+        /// What the warehouse's book says of it, if it could be written down.
+        failing: Option<Failing>,
     },
 }
 
@@ -44,12 +47,26 @@ pub struct Refinery {
     next_id: u64,
 }
 
+/// What it is given for a run.
+pub struct Work<'a> {
+    /// In the order of their chains.
+    pub slots: &'a [SlotRow],
+    /// How the objects are read, where they lie in a bucket.
+    pub s3: Option<&'a S3Access>,
+    /// The W3C trace context of this run, where it is sampled.
+    pub traceparent: Option<&'a str>,
+    /// The rounds before that failed.
+    pub failing: Option<&'a Failing>,
+}
+
 /// What it said when it came up.
 pub struct Hello {
     /// The last run that was published.
     pub run: u64,
     /// What it has of each chain.
     pub tails: std::collections::BTreeMap<String, TailRow>,
+    /// What its book says of rounds that failed.
+    pub failing: Option<Failing>,
 }
 
 /// The dbt variables, as JSON. Gold is made anew when they change.
@@ -80,42 +97,38 @@ impl Refinery {
         let mut refinery = Refinery { child, stdin, lines: BufReader::new(stdout).lines(), next_id: 0 };
         let event = timeout(START_WITHIN, refinery.event()).await;
         match event.map_err(|_| RefineError::Process(format!("was not up after {START_WITHIN:?}")))?? {
-            Event::Hello { version: VERSION, run, tails } => Ok((refinery, Hello { run, tails })),
+            Event::Hello { version: VERSION, run, tails, failing } => Ok((refinery, Hello { run, tails, failing })),
             Event::Hello { version, .. } => {
                 Err(RefineError::Process(format!("speaks version {version} of the protocol, this program {VERSION}")))
             }
-            Event::Failed { phase, error, retryable, .. } => Err(RefineError::Failed { phase, error, retryable }),
+            Event::Failed { phase, error, retryable, failing, .. } => {
+                Err(RefineError::Failed { phase, error, retryable, failing })
+            }
             other => Err(RefineError::Process(format!("did not greet but said {other:?}"))),
         }
     }
 
-    /// Has the slots refined. `progress` is told the phases, the first of them at once.
-    pub async fn refine(
-        &mut self,
-        slots: &[SlotRow],
-        s3: Option<&S3Access>,
-        traceparent: Option<&str>,
-        within: Duration,
-        progress: impl Fn(&str),
-    ) -> Result<Done, RefineError> {
+    /// Has the slots refined. `progress` is told the phases, the first of them at once. A run may take as
+    /// long as it likes, as long as it is heard of: `silence` is the longest time that it is not.
+    pub async fn refine(&mut self, work: Work<'_>, silence: Duration, progress: impl Fn(&str)) -> Result<Done, RefineError> {
         self.next_id += 1;
         let wanted = self.next_id;
-        let command = protocol::Command::Refine { id: wanted, traceparent, s3, slots };
-        let answer = async {
-            progress("load");
-            self.send(&command).await?;
-            loop {
-                match self.event().await? {
-                    Event::Progress { id, phase } if id == wanted => progress(&phase),
-                    Event::Done(done) if done.id == wanted => return Ok(done),
-                    Event::Failed { id, phase, error, retryable } if id == wanted => {
-                        return Err(RefineError::Failed { phase, error, retryable });
-                    }
-                    other => return Err(RefineError::Process(format!("answered out of turn: {other:?}"))),
+        let Work { slots, s3, traceparent, failing } = work;
+        let command = protocol::Command::Refine { id: wanted, traceparent, s3, failing, slots };
+        let hung = |_| RefineError::Process(format!("hangs: it has not worked for {silence:?} (`warehouse.run_timeout`)"));
+        progress("load");
+        timeout(silence, self.send(&command)).await.map_err(hung)??;
+        loop {
+            match timeout(silence, self.event()).await.map_err(hung)?? {
+                Event::Progress { id, again: true, .. } if id == wanted => {}
+                Event::Progress { id, phase, .. } if id == wanted => progress(&phase),
+                Event::Done(done) if done.id == wanted => return Ok(done),
+                Event::Failed { id, phase, error, retryable, failing } if id == wanted => {
+                    return Err(RefineError::Failed { phase, error, retryable, failing });
                 }
+                other => return Err(RefineError::Process(format!("answered out of turn: {other:?}"))),
             }
-        };
-        timeout(within, answer).await.unwrap_or_else(|_| Err(RefineError::Process(format!("took longer than {within:?}"))))
+        }
     }
 
     /// Lets it finish and exit; kills it if it does not.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::chain::{Body, Slot};
 use crate::domain::hour::Hour;
 use crate::io::store::S3Access;
+use crate::telemetry::metrics::Failing;
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u32 = 1;
@@ -24,6 +25,9 @@ pub enum Command<'a> {
         traceparent: Option<&'a str>,
         /// How the objects are read, where they lie in a bucket.
         s3: Option<&'a S3Access>,
+        /// The rounds before that failed, as far as they are known here: a process that was killed could not
+        /// write it down.
+        failing: Option<&'a Failing>,
         /// In the order of their chains. Those that it knows already are ignored.
         slots: &'a [SlotRow],
     },
@@ -104,6 +108,9 @@ pub enum Event {
         run: u64,
         /// Per `stream/partition`, the last slot that it has.
         tails: BTreeMap<String, TailRow>,
+        /// What its book says of rounds that failed.
+        #[serde(default)]
+        failing: Option<Failing>,
     },
     /// It has got so far with a command.
     Progress {
@@ -111,6 +118,9 @@ pub enum Event {
         id: u64,
         /// `load`, `silver`, `gold`, `test`, `publish`.
         phase: String,
+        /// It was told of before; the command is still at work.
+        #[serde(default)]
+        again: bool,
     },
     /// Done, and published.
     Done(Done),
@@ -124,6 +134,9 @@ pub enum Event {
         error: String,
         /// Whether the same may succeed later.
         retryable: bool,
+        /// What its book says of it and of those before.
+        #[serde(default)]
+        failing: Option<Failing>,
     },
 }
 
@@ -191,10 +204,11 @@ mod tests {
             archive_hour: Some(Hour(495_740)),
             poison: Some(PoisonRow { raw: "/b/x.jsonl.zst".into(), offsets: vec![4] }),
         }];
-        let line = serde_json::to_string(&Command::Refine { id: 3, traceparent: None, s3: None, slots: &slots }).unwrap();
+        let line =
+            serde_json::to_string(&Command::Refine { id: 3, traceparent: None, s3: None, failing: None, slots: &slots }).unwrap();
         assert_eq!(
             line,
-            r#"{"cmd":"refine","id":3,"traceparent":null,"s3":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20","poison":{"raw":"/b/x.jsonl.zst","offsets":[4]}}]}"#
+            r#"{"cmd":"refine","id":3,"traceparent":null,"s3":null,"failing":null,"slots":[{"stream":"trades","partition":0,"generation":1,"start":0,"end":9,"kind":"data","rows":10,"typed":"/b/x.parquet","archive_hour":"2026-07-21T20","poison":{"raw":"/b/x.jsonl.zst","offsets":[4]}}]}"#
         );
         let hello = r#"{"event":"hello","version":1,"pid":7,"duckdb":"1.5.5","dbt":"1.11.16","run":17,"tails":{"trades/0":{"generation":1,"end":1234}}}"#;
         let Event::Hello { run: 17, tails, .. } = serde_json::from_str(hello).unwrap() else { panic!() };
@@ -203,6 +217,12 @@ mod tests {
         let Event::Done(Done { unread: Some(unread), .. }) = serde_json::from_str(done).unwrap() else { panic!() };
         assert!(unread.to_string().contains("2 slots") && unread.to_string().contains("/b/x.parquet: gone"), "{unread}");
         let failed = r#"{"event":"failed","id":1,"phase":"dbt","error":"x","retryable":true}"#;
-        assert!(matches!(serde_json::from_str(failed).unwrap(), Event::Failed { retryable: true, .. }));
+        assert!(matches!(serde_json::from_str(failed).unwrap(), Event::Failed { retryable: true, failing: None, .. }));
+        let failed =
+            failed.replace('}', r#","failing":{"since":"2026-11-23T15:00:00.5+00:00","rounds":2,"phase":"gold","error":"y"}}"#);
+        let Event::Failed { failing: Some(failing), .. } = serde_json::from_str(&failed).unwrap() else { panic!() };
+        assert_eq!((failing.since_ms(), failing.rounds, failing.phase.as_str()), (1_795_446_000_500, 2, "gold"));
+        let progress = r#"{"event":"progress","id":1,"phase":"gold","again":true}"#;
+        assert!(matches!(serde_json::from_str(progress).unwrap(), Event::Progress { again: true, .. }));
     }
 }

@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::process::{Hello, RefineError, Refinery};
+use super::process::{Hello, RefineError, Refinery, Work};
 use super::protocol::{Done, SlotRow};
 use super::python::{self, PythonError};
 use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::config::WarehouseConfig;
 use crate::domain::chain::{ChainId, Position};
 use crate::io::store::{Store, StoreError};
+use crate::telemetry::metrics::Failing;
 use crate::telemetry::traces::{Traces, logs_of};
 
 /// Slots in one round: a run after a long outage is cut into bearable pieces.
@@ -40,6 +41,16 @@ impl RoundError {
     /// Whether the same will be refused again, until a person has done something.
     pub fn is_refusal(&self) -> bool {
         matches!(self, RoundError::Refine(RefineError::Failed { retryable: false, .. }))
+    }
+
+    /// Where it failed, if `last` is the last phase that was heard of.
+    pub fn phase<'a>(&'a self, last: &'a str) -> &'a str {
+        match self {
+            RoundError::Python(_) => "python",
+            RoundError::Chain(_) | RoundError::Store(_) => "bronze",
+            RoundError::Refine(RefineError::Process(_)) => last,
+            RoundError::Refine(RefineError::Failed { phase, .. }) => phase,
+        }
     }
 }
 
@@ -87,13 +98,15 @@ impl Rounds {
         Rounds { config, store, chains, traces, logs: tracing::Span::none(), python, open: None }
     }
 
-    /// Takes what is new, at most so many slots at once, and refines it. `progress` is told what it
-    /// is at. After an error, the same is tried again by the next round.
-    pub async fn round(&mut self, progress: impl Fn(&str)) -> Result<Round, RoundError> {
+    /// Has the process run. Returns what it said, if it was started for this. `progress` is told what it is at.
+    pub async fn open(&mut self, progress: impl Fn(&str)) -> Result<Option<Hello>, RoundError> {
         self.logs = tracing::Span::none();
-        if self.open.is_none() {
-            self.start(&progress).await?;
-        }
+        if self.open.is_some() { Ok(None) } else { self.start(&progress).await.map(Some) }
+    }
+
+    /// Takes what is new, at most so many slots at once, and refines it, if the process runs. `failing` are the
+    /// rounds before that failed. After an error, the same is tried again by the next round.
+    pub async fn round(&mut self, failing: Option<&Failing>, progress: impl Fn(&str)) -> Result<Round, RoundError> {
         let Some(open) = &mut self.open else { return Ok(Round::Nothing) };
         let mut more = false;
         for follower in &mut open.followers {
@@ -116,7 +129,8 @@ impl Rounds {
             run.borrow_mut().iter_mut().for_each(|run| run.enter(phase));
             progress(phase);
         };
-        match open.refinery.refine(&open.slots, s3.as_ref(), traceparent.as_deref(), self.config.run_timeout, enter).await {
+        let work = Work { slots: &open.slots, s3: s3.as_ref(), traceparent: traceparent.as_deref(), failing };
+        match open.refinery.refine(work, self.config.run_timeout, enter).await {
             Ok(done) => {
                 run.borrow_mut().iter_mut().for_each(|run| run.span.count("tickmint.run", done.run));
                 open.slots.clear();
@@ -146,7 +160,7 @@ impl Rounds {
         }
     }
 
-    async fn start(&mut self, progress: &impl Fn(&str)) -> Result<(), RoundError> {
+    async fn start(&mut self, progress: &impl Fn(&str)) -> Result<Hello, RoundError> {
         let python = match &self.python {
             // One that was configured and cannot run dbt is an alarm that names it, no process that dies
             // again and again: that would take the daemon with it, and Bronze needs no Python.
@@ -162,7 +176,7 @@ impl Rounds {
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
         self.open = Some(Open { refinery, followers, slots: Vec::new(), comes: true, traced: Vec::new() });
-        Ok(())
+        Ok(hello)
     }
 }
 

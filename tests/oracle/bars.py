@@ -8,15 +8,14 @@ exact decimals; vwap is left to the reader. Order of equal times: the order in t
 """
 
 import csv
-import datetime
 import gzip
 import json
 import sys
 from decimal import Decimal, getcontext
-from zoneinfo import ZoneInfo
+
+import nyse
 
 getcontext().prec = 60
-NEW_YORK = ZoneInfo("America/New_York")
 
 # Codes that keep a trade's price out of a candle altogether, and those that let it make a high or a
 # low but neither open nor close. Every code that is not known here keeps it out.
@@ -55,12 +54,7 @@ def lean(codes, session):
 def market_session(symbol, millis):
     if ":" in symbol:
         return "continuous"
-    at = datetime.datetime.fromtimestamp(millis / 1000, datetime.UTC).astimezone(NEW_YORK)
-    minute = at.hour * 60 + at.minute
-    for begin, end, name in ((240, 570, "pre"), (570, 960, "regular"), (960, 1200, "post")):
-        if begin <= minute < end:
-            return name
-    return "closed"
+    return nyse.session(millis)
 
 
 def bars(path, rule):

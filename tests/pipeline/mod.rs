@@ -10,6 +10,7 @@ mod campaign;
 mod count;
 mod damage;
 mod disk;
+mod failing;
 mod feed;
 mod gold;
 mod kills;

@@ -140,7 +140,7 @@ fn runs(rig: &Rig) -> Option<u64> {
 }
 
 /// The process that the daemon has started, if it has: only its refiner is one.
-fn child_of(daemon: &Process) -> Option<u32> {
+pub(super) fn child_of(daemon: &Process) -> Option<u32> {
     let parent = daemon.0.id().to_string();
     let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     processes.into_iter().find(|pid| {

@@ -15,7 +15,7 @@ use tickmint::io::store::Store;
 use crate::support::servers::free_ports;
 
 /// The program under test.
-const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
+pub(super) const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
 /// No process of ours takes longer to come up or to end.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-"""A made tape: every sale condition, ties, repeats of values, both clock changes, and no licence."""
+"""A made tape: every sale condition, ties, repeats of values, both clock changes, a holiday and a half-day, and no licence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import random
 from datetime import UTC, datetime
 from pathlib import Path
 
-#: Winter, the days about both clock changes of 2026 in New York, and a minute that two sessions meet in.
-DAYS = ["2026-01-15", "2026-03-06", "2026-03-09", "2026-10-30", "2026-11-02"]
-TIMES = ["08:59", "09:00", "12:29", "13:29", "13:30", "14:29", "14:30", "19:59", "20:00", "20:59", "21:00", "23:59", "00:59", "03:00"]
+#: Winter, the days about both clock changes of 2026 in New York, Thanksgiving, the half-day and the Saturday after it; and the
+#: minutes that two sessions meet in.
+DAYS = ["2026-01-15", "2026-03-06", "2026-03-09", "2026-10-30", "2026-11-02", "2026-11-26", "2026-11-27", "2026-11-28"]
+TIMES = ["08:59", "09:00", "12:29", "13:29", "13:30", "14:29", "14:30", "17:59", "18:00", "19:59", "20:00", "20:59", "21:00", "21:59", "22:00"]
+TIMES += ["23:59", "00:59", "03:00"]
 SYMBOLS = ["AAPL", "BRK.B", "BINANCE:BTCUSDT"]
 
 

@@ -50,3 +50,13 @@ fn the_refiner_is_killed_at_every_point() {
 fn bars_are_a_merge_of_their_trades() {
     pytest("test_gold");
 }
+
+#[test]
+fn indicators_are_those_of_ta_lib_and_pandas() {
+    pytest("test_indicators");
+}
+
+#[test]
+fn the_trading_calendar() {
+    pytest("test_calendar");
+}

@@ -98,7 +98,7 @@ def test_the_books_of_silver_and_the_bars_of_gold(refined: Path, bronze: Bronze)
             assert gold()["faults"][0].endswith("bars of Gold stand twice")
     fewer = {"ohlc_1m": {**manifest["tables"]["ohlc_1m"], "rows": bars - 1}}
     with replaced(path, json.dumps({**manifest, "tables": fewer}).encode()):
-        assert_seen(f"hold {bars} bars")
+        assert_seen(f"hold {bars} rows")
     for damage in (b"{", b"[]", b"{}"):
         with replaced(path, damage):
             assert_seen("is damaged")

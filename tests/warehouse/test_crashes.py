@@ -124,7 +124,7 @@ def recover(world: World, folder: Path, project: Path = PROJECT) -> None:
         assert refiner.refine(world.slots)["run"] == manifest["run"], "what is known costs no run"
         assert refiner.manifest() == manifest
         files = {str(path.relative_to(refiner.gold)) for path in refiner.gold.rglob("*") if path.is_file()}
-        named = {"manifest.json", *manifest["tables"]["ohlc_1m"]["files"], *manifest["replaced"]}
+        named = {"manifest.json", *(file for table in manifest["tables"].values() for file in table["files"]), *manifest["replaced"]}
         assert files == named, "what a dead run left behind is swept"
 
 
@@ -178,12 +178,12 @@ def broken(folder: Path, file: str, text: str, wrong: str) -> Path:
 
 CONTROLS = {
     "one file name for all versions": (
-        "days_published", "refiner/publish.py", '"ohlc_1m/r{run}-{touched}.parquet"', '"ohlc_1m/r1-{touched}.parquet"', "reader|version",
+        "days_published", "refiner/publish.py", 'f"{table.name}/r{run}-{changed}.parquet"', 'f"{table.name}/r1-{changed}.parquet"', "reader|version",
     ),
     "the manifest before its files": (
-        "day_half_written", "refiner/publish.py", "            self.write(connection, files[touched], touched)\n",
-        "            self.write_manifest({**before, 'tables': {'ohlc_1m': {'files': list(files.values()), 'rows': 0}}})\n"
-        "            self.write(connection, files[touched], touched)\n", "reader|version",
+        "day_half_written", "refiner/publish.py", "            if self.write(connection, file, table, changed):\n",
+        "            self.write_manifest({**self.manifest(), 'tables': {'ohlc_1m': {'files': [*files.values(), file], 'rows': 0}}})\n"
+        "            if self.write(connection, file, table, changed):\n", "reader|version",
     ),
     "the ledger is not of the transaction": (
         "silver_merged", "dbt_project.yml", "\"{{ keep_ledger() }}\"", '{sql: "{{ keep_ledger() }}", transaction: false}', "rows_add_up|trades",

@@ -120,7 +120,7 @@ def test_dbt_unit_tests(home: Path) -> None:
     outcome = unit_tests(home)
     print(outcome.stdout)
     assert outcome.returncode == 0, outcome.stdout
-    assert "PASS=5 " in outcome.stdout, outcome.stdout
+    assert "PASS=6 " in outcome.stdout, outcome.stdout
 
 
 def test_a_unit_test_would_see_a_wrong_model(home: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-{{ config(unique_key=['symbol', 'source', 'session', 'bucket_start'], pre_hook="{{ forget_new_minutes() }}") }}
 -- A minute that a new trade or a new verdict touches is computed again from all its trades, so a late trade
 -- corrects exactly its bar.
+{% do touched_buckets('minute') -%}
 with touched as (
-  select symbol, source, bucket_start, {{ market_session('symbol', 'bucket_start') }} as session
-  from {% if is_incremental() %}({{ new_minutes() }}){% else %}{{ ref('trades') }}{% endif %} n
-  group by symbol, source, bucket_start
+  select t.symbol, t.source, t.bucket_start, {{ market_session('t.symbol', 't.bucket_start') }} as session
+  from (
+    select distinct symbol, source, bucket_start from {{ 'bronze.touched_ohlc_1m' if is_incremental() else ref('trades') }}
+  ) t
+  {{ join_calendar('t.symbol', 't.bucket_start') }}
 ),
 
 placed as (
@@ -46,7 +48,7 @@ verdicts as (
     {{ all_let('high_low', also='extended') }} as high_low_extended,
     {{ all_let('open_close') }} as open_close,
     {{ all_let('open_close', also='extended') }} as open_close_extended,
-    bool_and(volume in ('yes', 'neutral')) as volume
+    {{ every("volume in ('yes', 'neutral')") }} as volume
   from codes
   group by conditions
 ),

@@ -1,4 +1,4 @@
-{{ config(unique_key=['symbol', 'source', 'bucket_start'], post_hook=["{{ forget_run_used() }}", "{{ keep_run_used() }}"]) }}
+{{ config(unique_key=['symbol', 'source', 'bucket_start'], post_hook="{{ keep_run_used() }}") }}
 -- A minute with a new trade is computed again from all its trades.
 {%- set judged = has_a_price_to_judge() %}
 with touched as (

@@ -11,7 +11,7 @@ with arrived as (
     p.raw, p.raw_base64
   from {{ source('bronze', 'poison') }} p
   join bronze.pending_{{ model.name }} s
-    on p.stream = s.stream and p.partition = s.partition and p.generation = s.generation and p.start = s.start
+    on p.stream = s.stream and p.partition = s.partition and p.generation = s.generation and p."start" = s."start"
 )
 
 select

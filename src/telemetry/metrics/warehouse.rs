@@ -21,6 +21,9 @@ pub(in crate::telemetry) struct WarehouseMetrics {
     rows: Family<Label, Gauge>,
     pub(in crate::telemetry) run: Gauge,
     last_success: Float,
+    failing_since: Float,
+    failed_rounds: Gauge,
+    failing: Mutex<Option<Failing>>,
     pub(in crate::telemetry) latest: Mutex<LatestRun>,
 }
 
@@ -37,6 +40,26 @@ pub struct LatestRun {
     pub rows: BTreeMap<String, u64>,
 }
 
+/// Rounds that failed one after another: Gold stays at the version before the first of them.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Failing {
+    /// When the first of them failed.
+    pub since: jiff::Timestamp,
+    /// How many.
+    pub rounds: u64,
+    /// Where the last one failed: `silver`, `gold`, `test`, `publish`, or before that.
+    pub phase: String,
+    /// Why the last one failed.
+    pub error: String,
+}
+
+impl Failing {
+    /// When the first of them failed, in milliseconds of Unix time.
+    pub fn since_ms(&self) -> u64 {
+        u64::try_from(self.since.as_millisecond()).unwrap_or_default()
+    }
+}
+
 impl WarehouseMetrics {
     pub(super) fn register(r: &mut Registry) -> WarehouseMetrics {
         let warehouse = WarehouseMetrics {
@@ -46,6 +69,9 @@ impl WarehouseMetrics {
             rows: Family::default(),
             run: Gauge::default(),
             last_success: Float::default(),
+            failing_since: Float::default(),
+            failed_rounds: Gauge::default(),
+            failing: Mutex::default(),
             latest: Mutex::default(),
         };
         r.register("warehouse_runs", "Runs that were published", warehouse.runs.clone());
@@ -55,6 +81,9 @@ impl WarehouseMetrics {
         r.register("warehouse_run_number", "The run that is published", warehouse.run.clone());
         let help = "When the warehouse was last up to date, in Unix time";
         r.register_with_unit("warehouse_last_success_timestamp", help, Unit::Seconds, warehouse.last_success.clone());
+        let help = "When the first of the rounds failed that have failed in a row, in Unix time; 0 if the last one was good";
+        r.register_with_unit("warehouse_failing_since_timestamp", help, Unit::Seconds, warehouse.failing_since.clone());
+        r.register("warehouse_failed_rounds", "Rounds that have failed in a row", warehouse.failed_rounds.clone());
         warehouse
     }
 }
@@ -73,19 +102,70 @@ impl Metrics {
         *self.warehouse.latest.lock().unwrap_or_else(PoisonError::into_inner) = latest;
         match without {
             None => self.warehouse_up_to_date(),
-            Some(without) => self.alarms.raise("warehouse", without.to_string()),
+            Some(without) => {
+                self.set_failing(|_| None);
+                self.alarms.raise("warehouse", without.to_string());
+            }
         }
     }
 
     /// The warehouse has all that is in Bronze.
     pub fn warehouse_up_to_date(&self) {
         self.warehouse.last_success.set(unix_ms() as f64 / 1e3);
+        self.set_failing(|_| None);
         self.alarms.clear("warehouse");
     }
 
-    /// A run failed; Gold stays as it was.
-    pub fn refine_failed(&self, error: &dyn std::fmt::Display) {
+    /// The warehouse has come up: the run that is published, and what its book says of rounds that failed.
+    pub fn warehouse_greets(&self, run: u64, told: Option<Failing>) {
+        self.warehouse.run.set(i64::try_from(run).unwrap_or(i64::MAX));
+        self.set_failing(|before| match (before, told) {
+            (Some(before), Some(told)) => {
+                Some(Failing { since: before.since.min(told.since), rounds: before.rounds.max(told.rounds), ..before })
+            }
+            (before, told) => before.or(told),
+        });
+    }
+
+    /// A round failed; Gold stays as it was. `told` is what the warehouse's book says of it: a process that is
+    /// gone has written nothing down.
+    pub fn refine_failed(&self, phase: &str, error: &dyn std::fmt::Display, told: Option<Failing>) {
         self.warehouse.failures.inc();
-        self.alarms.raise("warehouse", error.to_string());
+        let seen = || {
+            let since = jiff::Timestamp::from_microsecond(crate::clock::now()).unwrap_or_default();
+            Failing { since, rounds: 1, phase: phase.into(), error: error.to_string() }
+        };
+        self.set_failing(|before| {
+            let now = told.unwrap_or_else(seen);
+            Some(match before {
+                None => now,
+                Some(before) => Failing { since: before.since.min(now.since), rounds: now.rounds.max(before.rounds + 1), ..now },
+            })
+        });
+    }
+
+    /// The rounds that have failed in a row.
+    pub fn failing(&self) -> Option<Failing> {
+        self.warehouse.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its alarm begins and ends with it. One that something else has raised is left alone.
+    fn set_failing(&self, change: impl FnOnce(Option<Failing>) -> Option<Failing>) {
+        let mut failing = self.warehouse.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = failing.take();
+        let was_failing = before.is_some();
+        *failing = change(before);
+        self.warehouse.failing_since.set(failing.as_ref().map_or(0.0, |failing| failing.since_ms() as f64 / 1e3));
+        let rounds = failing.as_ref().map_or(0, |failing| failing.rounds);
+        self.warehouse.failed_rounds.set(i64::try_from(rounds).unwrap_or(i64::MAX));
+        match &*failing {
+            Some(failing) => {
+                let Failing { rounds, phase, error, .. } = failing;
+                let why = format!("Gold stays as it is, {rounds} failed in a row, the last one in {phase}: {error}");
+                self.alarms.raise_since("warehouse", failing.since_ms(), why);
+            }
+            None if was_failing => self.alarms.clear("warehouse"),
+            None => {}
+        }
     }
 }

@@ -1,0 +1,47 @@
+{# What indicators over a series share. A series is (symbol, source, session), its bars are the closed ones with a
+   price; `bars` is a bar's place in it, from 1. #}
+{% macro series(alias=none) -%}
+  {%- set dot = alias ~ '.' if alias else '' -%}
+  {{ dot }}symbol, {{ dot }}source, {{ dot }}session
+{%- endmacro %}
+
+{% macro same_series(a, b) -%}
+  {{ a }}.symbol = {{ b }}.symbol and {{ a }}.source = {{ b }}.source and {{ a }}.session = {{ b }}.session
+{%- endmacro %}
+
+{# The last bar before the tail of each touched series: from it recursive indicators go on. #}
+{% macro last_before_tail(table=none) -%}
+  select {{ series('p') }}, max(p.bars) as bars
+  from {{ table or this }} p
+  join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+  group by {{ series('p') }}
+{%- endmacro %}
+
+{# A frame of the last n bars of a series. #}
+{% macro last_bars(n) -%}
+  over (partition by {{ series() }} order by place rows between {{ n - 1 }} preceding and current row)
+{%- endmacro %}
+
+{# Recursive means in closed form, since SQL has no recursion over rows that is quick. y(t) = x(t) + r y(t-1) is the
+   sum of r^(t-k) x(k) over all k before; the sum is taken in chunks of 512 bars, over r^-k, which stays far from the
+   limits of a double for all periods from 5 up, and what two chunks before hand on is added: the third before has a
+   weight below 1e-17 up to a period of 50. Row 0 is the bar before the tail, of which x is y itself.
+   https://en.wikipedia.org/wiki/Exponential_smoothing; Wilder's mean is the same with alpha = 1/n. #}
+{% macro chunk_of(row) %}cast(floor({{ row }} / 512.0) as integer){% endmacro %}
+{% macro place_in_chunk(row) %}({{ row }} - 512 * {{ chunk_of(row) }}){% endmacro %}
+
+{% macro smoothed_in_chunk(x, r) -%}
+  power({{ r }}, in_chunk) * sum({{ x }} * power({{ r }}, -in_chunk)) over (partition by {{ series() }}, chunk order by place rows unbounded preceding)
+{%- endmacro %}
+
+{# Expects the chunk's own part in {{ name }} of the rows, and the ends of the chunk before and of that before it as e1 and e2. #}
+{% macro smoothed(name, r) -%}
+  (l.{{ name }} + power({{ r }}, l.in_chunk + 1) * (coalesce(e1.{{ name }}, 0) + power({{ r }}, 512) * coalesce(e2.{{ name }}, 0)))
+{%- endmacro %}
+
+{# The weight of the newest value in an EMA of n bars and in Wilder's mean, and that of all before, as literals of
+   doubles: Snowflake divides decimals with few digits. #}
+{% macro ema_alpha(n) %}cast({{ 2 / (n + 1) }} as double){% endmacro %}
+{% macro ema_decay(n) %}cast({{ (n - 1) / (n + 1) }} as double){% endmacro %}
+{% macro wilder_alpha(n) %}cast({{ 1 / n }} as double){% endmacro %}
+{% macro wilder_decay(n) %}cast({{ (n - 1) / n }} as double){% endmacro %}

@@ -1,0 +1,83 @@
+{{ config(materialized='table', meta={
+  'key': ['symbol', 'source'], 'region': ['symbol', 'source'], 'made': 'each_minute', 'published_by': 'trading_date', 'published_per': 'all'
+}) }}
+-- depends_on: {{ ref('moving_averages') }}
+-- A row a symbol: small, so it is made whole each time. The watermark is that of the indicators.
+with days as (
+  select
+    symbol, source, bucket_start as trading_date, session, open, high, low, close, volume, notional, trades,
+    row_number() over (partition by symbol, source, session in ('regular', 'continuous') order by bucket_start desc) as recency,
+    max(bucket_start) over (partition by symbol, source) as newest
+  from {{ ref('ohlc_1d') }}
+),
+
+sums as (
+  select symbol, source, newest, sum(volume) as volume, sum(notional) as notional, sum(trades) as trades
+  from days where trading_date = newest group by symbol, source, newest
+),
+
+-- The main session of the newest date, and the last close of one before it.
+main as (
+  select
+    symbol, source,
+    max(case when trading_date = newest then open end) as open,
+    max(case when trading_date = newest then high end) as high,
+    max(case when trading_date = newest then low end) as low,
+    max_by(close, case when trading_date < newest and close is not null then trading_date end) as previous_close
+  from days
+  where session in ('regular', 'continuous') and recency <= 10
+  group by symbol, source
+),
+
+last_bars as (
+  select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
+  from {{ ref('ohlc_1m') }} o
+  join sums s on o.symbol = s.symbol and o.source = s.source and o.bucket_start >= s.newest
+  where o.bucket_start >= {{ literal("select coalesce(min(d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(bucket_start) as d from " ~ ref('ohlc_1d') ~ " group by symbol, source) m") }}
+  group by o.symbol, o.source
+),
+
+last_trades as (
+  select t.symbol, t.source, max(t.event_time) as last_trade_at
+  from {{ ref('trades') }} t
+  join last_bars b on t.symbol = b.symbol and t.source = b.source and t.bucket_start = b.last_minute
+  where not t.price_update
+  group by t.symbol, t.source
+),
+
+states as (
+  select
+    s.symbol, s.source, cast(s.newest as date) as trading_date, b.last_price, t.last_trade_at, w.watermark,
+    m.previous_close, b.last_price - m.previous_close as change,
+    cast(b.last_price as double) / nullif(cast(m.previous_close as double), 0) - 1 as change_ratio,
+    m.open, m.high, m.low, s.volume, s.notional, s.trades
+  from sums s
+  join last_bars b on s.symbol = b.symbol and s.source = b.source
+  left join last_trades t on s.symbol = t.symbol and s.source = t.source
+  left join main m on s.symbol = m.symbol and s.source = m.source
+  left join bronze.watermarks w on s.source = w.source and w.model = 'moving_averages'
+)
+
+select
+  symbol,
+  source,
+  trading_date,
+  last_price,
+  last_trade_at,
+  cast({{ seconds_between('last_trade_at', 'watermark') }} as double) as last_trade_age_seconds,
+  previous_close,
+  cast(change as decimal(18, 8)) as change,
+  change_ratio,
+  open,
+  high,
+  low,
+  cast(volume as decimal(38, 8)) as volume,
+  cast(notional as decimal(38, 16)) as notional,
+  cast(trades as bigint) as trades,
+  cast(notional as double) / nullif(cast(volume as double), 0) as vwap,
+  case when change_ratio is not null then cast(rank() over (partition by source order by change_ratio desc nulls last) as bigint) end as rank_change,
+  cast(rank() over (partition by source order by notional desc) as bigint) as rank_notional,
+  cast(sum(case when change > 0 then 1 else 0 end) over (partition by source) as bigint) as advancers,
+  cast(sum(case when change < 0 then 1 else 0 end) over (partition by source) as bigint) as decliners,
+  cast(sum(case when change = 0 then 1 else 0 end) over (partition by source) as bigint) as unchanged
+from states

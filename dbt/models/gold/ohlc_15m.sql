@@ -1,0 +1,1 @@
+{{ coarser_bars(ref('ohlc_5m'), 'minute', 15) }}

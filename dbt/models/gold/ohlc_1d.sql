@@ -1,0 +1,2 @@
+{{ config(meta={'published_per': 'year'}) }}
+{{ coarser_bars(ref('ohlc_1h'), 'date', 1) }}

@@ -1,0 +1,1 @@
+{{ coarser_bars(ref('ohlc_1m'), 'minute', 5) }}

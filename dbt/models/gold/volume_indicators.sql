@@ -1,0 +1,226 @@
+{{ config(meta={'region': 'tails', 'made': 'each_minute'}) }}
+{#- EMAs of MACD, and Wilder's means of RSI: the last values before the tail are kept in the table. -#}
+{%- set decays = {'ema_12': ema_decay(12), 'ema_26': ema_decay(26), 'avg_gain_14': wilder_decay(14), 'avg_loss_14': wilder_decay(14)} -%}
+{%- set kept = decays.keys() | list + ['macd_signal'] -%}
+{% do touched_tails() -%}
+with new_bars as (
+  {{ closed_bars() }}
+),
+
+{% if is_incremental() -%}
+before as (
+  {{ last_before_tail() }}
+),
+
+-- The longest window looks 26 bars back.
+earlier as (
+  select {{ series('p') }}, p.bucket_start, p.bars, b.bars as bars_before, p.obv, p.macd, {{ kept | join(', ') }}
+  from {{ this }} p
+  join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - 26 and p.bars <= b.bars
+),
+{%- endif %}
+
+placed as (
+  select
+    {{ series('n') }}, n.bucket_start, n.high, n.low, n.close, n.volume, n.notional, true as is_new,
+    row_number() over (partition by {{ series('n') }} order by n.bucket_start) {{ '+ coalesce(b.bars, 0)' if is_incremental() }} as place,
+    {{ 'coalesce(b.bars, 1)' if is_incremental() else '1' }} as first_place,
+    cast(null as decimal(38, 8)) as obv,
+    cast(null as double) as macd{% for name in kept %}, cast(null as double) as {{ name }}{% endfor %}
+  from new_bars n
+  {% if is_incremental() -%}
+  left join before b on {{ same_series('n', 'b') }}
+  union all
+  select
+    {{ series('e') }}, e.bucket_start, o.high, o.low, o.close, o.volume, o.notional, false, e.bars, e.bars_before,
+    case when e.bars = e.bars_before then e.obv end,
+    e.macd{% for name in kept %}, case when e.bars = e.bars_before then e.{{ name }} end{% endfor %}
+  from earlier e
+  join {{ ref('ohlc_1m') }} o on {{ same_series('e', 'o') }} and e.bucket_start = o.bucket_start
+  {%- endif %}
+),
+
+typical as (
+  select
+    *,
+    place - first_place as row_in_tail,
+    cast(close as double) as price,
+    (cast(high as double) + cast(low as double) + cast(close as double)) / 3 as typical_price,
+    lag(close) over (partition by {{ series() }} order by place) as close_before,
+    lag((cast(high as double) + cast(low as double) + cast(close as double)) / 3) over (partition by {{ series() }} order by place) as typical_before,
+    avg(cast(close as double)) {{ last_bars(12) }} as mean_12,
+    avg(cast(close as double)) {{ last_bars(26) }} as mean_26
+  from placed
+),
+
+changes as (
+  select
+    *,
+    {{ chunk_of('row_in_tail') }} as chunk,
+    {{ place_in_chunk('row_in_tail') }} as in_chunk,
+    typical_price * cast(volume as double) as money_flow,
+    cast(case when close > close_before then close - close_before else 0 end as double) as gain,
+    cast(case when close < close_before then close_before - close else 0 end as double) as loss,
+    case when close > close_before or close_before is null then volume when close < close_before then -volume else 0 end as on_balance
+  from typical
+),
+
+started as (
+  select
+    *,
+    avg(gain) {{ last_bars(14) }} as mean_gain,
+    avg(loss) {{ last_bars(14) }} as mean_loss,
+    sum(case when typical_price > typical_before then money_flow else 0 end) {{ last_bars(14) }} as flow_in,
+    sum(case when typical_price < typical_before then money_flow else 0 end) {{ last_bars(14) }} as flow_out,
+    sum(cast(notional as double)) {{ last_bars(20) }} / nullif(sum(cast(volume as double)) {{ last_bars(20) }}, 0) as rolling_vwap
+  from changes
+),
+
+-- TA-Lib's first values: both EMAs of MACD are first known at the 26th bar, Wilder's means at the 15th.
+fed as (
+  select
+    *,
+    {% for n in [12, 26] -%}
+    case
+      when ema_{{ n }} is not null then ema_{{ n }}
+      when place < 26 or not is_new then 0
+      when place = 26 then mean_{{ n }}
+      else {{ ema_alpha(n) }} * price
+    end as x_ema_{{ n }},
+    {% endfor -%}
+    {% for name in ['gain', 'loss'] -%}
+    case
+      when avg_{{ name }}_14 is not null then avg_{{ name }}_14
+      when place < 15 or not is_new then 0
+      when place = 15 then mean_{{ name }}
+      else {{ wilder_alpha(14) }} * {{ name }}
+    end as x_avg_{{ name }}_14,
+    {% endfor -%}
+    coalesce(obv, case when is_new then on_balance else 0 end) as x_obv
+  from started
+),
+
+local as (
+  select
+    *,
+    {% for name, decay in decays.items() %}{{ smoothed_in_chunk('x_' ~ name, decay) }} as y_{{ name }},
+    {% endfor -%}
+    sum(x_obv) over (partition by {{ series() }} order by place rows unbounded preceding) as new_obv
+  from fed
+),
+
+means as (
+  select
+    l.*,
+    {% for name, decay in decays.items() %}{{ smoothed('y_' ~ name, decay) }} as new_{{ name }}{{ ',' if not loop.last }}
+    {% endfor %}
+  from local l
+  left join local e1 on {{ same_series('l', 'e1') }} and e1.chunk = l.chunk - 1 and e1.in_chunk = 511
+  left join local e2 on {{ same_series('l', 'e2') }} and e2.chunk = l.chunk - 2 and e2.in_chunk = 511
+),
+
+-- The signal is an EMA of MACD in turn, from the mean of its first nine values on.
+macds as (
+  select *, case when not is_new then macd when place >= 26 then new_ema_12 - new_ema_26 end as new_macd from means
+),
+
+signals as (
+  select
+    *,
+    case
+      when macd_signal is not null then macd_signal
+      when place < 34 or not is_new then 0
+      when place = 34 then avg(new_macd) {{ last_bars(9) }}
+      else {{ ema_alpha(9) }} * new_macd
+    end as x_signal
+  from macds
+),
+
+signals_local as (
+  select *, {{ smoothed_in_chunk('x_signal', ema_decay(9)) }} as y_signal from signals
+),
+
+signalled as (
+  select
+    {{ series('l') }}, l.bucket_start, l.close, l.volume, l.place, l.rolling_vwap, l.new_obv, l.money_flow, l.flow_in, l.flow_out,
+    l.new_avg_gain_14, l.new_avg_loss_14, l.new_ema_12, l.new_ema_26, l.new_macd,
+    {{ smoothed('y_signal', ema_decay(9)) }} as new_signal
+  from signals_local l
+  left join signals_local e1 on {{ same_series('l', 'e1') }} and e1.chunk = l.chunk - 1 and e1.in_chunk = 511
+  left join signals_local e2 on {{ same_series('l', 'e2') }} and e2.chunk = l.chunk - 2 and e2.in_chunk = 511
+  where l.is_new
+),
+
+dated as (
+  select
+    s.*,
+    {{ trading_date('s.symbol', 's.bucket_start') }} as trading_date,
+    {{ session_minute('s.symbol', 's.bucket_start', 's.session') }} as minute
+  from signalled s
+  {{ join_calendar('s.symbol', 's.bucket_start') }}
+),
+
+-- What was traded on a date up to a minute: by all bars, also those without a price.
+days as (
+  select
+    {{ series('o') }}, o.bucket_start,
+    sum(o.notional) over (
+      partition by {{ series('o') }}, {{ trading_date('o.symbol', 'o.bucket_start') }} order by o.bucket_start rows unbounded preceding
+    ) as notional,
+    sum(o.volume) over (
+      partition by {{ series('o') }}, {{ trading_date('o.symbol', 'o.bucket_start') }} order by o.bucket_start rows unbounded preceding
+    ) as volume
+  from {{ ref('ohlc_1m') }} o
+  {% if is_incremental() -%}
+  join bronze.touched_{{ model.name }} t
+    on o.symbol = t.symbol and o.source = t.source
+      and {{ trading_date('o.symbol', 'o.bucket_start') }} >= {{ trading_date('t.symbol', 't.since') }}
+  where {{ since_touched('o.bucket_start', back='1 day') }}
+  {%- endif %}
+),
+
+minutes as (
+  select {{ series() }}, minute, trading_date, bucket_start, volume from dated
+  {% if is_incremental() -%}
+  union all
+  select {{ series('p') }}, p.minute, p.trading_date, p.bucket_start, p.volume
+  from {{ this }} p
+  join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+  join (select distinct {{ series() }}, minute from dated) d on {{ same_series('p', 'd') }} and p.minute = d.minute
+  {%- endif %}
+),
+
+usual as (
+  select
+    {{ series() }}, bucket_start,
+    avg(cast(volume as double)) over (
+      partition by {{ series() }}, minute order by trading_date, bucket_start rows between 20 preceding and 1 preceding
+    ) as volume
+  from minutes
+)
+
+select
+  {{ series('d') }},
+  d.bucket_start,
+  d.trading_date,
+  d.minute,
+  d.close,
+  d.volume,
+  cast(d.place as bigint) as bars,
+  cast(y.notional as double) / nullif(cast(y.volume as double), 0) as vwap_session,
+  case when d.place >= 20 then d.rolling_vwap end as vwap_20,
+  cast(d.new_obv as decimal(38, 8)) as obv,
+  cast(d.volume as double) / nullif(u.volume, 0) as relative_volume,
+  d.money_flow,
+  case when d.place >= 15 then 100 * d.flow_in / nullif(d.flow_in + d.flow_out, 0) end as mfi_14,
+  case when d.place >= 15 then 100 * d.new_avg_gain_14 / nullif(d.new_avg_gain_14 + d.new_avg_loss_14, 0) end as rsi_14,
+  case when d.place >= 15 then d.new_avg_gain_14 end as avg_gain_14,
+  case when d.place >= 15 then d.new_avg_loss_14 end as avg_loss_14,
+  d.new_macd as macd,
+  case when d.place >= 34 then d.new_signal end as macd_signal,
+  case when d.place >= 34 then d.new_macd - d.new_signal end as macd_histogram,
+  case when d.place >= 26 then d.new_ema_12 end as ema_12,
+  case when d.place >= 26 then d.new_ema_26 end as ema_26
+from dated d
+join days y on {{ same_series('d', 'y') }} and d.bucket_start = y.bucket_start
+left join usual u on {{ same_series('d', 'u') }} and d.bucket_start = u.bucket_start
