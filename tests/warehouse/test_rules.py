@@ -306,7 +306,7 @@ def test_any_order_in_any_runs_gives_the_same_verdicts(home: Path, bronze: Bronz
         # Verdicts change, and the bars are not told.
         ("macros/touched.sql", "select symbol, source, bucket_start from bronze.verdicts_changed where run >", "select symbol, source, bucket_start from bronze.verdicts_changed where run < 0 and run >"),
         # Verdicts are made, and never taken back.
-        ("macros/verdicts.sql", "    delete {{ gone }}", "    delete {{ gone }} and false"),
+        ("macros/verdicts.sql", '"delete " ~ gone', '"delete " ~ gone ~ " and false"'),
     ],
 )  # fmt: skip
 def test_the_check_would_see(home: Path, bronze: Bronze, tmp_path: Path, file: str, text: str, wrong: str) -> None:
