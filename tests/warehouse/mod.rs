@@ -50,3 +50,8 @@ fn the_refiner_is_killed_at_every_point() {
 fn bars_are_a_merge_of_their_trades() {
     pytest("test_gold");
 }
+
+#[test]
+fn what_fails_is_told_until_it_is_mended() {
+    pytest("test_failures");
+}
