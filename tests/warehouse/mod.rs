@@ -50,3 +50,8 @@ fn indicators_are_those_of_ta_lib_and_pandas() {
 fn the_trading_calendar() {
     pytest("test_calendar");
 }
+
+#[test]
+fn what_fails_is_told_until_it_is_mended() {
+    pytest("test_failures");
+}
