@@ -94,11 +94,14 @@
 {# The incremental strategy `replace`. The days of rows that are taken out, and perhaps do not come again, are
    published too: see refiner/publish.py. #}
 {% macro get_incremental_replace_sql(args) -%}
-  {%- set target, columns, region = args['target_relation'], args['dest_columns'] | map(attribute='quoted') | join(', '), in_region() -%}
-  insert into bronze.gold_days {{ days_of(target ~ ' d join bronze.touched_' ~ this.identifier ~ ' x on ' ~ region) }};
-  delete from {{ target }} as d using bronze.touched_{{ this.identifier }} x where {{ region }};
-  insert into {{ target }} ({{ columns }}) select {{ columns }} from {{ args['temp_relation'] }};
-  insert into bronze.gold_days {{ days_of(args['temp_relation'] ~ ' d') }}
+  {%- set target, region = args['target_relation'], in_region() -%}
+  {%- set columns = (args['columns'] or args['dest_columns'] | map(attribute='quoted')) | join(', ') -%}
+  {{ together([
+    "insert into bronze.gold_days " ~ days_of(target ~ " d join bronze.touched_" ~ this.identifier ~ " x on " ~ region),
+    "delete from " ~ target ~ " as d using bronze.touched_" ~ this.identifier ~ " x where " ~ region,
+    "insert into " ~ target ~ " (" ~ columns ~ ") select " ~ columns ~ " from " ~ args['temp_relation'],
+    "insert into bronze.gold_days " ~ days_of(args['temp_relation'] ~ " d")
+  ]) }}
 {%- endmacro %}
 
 {% macro days_of(rows) -%}

@@ -12,44 +12,46 @@
 {# dbt-snowflake runs each statement by itself (autocommit) unless it finds `begin;` and `commit;` about it, and
    `create table as` commits at once whatever stands about it: a model's rows and its hooks are never one transaction here.
    They stay together by order instead. What is built anew first forgets its books, then come the rows, then the books. A run
-   that dies before its books leaves rows whose run the loads do not know; the next one takes their slots again, finds
-   each row by its identity, and adds none. So nothing is lost or doubled, and all that must be mended is the count
-   of what that dead run kept: it is written down here, before the next run adds rows of its own. #}
+   that dies before its books leaves rows whose run the loads do not know. The next one takes the same slots again, or judges
+   the same trades, finds each row by its identity, and adds none: nothing is lost or doubled. What must be mended is
+   what the books say of the dead run: how many rows it kept, and which minutes its verdicts changed. That is written down
+   before the next run adds rows of its own. #}
 {% macro snowflake__together(statements) %}{{ return("begin;\n" ~ statements | join(";\n") ~ ";\ncommit;") }}{% endmacro %}
 
 {% macro snowflake__mend_books() %}
   {%- if is_incremental() -%}
-    {%- do run_query(together(["insert into bronze.loads
-        select '" ~ model.name ~ "', silver_run, 0, count(*) from " ~ this ~ "
-        where silver_run > (select coalesce(max(run), 0) from bronze.loads where model = '" ~ model.name ~ "')
-        group by silver_run"])) -%}
+    {%- set unknown = " from " ~ this ~ " where silver_run > (select coalesce(max(run), 0) from bronze.loads where model = '" ~ model.name ~ "')" -%}
+    {%- set mended = ["insert into bronze.loads select '" ~ model.name ~ "', silver_run, 0, count(*)" ~ unknown ~ " group by silver_run"] -%}
+    {%- if model.name == 'rejected_trades' -%}
+      {%- do mended.insert(0, "insert into bronze.verdicts_changed select distinct " ~ current_run() ~ ", symbol, source, bucket_start" ~ unknown ~ " and bucket_start is not null") -%}
+    {%- endif -%}
+    {%- do run_query(together(mended)) -%}
   {%- endif -%}
 {% endmacro %}
 
-{# A record that comes again is the same record: where dbt would update, nothing is done. On DuckDB `merge_clauses` says it,
-   which dbt-snowflake does not know. #}
+{# dbt-snowflake does not know `merge_clauses`, by which a record that comes again stays the first one on DuckDB: here it is
+   done by hand. Without it a row that comes again takes the place of the old one, as dbt would have it. #}
 {% macro snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates) %}
-  {%- if not config.get('merge_clauses') -%}
-    {{ return(dbt_snowflake.snowflake__get_merge_sql(target, source_sql, unique_key, dest_columns, incremental_predicates)) }}
-  {%- endif -%}
-  {%- set keys, names, values = [], [], [] -%}
+  {%- set names = dest_columns | map(attribute='quoted') | list -%}
+  {%- set keys, updates = [], [] -%}
   {%- for key in unique_key -%}{%- do keys.append("s." ~ key ~ " = d." ~ key) -%}{%- endfor -%}
-  {%- for column in dest_columns -%}
-    {%- do names.append(column.quoted) -%}
-    {%- do values.append("s." ~ column.quoted) -%}
-  {%- endfor -%}
+  {%- for name in names -%}{%- do updates.append(name ~ " = s." ~ name) -%}{%- endfor -%}
   {{ return(together(["merge into " ~ target ~ " as d using " ~ source_sql ~ " as s on " ~ keys | join(" and ")
-     ~ "\nwhen not matched then insert (" ~ names | join(", ") ~ ")\nvalues (" ~ values | join(", ") ~ ")"])) }}
+     ~ ("" if config.get('merge_clauses') else "\nwhen matched then update set " ~ updates | join(", "))
+     ~ "\nwhen not matched then insert (" ~ names | join(", ") ~ ")\nvalues (s." ~ names | join(", s.") ~ ")"])) }}
 {% endmacro %}
 
 {# A product here has the scale min(s1 + s2, max(s1, s2, 12)), so two factors of scale 8 would lose four digits. Whole
    numbers times one of scale 16 lose none. (The double multiplies as DuckDB does, and would not show it.) #}
 {% macro snowflake__amount(price, size) -%}
-  cast({{ price }} * 100000000 as decimal(19, 0)) * cast({{ size }} * 100000000 as decimal(19, 0)) * cast('0.0000000000000001' as decimal(17, 16))
+  cast(cast({{ price }} as decimal(28, 8)) * 100000000 as decimal(19, 0))
+    * cast(cast({{ size }} as decimal(28, 8)) * 100000000 as decimal(19, 0))
+    * cast('0.0000000000000001' as decimal(17, 16))
 {%- endmacro %}
 
-{% macro snowflake__new_york_minute(ts) -%}
-  (extract(hour from convert_timezone('America/New_York', {{ ts }})) * 60 + extract(minute from convert_timezone('America/New_York', {{ ts }})))
+{# TIME_SLICE would do it, but gives a time without a zone, which becomes one again by the session's zone. #}
+{% macro snowflake__bucket(unit, number, of) -%}
+  dateadd({{ unit }}, -mod(date_part({{ unit }}, {{ of }}), {{ number }}), date_trunc('{{ unit }}', {{ of }}))
 {%- endmacro %}
 
 {% macro snowflake__every(condition) %}booland_agg({{ condition }}){% endmacro %}
@@ -75,6 +77,9 @@
     'loads': 'model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null',
     'runs': 'run bigint not null, began timestamptz not null',
     'runs_used': 'model varchar not null, run bigint not null',
+    'watermarks': 'model varchar not null, source varchar not null, watermark timestamptz not null',
+    'verdicts_changed': 'run bigint not null, symbol varchar not null, source varchar not null, bucket_start timestamptz not null',
+    'gold_days': 'model varchar not null, day date not null, run bigint not null',
     'typed_trades': place ~ ', ' ~ identity ~ ', source varchar, symbol varchar, price decimal(18, 8), size decimal(18, 8), event_time timestamptz, conditions varchar, time_suspect boolean, price_update boolean, frame_repeat boolean',
     'typed_gaps': place ~ ', ' ~ identity ~ ', kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, quarantined bigint, gaps bigint',
     'typed_quarantine': place ~ ', ' ~ identity ~ ', reason varchar, detail varchar, raw varchar, raw_base64 boolean',

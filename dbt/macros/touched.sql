@@ -27,9 +27,10 @@
 {# The minutes, by symbol and source, of which Gold does not know all: trades have come, or verdicts have changed, in
    runs after the last one that it used. #}
 {% macro new_minutes() -%}
-  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
+  {%- set used = last_run_used() -%}
+  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ used }}
   union
-  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ last_run_used() }}
+  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ used }}
 {%- endmacro %}
 
 {# A row for each of the codes that stand in a column, separated by commas. #}
@@ -40,8 +41,7 @@
 
 {# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
 {% macro bucket(unit, number, of='bucket_start') -%}
-  {%- if unit == 'date' -%}cast({{ trading_date('symbol', of) }} as timestamptz)
+  {%- if unit == 'date' -%}date_trunc('day', {{ market_time('symbol', of) }})
   {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
 {% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
-{% macro snowflake__bucket(unit, number, of) %}time_slice({{ of }}, {{ number }}, '{{ unit }}'){% endmacro %}

@@ -4,6 +4,7 @@
    anew, whenever they are. They go through a table: what a macro finds out does not reach the hooks. #}
 {% macro judge_minutes() %}
   {%- if execute -%}
+    {%- do mend_books() -%}
     {%- do run_query("create or replace table bronze.pending_" ~ model.name ~ " as " ~ minutes_to_judge()) -%}
   {%- endif -%}
 {% endmacro %}
@@ -85,7 +86,7 @@
 {% endmacro %}
 
 {# The hooks of rejected_trades. A verdict that no longer holds goes, and its minute is noted, for Gold to make its bars
-   anew. If the model is built anew, every minute that had or has a rejected trade is noted. #}
+   anew. If the model is built anew, it forgets its books, and every minute that had or has a rejected trade is noted. #}
 {% macro forget_verdicts() -%}
   {%- if is_incremental() -%}
     {%- set gone -%}
@@ -95,23 +96,31 @@
           and p.bucket_start = {{ this.identifier }}.bucket_start
           and (p.reference is null or not {{ out_of_band(this.identifier ~ '.price', 'p.reference') }}))
     {%- endset -%}
-    insert into bronze.verdicts_changed select distinct {{ current_run() }}, symbol, source, bucket_start {{ gone }};
-    insert into bronze.loads select '{{ this.identifier }}', {{ current_run() }}, 0, -count(*) {{ gone }} having count(*) > 0;
-    delete {{ gone }}
+    {{ together([
+      "insert into bronze.verdicts_changed select distinct " ~ current_run() ~ ", symbol, source, bucket_start " ~ gone,
+      "insert into bronze.loads select '" ~ this.identifier ~ "', " ~ current_run() ~ ", 0, -count(*) " ~ gone ~ " having count(*) > 0",
+      "delete " ~ gone
+    ]) }}
   {%- elif load_relation(this) -%}
-    insert into bronze.verdicts_changed
-    select distinct {{ current_run() }}, symbol, source, bucket_start from {{ this }} where bucket_start is not null
+    {{ together([
+      "insert into bronze.verdicts_changed
+        select distinct " ~ current_run() ~ ", symbol, source, bucket_start from " ~ this ~ " where bucket_start is not null",
+      "delete from bronze.loads where model = '" ~ this.identifier ~ "'",
+      "delete from bronze.runs_used where model = '" ~ this.identifier ~ "'"
+    ]) }}
   {%- endif -%}
 {%- endmacro %}
 
 {% macro keep_verdicts() -%}
   {%- set anew = not is_incremental() -%}
-  {%- if anew -%}delete from bronze.loads where model = '{{ this.identifier }}';{%- endif %}
-  insert into bronze.verdicts_changed
-  select distinct {{ current_run() }}, symbol, source, bucket_start from {{ this }}
-  where silver_run = {{ current_run() }} and bucket_start is not null {%- if not anew %} and rule = 'price_out_of_band' {%- endif %};
-  insert into bronze.loads
-  select '{{ this.identifier }}', {{ current_run() }},
-    (select count(*) from {{ ref('stg_trades') }} {%- if not anew %} where silver_run > {{ last_run_used() }} {%- endif %}),
-    (select count(*) from {{ this }} where silver_run = {{ current_run() }})
+  {%- set judged = "" if anew else " where silver_run > " ~ last_run_used() -%}
+  {{ together([
+    "insert into bronze.verdicts_changed
+      select distinct " ~ current_run() ~ ", symbol, source, bucket_start from " ~ this ~ "
+      where silver_run = " ~ current_run() ~ " and bucket_start is not null" ~ ("" if anew else " and rule = 'price_out_of_band'"),
+    "insert into bronze.loads
+      select '" ~ this.identifier ~ "', " ~ current_run() ~ ",
+        (select count(*) from " ~ ref('stg_trades') ~ judged ~ "),
+        (select count(*) from " ~ this ~ " where silver_run = " ~ current_run() ~ ")"
+  ] + used_runs()) }}
 {%- endmacro %}

@@ -2,7 +2,7 @@
   unique_key=['session', 'frame', 'idx'],
   merge_clauses={'when_matched': [{'action': 'do_nothing'}], 'when_not_matched': [{'action': 'insert', 'mode': 'by_name'}]},
   pre_hook="{{ forget_verdicts() }}",
-  post_hook=["{{ keep_verdicts() }}", "{{ keep_run_used() }}"]
+  post_hook="{{ keep_verdicts() }}"
 ) }}
 -- Rules on the record alone are decided once; the price band for all trades of the minutes that are to be judged.
 {%- set rule = rejected_rule() %}

@@ -17,12 +17,15 @@ import sys
 import uuid
 from typing import Any
 
-import fakesnow.cursor
+import fakesnow.arrow
 import fakesnow.server as fakesnow_server
+import pyarrow
+import snowflake.connector.errors
 import sqlglot
 import strict
 import uvicorn
 from fakesnow import transforms
+from fakesnow.cursor import FakeSnowflakeCursor
 from sqlglot import exp
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -51,6 +54,35 @@ transforms.merge = merge
 transforms.numeric_agg_implicit_cast = unchanged
 
 
+times_as_fakesnow = fakesnow.arrow.timestamp_to_sf_struct
+
+
+def times(column: pyarrow.ChunkedArray) -> pyarrow.StructArray:
+    """As fakesnow has them, but null stays null: there it is the beginning of 1970."""
+    known = times_as_fakesnow(column)
+    return pyarrow.StructArray.from_arrays(known.flatten(), fields=list(known.type), mask=column.combine_chunks().is_null())
+
+
+fakesnow.arrow.timestamp_to_sf_struct = times
+
+execute_as_fakesnow = FakeSnowflakeCursor.execute
+
+
+def execute(cursor: FakeSnowflakeCursor, *arguments: Any, **more: Any) -> FakeSnowflakeCursor:
+    """What DuckDB cannot run is an error of the statement. fakesnow answers with a failure of the server, after which
+    the connector asks again for minutes."""
+    try:
+        return execute_as_fakesnow(cursor, *arguments, **more)
+    except snowflake.connector.errors.Error:
+        raise
+    except Exception as error:
+        said = f"the double cannot run this: {type(error).__name__}: {error}"
+        raise snowflake.connector.errors.ProgrammingError(msg=said[:2000], errno=603, sqlstate="XX000") from error
+
+
+FakeSnowflakeCursor.execute = execute
+
+
 def rewrite(sql: str) -> str:
     """What Snowflake can run and DuckDB cannot, said otherwise."""
     if found := SHOW_DYNAMIC.match(sql):
@@ -60,8 +92,8 @@ def rewrite(sql: str) -> str:
               '1 minute' as "target_lag", 'WAREHOUSE' as "warehouse", 'AUTO' as "refresh_mode"
             from information_schema.tables where upper(table_name) = upper('{name}') and upper(table_schema) = upper('{schema}')
             """
-    # DuckDB has temporary views in a catalog of their own alone; dbt drops this one itself.
-    sql = re.sub(r"(?i)\btemporary\s+view\b", "view", sql, count=1)
+    # DuckDB has what is temporary in a catalog of its own alone. dbt drops it itself when it is done.
+    sql = re.sub(r"(?i)\btemporary\s+(view|table)\b", r"\1", sql, count=1)
     return re.sub(r"(?i)\b(drop|alter)\s+dynamic\s+table\b", r"\1 table", sql, count=1)
 
 
@@ -110,12 +142,13 @@ async def query(request: Request) -> Response:
     except strict.Refused as refused:
         return failed("001003", f"SQL compilation error:\n{refused}")
     answer = await fakesnow_server.query_request(with_body(request, body | {"sqlText": rewrite(sql)}))
-    if answer.status_code == 500:  # what fakesnow cannot run; the connector would ask again for minutes
-        return failed("000603", f"the double cannot run this: {json.loads(answer.body)['message'][:2000]}", "XX000")
+    if answer.status_code == 500:  # a type that fakesnow has no name for
+        return failed("000603", f"the double cannot answer this: {json.loads(answer.body)['message'][:2000]}", "XX000")
     return answer
 
 
 OURS = [
+    Route("/ready", lambda _: Response()),
     Route("/session/v1/login-request", login, methods=["POST"]),
     Route("/queries/v1/query-request", query, methods=["POST"]),
 ]
