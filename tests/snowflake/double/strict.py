@@ -23,8 +23,8 @@ RESERVED = frozenset(
 #: Snowflake lacks. Whoever needs another one looks it up there and adds it.
 FUNCTIONS = frozenset(
     """
-    abs array_agg array_construct array_size avg booland_agg boolor_agg ceil coalesce concat convert_timezone corr count
-    covar_pop current_timestamp date_part date_trunc dateadd datediff dayofweekiso dense_rank div0 exp extract first_value flatten floor
+    abs array_agg array_construct array_generate_range array_size avg booland_agg boolor_agg ceil coalesce concat convert_timezone corr
+    count covar_pop current_timestamp date_part date_trunc dateadd datediff dayofweekiso dense_rank div0 exp extract first_value flatten floor
     greatest iff ifnull lag last_value lead least left length listagg ln lower ltrim max max_by median min min_by mod
     ntile nullif nvl object_construct object_construct_keep_null parse_json percent_rank percentile_cont percentile_disc
     position power rank replace right round row_number rtrim sign split split_part sqrt stddev_pop stddev_samp strtok
