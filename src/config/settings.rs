@@ -303,6 +303,9 @@ pub struct WarehouseSettings {
     pub run_timeout: Quantity,
     /// Which trades may move a bar: `cts_utp` or `lean`.
     pub sale_conditions: String,
+    /// A CSV file of what you bought and sold, for the table `portfolio`. By default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<PathBuf>,
 }
 
 impl Default for WarehouseSettings {
@@ -316,6 +319,7 @@ impl Default for WarehouseSettings {
             every: "10s".into(),
             run_timeout: "5m".into(),
             sale_conditions: "cts_utp".into(),
+            positions: None,
         }
     }
 }
