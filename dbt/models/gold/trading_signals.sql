@@ -11,8 +11,9 @@
         select symbol, source, min(since) as since from (
           select symbol, source, bucket_start - interval '60 minutes' as since from bronze.changed_" ~ model.name ~ "
           union all
-          select symbol, source, bucket_start from " ~ this ~ "
-          where bucket_start > " ~ literal("select coalesce(min(before), '1970-01-01 00:00:00+00'::timestamptz) - interval '62 minutes' from bronze.watermark_" ~ model.name) ~ "
+          select s.symbol, s.source, s.bucket_start from " ~ this ~ " s
+          join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or s.bucket_start > b.before - interval '62 minutes')
+          where s.bucket_start > " ~ watermark_before('62 minutes') ~ "
         ) t group by symbol, source") -%}
 {%- endif -%}
 
