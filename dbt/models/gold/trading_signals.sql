@@ -18,6 +18,13 @@
 {%- endif -%}
 
 {% if is_incremental() -%}
+{#- The first bar that any rule looks at, as a literal: three tables are joined. -#}
+{%- set first = literal("select min(since) from (
+      select since from bronze.touched_" ~ model.name ~ "
+      union all
+      select p.bucket_start from " ~ ref('moving_averages') ~ " p join (" ~ last_before_tail(ref('moving_averages')) ~ ") b
+        on " ~ same_series('p', 'b') ~ " and p.bars > b.bars - " ~ lookback ~ " and p.bars <= b.bars
+    ) s") -%}
 with before as (
   {{ last_before_tail(ref('moving_averages')) }}
 ),
@@ -37,6 +44,7 @@ with before as (
   join bronze.touched_{{ model.name }} t on m.symbol = t.symbol and m.source = t.source
   left join before b on {{ same_series('m', 'b') }}
   where m.bars > coalesce(b.bars, 0) - {{ lookback }}
+    and m.bucket_start >= {{ first }} and v.bucket_start >= {{ first }} and o.bucket_start >= {{ first }}
   {%- endif %}
 ),
 
