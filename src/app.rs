@@ -194,11 +194,12 @@ fn archiver_of(
 /// died without a word.
 fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::spool::reader::LogView>)> {
     let dir = &config.spool.dir;
-    logs::sweep(dir).with_context(|| format!("the spool in {} cannot be cleaned up", dir.display()))?;
-    let found = logs::find(dir).with_context(|| format!("the spool in {} cannot be read", dir.display()))?;
+    let failed = |what| move |error| spool_failed(error, dir, what);
+    logs::sweep(dir).map_err(failed("which cannot be cleaned up"))?;
+    let found = logs::find(dir).map_err(failed("which cannot be read"))?;
     let id = LogId::after(found.dead.keys().next_back().copied());
-    let mut log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes)
-        .with_context(|| format!("no log can be begun in {}", dir.display()))?;
+    let log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes);
+    let mut log = log.map_err(failed("where no log can be begun"))?;
     fail_point!("start.log-created");
     let now = clock::now();
     for session in log.state().living() {
@@ -207,10 +208,19 @@ fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::
         }
     }
     fail_point!("start.ends-staged");
-    log.sync().with_context(|| format!("the log in {} cannot be written", dir.display()))?;
+    log.sync().map_err(failed("where the log cannot be written"))?;
     let (durable, view) = watch::channel(log.view());
     let logs = Logs::new(dir.clone(), found.dead, id, view);
     Ok((logs, log, durable))
+}
+
+/// Names the option, and what can be done.
+fn spool_failed(error: std::io::Error, dir: &Path, what: &str) -> anyhow::Error {
+    let cure = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "its disk is full, make room there",
+        _ => "choose a folder that this user may write",
+    };
+    anyhow::Error::from(error).context(format!("`spool.dir` is `{}`, {what}: {cure}", dir.display()))
 }
 
 fn child(id: &str, drain_within: Duration) -> ChildSpec {
@@ -226,11 +236,9 @@ fn policy(max_restarts: usize, seconds: u64) -> Policy {
 
 /// Makes the spool's folder and keeps every other daemon out of it.
 fn take_spool(dir: &Path) -> Result<FolderLock> {
-    let unusable = || {
-        format!("`spool.dir` is `{}`, which cannot be made or written: choose a folder that this user may write", dir.display())
-    };
-    create_dir_durably(dir).with_context(unusable)?;
-    match FolderLock::take(dir).with_context(unusable)? {
+    let unusable = |error| spool_failed(error, dir, "which cannot be made or written");
+    create_dir_durably(dir).map_err(unusable)?;
+    match FolderLock::take(dir).map_err(unusable)? {
         Some(lock) => Ok(lock),
         None => bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display()),
     }

@@ -94,7 +94,8 @@
 {# The incremental strategy `replace`. The days of rows that are taken out, and perhaps do not come again, are
    published too: see refiner/publish.py. #}
 {% macro get_incremental_replace_sql(args) -%}
-  {%- set target, columns, region = args['target_relation'], args['dest_columns'] | map(attribute='quoted') | join(', '), in_region() -%}
+  {%- set target, region = args['target_relation'], in_region() -%}
+  {%- set columns = (args['columns'] or args['dest_columns'] | map(attribute='quoted')) | join(', ') -%}
   {{ together([
     "insert into bronze.gold_days " ~ days_of(target ~ " d join bronze.touched_" ~ this.identifier ~ " x on " ~ region),
     "delete from " ~ target ~ " as d using bronze.touched_" ~ this.identifier ~ " x where " ~ region,
@@ -107,7 +108,8 @@
   select distinct '{{ this.identifier }}', cast(d.{{ config.require('meta')['published_by'] }} as date), {{ current_run() }} from {{ rows }}
 {%- endmacro %}
 
-{# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. #}
+{# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. A table that
+   is published whole has changed whenever it was made. #}
 {% macro keep_gold_books() -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
   {%- set statements = used_runs() -%}
@@ -115,7 +117,9 @@
     {%- do statements.append("delete from bronze.watermarks where model = " ~ me) -%}
     {%- do statements.append("insert into bronze.watermarks select " ~ me ~ ", source, watermark from bronze.watermark_" ~ this.identifier) -%}
   {%- endif -%}
-  {%- if meta['published_per'] != 'all' and not is_incremental() -%}
+  {%- if meta['published_per'] == 'all' -%}
+    {%- do statements.append("insert into bronze.gold_days select " ~ me ~ ", cast(began as date), run from bronze.runs where run = " ~ current_run()) -%}
+  {%- elif not is_incremental() -%}
     {%- do statements.append("insert into bronze.gold_days " ~ days_of(this ~ ' d')) -%}
   {%- endif -%}
   {{ together(statements) }}

@@ -54,7 +54,7 @@
   {%- elif rule == 'price_not_positive' -%}
     {{ return(["price <= " ~ number_of(rule, 'low', row.low) ~ " and not coalesce(price_update, false)"]) }}
   {%- elif rule == 'size_negative' -%}
-    {{ return(["size < " ~ number_of(rule, 'low', row.low)]) }}
+    {{ return(["size < " ~ number_of(rule, 'low', row.low) ~ " and not coalesce(price_update, false)"]) }}
   {%- elif rule == 'amount_out_of_range' -%}
     {{ return([amount('price', 'size') ~ " >= " ~ number_of(rule, 'high', row.high)]) }}
   {%- endif -%}

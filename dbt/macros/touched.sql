@@ -27,9 +27,10 @@
 {# The minutes, by symbol and source, of which Gold does not know all: trades have come, or verdicts have changed, in
    runs after the last one that it used. #}
 {% macro new_minutes() -%}
-  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ last_run_used() }}
+  {%- set used = last_run_used() -%}
+  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ used }}
   union
-  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ last_run_used() }}
+  select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ used }}
 {%- endmacro %}
 
 {# A row for each of the codes that stand in a column, separated by commas. #}

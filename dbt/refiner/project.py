@@ -28,8 +28,8 @@ FOLDERS = ("models", "macros", "seeds", "tests")
 @dataclass(frozen=True)
 class Table:
     """A table of Gold and how it is published, as its model says in `meta`: in files of a day, month or year by the
-    time in `column`, or in one file. `key` is unique in it; its files are sorted by that. Some are made once a
-    minute only: they change when a minute is over."""
+    time in `column`, or in one file. `key` is unique in it; its files are sorted by that. `made` is each_run, with new
+    trades; each_load, with whatever is new in Silver; each_minute, when a minute is over."""
 
     name: str
     made: str
@@ -79,6 +79,10 @@ class Project:
         finally:
             self.on_phase = lambda _: None
 
+    def build_alone(self, model: str, **more: Any) -> None:
+        """Builds one model with more variables, and tests nothing."""
+        self._invoke("run", "--select", model, "--vars", json.dumps(self.variables | more))
+
     def test(self) -> None:
         """All data tests: over whole tables."""
         self._invoke("test", "--select", "test_type:data")
@@ -90,7 +94,7 @@ class Project:
     def _invoke(self, command: str, *arguments: str) -> None:
         # A run that is traced leaves its artifacts, which name the trace; they cost more than a small run.
         write = [] if os.environ.get(TRACE) else ["--no-write-json"]
-        outcome = self.runner.invoke([command, *arguments, *write, *self.options])
+        outcome = self.runner.invoke([command, *self.options, *write, *arguments])
         for result in outcome.result or []:
             if result.status == "warn":
                 print(f"refiner: warning: {result.node.name}: {result.node.description or result.message}", file=sys.stderr)

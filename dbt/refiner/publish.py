@@ -62,34 +62,45 @@ class Publisher:
     def is_of_this_origin(self) -> bool:
         return self.manifest().get("origin") == self.origin
 
+    def is_of_this_warehouse(self) -> bool:
+        """By these rules or others."""
+        return self.manifest().get("origin", {}).get("warehouse") == self.origin["warehouse"]
+
     def publish(self, connection: Connection, run: int, tables: list[Table], tails: dict[str, Any], *, anew: bool) -> None:
         """Writes what runs since the published one have changed, or all, then the manifest."""
         before = self.manifest()
         anew = anew or not self.is_of_this_origin()
         since = 0 if anew else before["run"]
-        old = before.get("tables", {})
-        now = {table.name: self.write_table(connection, run, table, None if anew else old.get(table.name), since) for table in tables}
-        kept = {file for table in now.values() for file in table["files"]}
-        at = datetime.now(UTC)
-        replaced = before.get("replaced", {}) | {
-            file: [run, at.timestamp()] for table in old.values() for file in table["files"] if file not in kept
-        }
-        gone = {file for file, (by, when) in replaced.items() if by <= run - KEEP_RUNS and when <= time.time() - KEEP_SECONDS}
+        now = {table.name: self.write_table(connection, run, table, None if anew else before["tables"].get(table.name), since) for table in tables}
         (newest,) = connection.execute(f"select max(event_time) from silver.stg_trades where {CLOSING} and silver_run > ?", [since]).fetchone()
         marks = [mark for mark in (None if anew else before["watermark"], newest and newest.isoformat()) if mark]
-        self.write_manifest(
+        self.stand(
+            run,
+            before,
             {
                 "run": run,
                 "watermark": max(marks, key=datetime.fromisoformat, default=None),
-                "published_at": at.isoformat(),
+                "published_at": datetime.now(UTC).isoformat(),
                 "tables": now,
                 "tails": tails,
                 "origin": self.origin,
-                "replaced": {file: when for file, when in replaced.items() if file not in gone},
-            }
+            },
         )
         connection.execute("delete from bronze.gold_days where run <= ?", [run])
-        self.sweep(kept | replaced.keys() - gone)
+
+    def publish_alone(self, connection: Connection, run: int, table: Table) -> None:
+        """Writes what has changed of one table, while all others stay at the version that stands, as does its number."""
+        before = self.manifest()
+        written = self.write_table(connection, run, table, before["tables"].get(table.name), before["run"])
+        self.stand(run, before, before | {"tables": before["tables"] | {table.name: written}})
+
+    def stand(self, run: int, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Has a manifest stand in the place of the one before. Files that it names no more stay for a while."""
+        named = files_of(now)
+        replaced = before.get("replaced", {}) | {file: [run, time.time()] for file in files_of(before) - named}
+        stay = {file: [by, when] for file, (by, when) in replaced.items() if by > run - KEEP_RUNS or when > time.time() - KEEP_SECONDS}
+        self.write_manifest(now | {"replaced": stay})
+        self.sweep(named | stay.keys())
 
     def write_table(self, connection: Connection, run: int, table: Table, old: dict[str, Any] | None, since: int) -> dict[str, Any]:
         """Writes what has changed of a table, or all where there is nothing `old` to keep. Returns its part of the manifest."""
@@ -134,6 +145,10 @@ class Publisher:
                 path.unlink(missing_ok=True)
 
 
+def files_of(manifest: dict[str, Any]) -> set[str]:
+    return {file for table in manifest.get("tables", {}).values() for file in table["files"]}
+
+
 def span(file: str) -> str:
     found = SPAN.search(file)
     assert found, f"{file} is not a file that this program publishes"
@@ -142,7 +157,7 @@ def span(file: str) -> str:
 
 def spans(connection: Connection, table: Table, since: int | None) -> list[str]:
     """The parts of a table that runs after `since` have changed, or all that it has."""
-    if table.per == "all":
+    if since is None and table.per == "all":
         return ["all"]
     if since is None:
         query, values = f"select distinct cast({table.column} as date) from gold.{table.name}", []

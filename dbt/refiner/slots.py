@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from . import failures, unread
+from . import failures, positions, unread
 from .errors import Refused
 
 #: Columns of the typed objects. The models read through empty tables of these, so a run in which a stream
@@ -77,6 +77,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, db: str) -> str:
     connection.begin()
     connection.execute(TABLES)
     connection.execute(failures.TABLE)
+    connection.execute(positions.TABLES)
     if not known:
         connection.execute("insert into bronze.warehouse values (?, ?)", [LAYOUT, str(uuid.uuid4())])
     for stream, columns in STREAMS.items():

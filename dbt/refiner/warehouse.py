@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from . import failures, s3, slots, unread
+from . import failures, positions, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
 from .origin import fingerprint
@@ -28,6 +28,12 @@ HELPERS = {"stg_trades", "minute_prices"}
 
 #: What is made of the records of trades by the rules: in every run that brings some, and anew by other rules.
 JUDGED = {"minute_prices", "rejected_trades"}
+
+#: The table of Gold that goes on while the others stand still, and says so.
+QUALITY = "data_quality"
+
+#: The one that is made from the user's positions too.
+PORTFOLIO = "portfolio"
 
 Progress = Callable[[str], None]
 
@@ -46,6 +52,7 @@ class Warehouse:
     def __init__(self, db: Path, gold: Path, variables: dict[str, Any]) -> None:
         db.parent.mkdir(parents=True, exist_ok=True)
         self.db, self.work, self.variables = db, db.parent / "dbt", variables
+        self.positions = Path(path) if (path := variables.get("positions")) else None
         self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
@@ -82,6 +89,8 @@ class Warehouse:
             self.load_project()  # somebody has mended it, perhaps
         slots.retry(self.connection)
         slots.store(self.connection, new)
+        # A file of the user's that is wrong stops nothing: the last good positions stay, and he is told.
+        portfolio_error = positions.load(self.connection, self.positions)
         try:
             self.advance(progress, anew=anew)
         except RunFailed:
@@ -90,7 +99,8 @@ class Warehouse:
             self.advance(progress, anew=False)
         failures.clear(self.connection)
         self.publisher.note_failing(None)
-        return {"run": self.publisher.run(), "slots": len(new), "rows": self.rows(), "unread": unread.tell(self.connection)}
+        outcome = {"run": self.publisher.run(), "slots": len(new), "rows": self.rows()}
+        return outcome | {"unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
 
     def rows(self) -> dict[str, int]:
         """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
@@ -112,7 +122,21 @@ class Warehouse:
         except (duckdb.Error, OSError) as trouble:
             print(f"refiner: the failure cannot be noted: {trouble}", file=sys.stderr)
             return None
+        self.tell_quality()
         return failing
+
+    def tell_quality(self) -> None:
+        """Has the table data_quality say that Gold stands still: it alone is made and published. If that cannot be done,
+        the manifest says it."""
+        tables = [table for table in self.project.gold if table.name == QUALITY] if hasattr(self, "project") else []
+        if not tables or not self.built() >= SILVER | HELPERS or not self.publisher.is_of_this_warehouse():
+            return
+        try:
+            run = self.begin()
+            self.project.build_alone(QUALITY, gold_stands_still=True)
+            self.publisher.publish_alone(self.connection, run, tables[0])
+        except (RunFailed, duckdb.Error, OSError) as trouble:
+            print(f"refiner: {QUALITY} cannot say that Gold stands still: {trouble}", file=sys.stderr)
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
@@ -127,14 +151,16 @@ class Warehouse:
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
         """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute
         come later, if they have: [`minute_is_over`]."""
-        gold = self.gold("each_run")
-        every, built = gold | SILVER | HELPERS, self.built()
+        gold, each_load = self.gold("each_run"), self.gold("each_load")
+        every, built = gold | each_load | SILVER | HELPERS, self.built()
         models = every if anew else slots.pending(self.connection) | (every - built)
         if gold_anew:
             models = models | {"trades"}  # a view, which stands otherwise
         if gold_anew or "stg_trades" in models or (built >= every and self.unpublished()):
             models = models | JUDGED | gold
-        return models
+        if positions.are_new(self.connection) and PORTFOLIO in built:
+            models = models | {PORTFOLIO}
+        return models | each_load if models else models
 
     def gold(self, *made: str) -> set[str]:
         return {table.name for table in self.project.gold if table.made in made}
@@ -171,9 +197,11 @@ class Warehouse:
         return {name for (name,) in rows}
 
     def unpublished(self) -> bool:
-        """Silver has come further than Gold as published: a run failed or was killed in between."""
-        (loaded,) = self.connection.execute("select coalesce(max(run), 0) from bronze.loads").fetchone()
-        return loaded > self.publisher.run()
+        """Silver, or some table of Gold, has come further than Gold as published: a run failed or was killed in between."""
+        (reached,) = self.connection.execute(
+            "select coalesce(max(run), 0) from (select run from bronze.loads union all select run from bronze.gold_days)"
+        ).fetchone()
+        return reached > self.publisher.run()
 
     def begin(self) -> int:
         """The number of a new run: above all of this file, and above the one that stands published."""
@@ -184,12 +212,12 @@ class Warehouse:
         return run
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
-        gold, judged_before = self.gold("each_run", "each_minute"), JUDGED & self.built()
+        gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
         if first := models - gold if gold_anew else models:
             self.project.build(sorted(first), anew=anew, tests=True, on_phase=progress)
         if gold_anew:
             self.project.build(sorted(gold if anew else gold | judged_before), anew=True, tests=not first, on_phase=progress)
-        elif models & gold and (anew or self.minute_is_over()):
+        elif models & self.gold("each_run") and (anew or self.minute_is_over()):
             self.project.build(sorted(self.gold("each_minute")), anew=anew, tests=False, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             progress("test")

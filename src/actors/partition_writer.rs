@@ -251,7 +251,9 @@ async fn tell(parts: &Parts, slot: &Slot) {
 fn trouble(error: &ArchiveError) -> Trouble {
     let text = error.to_string();
     match error {
-        ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. }) => Trouble::Lasting(text),
+        ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. } | ChainError::Missing { .. }) => {
+            Trouble::Lasting(text)
+        }
         ArchiveError::Chain(ChainError::Store(error)) => Trouble::Passing { error: text, refused: !error.is_retryable() },
         ArchiveError::Log(_) => Trouble::Passing { error: text, refused: false },
     }

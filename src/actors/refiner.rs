@@ -131,7 +131,9 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
             if let Some(hello) = hello {
                 metrics.warehouse_greets(hello.run, hello.failing);
             }
-            rounds.round(metrics.failing().as_ref(), progress).await
+            let done = rounds.round(metrics.failing().as_ref(), progress).await;
+            metrics.holes(rounds.holes());
+            done
         }
         Err(error) => Err(error),
     };

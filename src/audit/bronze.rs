@@ -139,7 +139,13 @@ pub async fn read(store: &Arc<dyn Store>, spool: Option<&Path>) -> Result<Found,
                 found.sessions.entry(session).or_default();
             }
         }
-        found.faults.extend(slots.iter().map(|key| format!("slot {key} cannot be reached: the slots before it do not abut")));
+        let missing = follower.position().key(id);
+        found.faults.extend(slots.iter().map(|key| {
+            format!(
+                "slot {key} cannot be reached: the slots before it do not abut, {missing} is not there; if it was deleted, put a \
+                 copy of it back (an older version of the bucket's object, a backup)"
+            )
+        }));
     }
     found.hold_against(&markers);
     if let Some(dir) = spool.filter(|dir| dir.exists()) {

@@ -30,6 +30,15 @@ pub enum ChainError {
         /// What is wrong.
         reason: String,
     },
+    /// Slots stand behind a place where none stands: somebody has deleted it.
+    #[error(
+        "slot {key} is not there, and slots behind it are: put a copy of it back (an older version of the bucket's \
+         object, a backup), until then nobody can read on behind it"
+    )]
+    Missing {
+        /// The slot.
+        key: String,
+    },
 }
 
 impl ChainError {
@@ -139,5 +148,19 @@ impl Follower {
             self.next = slot.tail().next;
         }
         Ok(slot)
+    }
+
+    /// At the tail: whether it is one. An error says that the chain has a hole here. Costs a listing of one key.
+    pub async fn end(&self) -> Result<(), ChainError> {
+        let Chain { id, store } = &self.chain;
+        let newest = store.first(&id.prefix()).await?;
+        #[cfg(feature = "faults")]
+        let newest = newest.map(super::flawed::without_hour);
+        let is_behind = newest.and_then(|key| Position::from_key(*id, &key)).is_some_and(|newest| newest > self.next);
+        // Whoever wrote that one found a slot here. It may have come since this place was looked at.
+        if is_behind && self.chain.slot(self.next).await?.is_none() {
+            return Err(ChainError::Missing { key: self.next.key(*id) });
+        }
+        Ok(())
     }
 }

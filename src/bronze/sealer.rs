@@ -114,6 +114,7 @@ impl Sealer {
             while let Some(slot) = self.readings[at].follower.next().await? {
                 self.note(at, &slot);
             }
+            self.readings[at].follower.end().await?;
         }
         if flawed(Flaw::SweepApart) {
             self.read_tails_again().await?;
@@ -320,6 +321,20 @@ mod tests {
         let bytes = store.get(&Complete::key(Hour(11))).await.unwrap().unwrap();
         let complete: Complete = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(complete.chains["trades/0"], HourCount { slots: 2, rows: 4, bytes: complete.chains["trades/0"].bytes });
+    }
+
+    #[tokio::test]
+    async fn a_hole_in_a_chain_is_told_and_seals_nothing_until_it_is_filled() {
+        let store = store();
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 11, true), (0, 2, 12, true)]).await;
+        let key = Position { generation: 0, start: 1 }.key(TRADES);
+        let slot = store.get(&key).await.unwrap().unwrap();
+        store.delete(&key).await.unwrap();
+        let mut sealer = Sealer::new(store.clone(), vec![TRADES]);
+        let told = sealer.round(Hour(13).begins()).await.unwrap_err().to_string();
+        assert!(told.contains(&key) && told.contains("put a copy of it back"), "{told}");
+        store.put(&key, slot).await.unwrap();
+        assert_eq!(sealer.round(Hour(13).begins()).await.unwrap().hours, [Hour(10), Hour(11)]);
     }
 
     #[tokio::test]

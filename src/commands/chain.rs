@@ -54,17 +54,18 @@ pub fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the slots are the output")]
 async fn show(config: &Config, args: &Args) -> Result<()> {
     let store = store::open(&config.bronze.store)?;
     let id = ChainId { stream: args.stream, partition: args.partition };
     let mut follower = Follower::new(Chain::new(id, store), Position::default());
     while let Some(slot) = follower.next().await.context("the chain cannot be read")? {
-        println!("{}", if args.json { serde_json::to_string(&slot)? } else { line(&slot) });
+        if !super::print(&(if args.json { serde_json::to_string(&slot)? } else { line(&slot) } + "\n"))? {
+            return Ok(());
+        }
     }
     let next = follower.position();
     if !args.json {
-        println!("tail: generation {}, offset {}", next.generation, next.start);
+        super::print(&format!("tail: generation {}, offset {}\n", next.generation, next.start))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `tickmint exchange`: a stand-in for Finnhub's WebSocket feed.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,7 +64,7 @@ struct Market {
     #[arg(long, value_name = "N", conflicts_with = "tape", value_parser = rate)]
     rate: Option<f64>,
     /// End after so many trades, as a tape does
-    #[arg(long, value_name = "N", conflicts_with = "tape")]
+    #[arg(long, value_name = "N", conflicts_with = "tape", value_parser = clap::value_parser!(u64).range(1..))]
     trades: Option<u64>,
     /// Keep New York's hours: without, the market is open always
     #[arg(long, conflicts_with = "tape")]
@@ -90,7 +91,8 @@ How far it is: GET /status on the same port. SIGTERM or SIGINT ends it and its l
 pub fn run(args: Args) -> Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // Where logs are taken already, they stay.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init().ok();
     block_on(serve(options(args)))??;
     Ok(ExitCode::SUCCESS)
 }
@@ -173,6 +175,7 @@ mod tests {
             ("exchange --tape a --simulate 5", "cannot be used with"),
             ("exchange --retime", "--tape"),
             ("exchange --ping-every 5", "the time is `5`"),
+            ("exchange --trades 0", "'--trades <N>': 0 is not in 1.."),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

@@ -55,6 +55,16 @@ pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if config { CONFIG } else { FAILED })
 }
 
+/// Writes to standard output; whether somebody reads it still. A reader that has enough, as `head`, is no error.
+pub fn print(text: &str) -> std::io::Result<bool> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
 /// Runs a future on a runtime of its own: for the commands that are no daemon.
 pub fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))

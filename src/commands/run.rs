@@ -13,6 +13,7 @@ use crate::app;
 use crate::config::{self, Config};
 use crate::supervisor::Outcome;
 use crate::telemetry::{self, Metrics, Traces};
+use crate::warehouse::process;
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -74,6 +75,9 @@ async fn daemon(config: Config, traces: Traces) -> Result<u8> {
         },
         signal = signals.next() => vec![format!("ended at once by a second signal ({signal})")],
     };
+    if process::kill_left_behind() {
+        tracing::warn!("the refiner process did not end in time and was killed; the next start goes on where its tables are");
+    }
     if !late.is_empty() {
         tracing::warn!(?late, "not drained in time; the spool keeps it for the next start");
     }

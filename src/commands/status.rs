@@ -28,7 +28,6 @@ pub struct Args {
 }
 
 /// Asks the daemon and prints.
-#[expect(clippy::print_stdout, reason = "the table is the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load_without_keys(&args.config)?;
     let health = super::block_on(client::get(config.http.listen, "/health", config.http.token.as_ref()))?;
@@ -39,11 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             args.config.display()
         )
     })?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&health)?);
-    } else {
-        print!("{}", table(&health));
-    }
+    super::print(&if args.json { serde_json::to_string_pretty(&health)? + "\n" } else { table(&health) })?;
     let well = health["status"].as_str() == Some("ok");
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
 }

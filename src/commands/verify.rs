@@ -41,7 +41,6 @@ pub struct Args {
 }
 
 /// Audits and prints.
-#[expect(clippy::print_stdout, reason = "the report is the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load_without_keys(&args.config)?;
     if is_in_use(&config.spool.dir)? {
@@ -51,11 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         );
     }
     let report = super::block_on(verify(&config, args.ledger.as_deref()))??;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", text(&report));
-    }
+    super::print(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report) })?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 

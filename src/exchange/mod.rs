@@ -208,6 +208,15 @@ pub enum ExchangeError {
         /// What is wrong with it.
         fault: String,
     },
+    /// The tape holds no trade.
+    #[error(
+        "the tape {} has no frame with a trade in it: a tape has the text of one frame a line, plain or gzip",
+        path.display()
+    )]
+    Empty {
+        /// The tape's path.
+        path: PathBuf,
+    },
     /// The ledger's file. What cannot be written down is not sent.
     #[error("{0}")]
     Ledger(String),
@@ -232,7 +241,12 @@ impl Exchange {
     pub async fn bind(options: Options) -> Result<Exchange, ExchangeError> {
         let Options { listen, source, speed, ledger, faults, seed, keys, max_symbols, ping_every, quiet } = options;
         let source = match source {
-            Source::Tape { path, retime } => feeder::Source::Tape { tape: Box::new(Tape::open(&path)?), retime },
+            Source::Tape { path, retime } => {
+                if Tape::open(&path)?.next()?.is_none() {
+                    return Err(ExchangeError::Empty { path });
+                }
+                feeder::Source::Tape { tape: Box::new(Tape::open(&path)?), retime }
+            }
             Source::Simulation(simulation) => feeder::Source::Simulation { simulation, seed },
         };
         let (ledger, connections) = Ledger::open(ledger.as_deref())?;

@@ -1,5 +1,7 @@
-//! What holds for every request: only GET, only with the token, and headers that let a browser do
-//! nothing but show the page.
+//! What holds for every request: only GET, only with the token, without one only by a name of this machine,
+//! and headers that let a browser do nothing but show the page.
+
+use std::net::IpAddr;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -31,7 +33,9 @@ pub(super) async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let token = request.app_data::<Data<State>>().and_then(|state| state.token.clone());
+    let state = request.app_data::<Data<State>>();
+    let (token, local) = (state.and_then(|state| state.token.clone()), state.and_then(|state| state.local));
+    let stranger = local.and_then(|listens| stranger(request.headers(), listens));
     let refusal = if request.method() != Method::GET {
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered");
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
@@ -45,7 +49,13 @@ pub(super) async fn guard(
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         Some(answer)
     } else {
-        None
+        stranger.map(|host| {
+            let text = format!(
+                "this is not `{host}`: without a token only `localhost` and addresses of the loopback are answered for, lest a web \
+                 page reads along under a name of its own; behind a proxy, set `http.token_file` or `http.token_env`"
+            );
+            error(StatusCode::FORBIDDEN, &text)
+        })
     };
     let mut response = match refusal {
         Some(answer) => request.into_response(answer),
@@ -57,6 +67,20 @@ pub(super) async fn guard(
     }
     headers.insert(header::CONTENT_SECURITY_POLICY, page::policy());
     Ok(response)
+}
+
+/// The host that was asked for, if that is no name of this machine: a page's own name, which its owner lets point
+/// here, would make the browser take our answers for that page's. Who sends no host is no browser.
+fn stranger(headers: &HeaderMap, listens: IpAddr) -> Option<String> {
+    let host = headers.get(header::HOST)?;
+    let Ok(text) = host.to_str() else { return Some("?".into()) };
+    let name = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
+        None => text.split_once(':').map_or(text, |(name, _)| name),
+    };
+    let is_address = |address: IpAddr| address.is_loopback() || address == listens;
+    let is_ours = name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_address);
+    (!is_ours).then(|| text.to_string())
 }
 
 /// Whether the request carries the token, as a bearer or as a password.
@@ -91,6 +115,24 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
         carries(&headers, &Secret::new("s3cret"))
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered_for() {
+        let refused = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+            stranger(&headers, "127.0.0.1".parse().unwrap()).is_some()
+        };
+        for ours in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "127.0.0.2:8080", "[::1]", "[::1]:8080"] {
+            assert!(!refused(ours), "{ours}");
+        }
+        let others =
+            ["", ":8080", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1"];
+        for other in others.into_iter().chain(["[::2]:8080", "[::1", "localhost@evil.example", "\u{e9}vil.example", "0.0.0.0"]) {
+            assert!(refused(other), "{other}");
+        }
+        assert!(stranger(&HeaderMap::new(), "127.0.0.1".parse().unwrap()).is_none());
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod page;
 pub mod server;
 mod web;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +41,8 @@ pub struct State {
     actors: Registry,
     gold: Option<Arc<Gold>>,
     token: Option<Secret>,
+    /// Where it listens, if that is the loopback and there is no token: then only for names of this machine.
+    local: Option<IpAddr>,
     standing: Arc<Mutex<Standing>>,
 }
 
@@ -47,12 +50,14 @@ impl State {
     /// The state of a daemon with this config.
     pub fn new(config: &Config, metrics: Arc<Metrics>, actors: Registry) -> State {
         let gold_dir = config.warehouse.as_ref().map(|warehouse| warehouse.gold_dir.clone());
-        State::of(metrics, actors, gold_dir, config.http.token.clone())
+        let state = State::of(metrics, actors, gold_dir, config.http.token.clone());
+        let ip = config.http.listen.ip();
+        State { local: (config.http.token.is_none() && ip.is_loopback()).then_some(ip), ..state }
     }
 
     fn of(metrics: Arc<Metrics>, actors: Registry, gold_dir: Option<PathBuf>, token: Option<Secret>) -> State {
         let gold = gold_dir.map(|dir| Arc::new(Gold::new(dir)));
-        State { metrics, actors, gold, token, standing: Arc::default() }
+        State { metrics, actors, gold, token, local: None, standing: Arc::default() }
     }
 }
 

@@ -83,6 +83,20 @@ async fn with_a_token_only_livez_goes_without() {
     }
 }
 
+#[actix::test]
+async fn on_the_loopback_a_name_of_somewhere_else_is_refused() {
+    let local = State { local: Some("127.0.0.1".parse().unwrap()), ..state(None) };
+    let by = |host: &'static str, path| TestRequest::get().uri(path).insert_header((header::HOST, host));
+    for path in ["/", "/livez", "/health", "/api/bars", "/nowhere"] {
+        let refused = ask(&local, by("evil.example:8080", path)).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        let why = refused.json()["error"].as_str().unwrap().to_string();
+        assert!(why.contains("`evil.example:8080`") && why.contains("`http.token_file`"), "{why}");
+        assert_ne!(ask(&local, by("localhost:8080", path)).await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(ask(&state(None), by("tickmint.example", "/health")).await.status, StatusCode::OK, "elsewhere a token guards");
+}
+
 /// An actor that never gets through its start.
 struct Stuck;
 

@@ -2,6 +2,7 @@
 //! when its standard input closes, so it never outlives the daemon.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -18,6 +19,27 @@ const START_WITHIN: Duration = Duration::from_secs(120);
 
 /// It finishes what it does, or is killed, within this.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The process that runs, by its id; 0 if none does.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+/// Kills the process that still runs, for an end of this one that drops nothing. One that is stopped or hangs
+/// would not see that its standard input has closed. Whether there was one.
+pub fn kill_left_behind() -> bool {
+    let left = RUNNING.swap(0, Relaxed);
+    if left != 0 {
+        kill_group(left);
+    }
+    left != 0
+}
+
+/// It leads a group of its own, so what it has started itself goes with it.
+fn kill_group(leader: u32) {
+    if let Ok(leader) = libc::pid_t::try_from(leader) {
+        // SAFETY: `kill` takes two numbers. That the process is gone is no error here.
+        unsafe { libc::kill(-leader, libc::SIGKILL) };
+    }
+}
 
 /// Why a round was not refined.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +64,8 @@ pub enum RefineError {
 /// The running process.
 pub struct Refinery {
     child: Child,
-    stdin: ChildStdin,
+    /// Closed when it is told to stop.
+    stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
     next_id: u64,
 }
@@ -90,9 +113,11 @@ impl Refinery {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
+            .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| RefineError::Process(format!("cannot be started: {error}")))?;
-        let stdin = child.stdin.take().expect("it was piped");
+        RUNNING.store(child.id().unwrap_or_default(), Relaxed);
+        let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("it was piped");
         let mut refinery = Refinery { child, stdin, lines: BufReader::new(stdout).lines(), next_id: 0 };
         let event = timeout(START_WITHIN, refinery.event()).await;
@@ -134,7 +159,7 @@ impl Refinery {
     /// Lets it finish and exit; kills it if it does not.
     pub async fn stop(mut self) {
         let told = self.send(&protocol::Command::Stop).await.is_ok();
-        drop(self.stdin);
+        drop(self.stdin.take());
         if !told || timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
             drop(self.child.kill().await);
         }
@@ -143,8 +168,8 @@ impl Refinery {
     async fn send(&mut self, command: &protocol::Command<'_>) -> Result<(), RefineError> {
         let mut line = serde_json::to_vec(command).expect("a command has only string keys");
         line.push(b'\n');
-        let written = self.stdin.write_all(&line).await;
-        written.map_err(|error| RefineError::Process(format!("does not listen: {error}")))
+        let Some(stdin) = &mut self.stdin else { return Err(RefineError::Process("was told to stop".into())) };
+        stdin.write_all(&line).await.map_err(|error| RefineError::Process(format!("does not listen: {error}")))
     }
 
     async fn event(&mut self) -> Result<Event, RefineError> {
@@ -158,5 +183,15 @@ impl Refinery {
             }
             Err(error) => Err(RefineError::Process(format!("cannot be read: {error}"))),
         }
+    }
+}
+
+impl Drop for Refinery {
+    fn drop(&mut self) {
+        // No id: it has ended, and been waited for.
+        if let Some(running) = self.child.id() {
+            kill_group(running);
+        }
+        RUNNING.store(0, Relaxed);
     }
 }

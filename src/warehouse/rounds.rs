@@ -6,6 +6,9 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::process::{Hello, RefineError, Refinery, Work};
 use super::protocol::{Done, SlotRow};
@@ -19,6 +22,9 @@ use crate::telemetry::traces::{Traces, logs_of};
 
 /// Slots in one round: a run after a long outage is cut into bearable pieces.
 const SLOTS: usize = 400;
+
+/// How often the end of each chain is held against what stands in the store, where nothing new comes.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 /// Why a round did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +95,9 @@ struct Open {
     comes: bool,
     /// The trace contexts of those that are sampled.
     traced: Vec<String>,
+    /// When it was looked for holes in the chains, and what was found.
+    looked: Option<Instant>,
+    holes: Vec<ChainError>,
 }
 
 impl Rounds {
@@ -117,6 +126,9 @@ impl Rounds {
                 open.traced.extend(slot.traceparent);
             }
             more |= open.slots.len() >= SLOTS;
+        }
+        if !more {
+            open.look_for_holes().await?;
         }
         if open.slots.is_empty() && !open.comes {
             return Ok(Round::Nothing);
@@ -148,6 +160,11 @@ impl Rounds {
         }
     }
 
+    /// Slots that were deleted before they were read. Silver stands still there, and goes on with the other chains.
+    pub fn holes(&self) -> &[ChainError] {
+        self.open.as_ref().map_or(&[], |open| &open.holes)
+    }
+
     /// Where log lines of the last round belong.
     pub fn log_span(&self) -> tracing::Span {
         self.logs.clone()
@@ -175,8 +192,34 @@ impl Rounds {
         let (refinery, hello) = Refinery::start(&python, &self.config).await?;
         let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
         let followers = followers.collect();
-        self.open = Some(Open { refinery, followers, slots: Vec::new(), comes: true, traced: Vec::new() });
+        self.open = Some(Open {
+            refinery,
+            followers,
+            slots: Vec::new(),
+            comes: true,
+            traced: Vec::new(),
+            looked: None,
+            holes: Vec::new(),
+        });
         Ok(hello)
+    }
+}
+
+impl Open {
+    /// At the end of all chains: whether each is one. Looked at less often than rounds come, unless one is not.
+    async fn look_for_holes(&mut self) -> Result<(), ChainError> {
+        if self.holes.is_empty() && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        let mut holes = Vec::new();
+        for follower in &self.followers {
+            match follower.end().await {
+                Err(hole @ ChainError::Missing { .. }) => holes.push(hole),
+                other => other?,
+            }
+        }
+        (self.looked, self.holes) = (Some(Instant::now()), holes);
+        Ok(())
     }
 }
 

@@ -23,6 +23,8 @@ DECIMALS = 8
 UNIT = 10.0**-DECIMALS
 SPANS = (5, 20, 50)
 EARLIER_DAYS = 20
+#: Wilder's means below this part of the price are none.
+FADED = 1e-30
 
 Columns = dict[str, np.ndarray]
 
@@ -99,9 +101,16 @@ def typical(bars: pd.DataFrame) -> np.ndarray:
     return units(bars["high"]) + units(bars["low"]) + units(bars["close"])
 
 
-def never_moved(bars: pd.DataFrame) -> np.ndarray:
-    close = units(bars["close"])
-    return np.maximum.accumulate(close) == np.minimum.accumulate(close)
+def stands_still(bars: pd.DataFrame) -> np.ndarray:
+    """The price never moved, or so long ago that nothing is left of it in Wilder's means (some 900 bars)."""
+    gain, loss = gains(bars)
+    return ~(gain + loss > FADED * units(bars["close"]))
+
+
+def gains(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Wilder's means of what the close rose and of what it fell."""
+    change = np.diff(units(bars["close"]), prepend=units(bars["close"])[0])
+    return wilder(np.maximum(change, 0)), wilder(np.maximum(-change, 0))
 
 
 def flows(bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +140,7 @@ def volumes_by_talib(bars: pd.DataFrame) -> Columns:
     macd, signal, histogram = talib.MACD(close, 12, 26, 9)
     return {
         "obv": talib.OBV(close, volume),
-        "rsi_14": np.where(never_moved(bars), np.nan, talib.RSI(close, 14)),
+        "rsi_14": np.where(stands_still(bars), np.nan, talib.RSI(close, 14)),
         "mfi_14": np.where(rose + fell > 0, mfi, np.nan),
         "ema_12": fast,
         "ema_26": slow,
@@ -144,8 +153,7 @@ def volumes_by_talib(bars: pd.DataFrame) -> Columns:
 def volumes_by_pandas(bars: pd.DataFrame, rows: pd.DataFrame) -> Columns:
     """`rows` is all that `ohlc_1m` has of the series: a volume without a price counts in the session's VWAP."""
     close, count = units(bars["close"]), len(bars)
-    change = np.diff(close, prepend=close[0])
-    gain, loss = (wilder(np.maximum(sign * change, 0)) for sign in (1, -1))
+    gain, loss = gains(bars)
     rose, fell = flows(bars)
     fast, slow = ema(close, 12, first=14), ema(close, 26)
     macd = fast - slow
@@ -153,7 +161,7 @@ def volumes_by_pandas(bars: pd.DataFrame, rows: pd.DataFrame) -> Columns:
     signal[25:] = ema(macd[25:], 9)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
-            "rsi_14": 100 * gain / (gain + loss),
+            "rsi_14": np.where(stands_still(bars), np.nan, 100 * gain / (gain + loss)),
             "mfi_14": 100 * rose / (rose + fell),
             "avg_gain_14": gain * UNIT,
             "avg_loss_14": loss * UNIT,

@@ -178,18 +178,21 @@ def pairs(changes: pd.DataFrame, least: int) -> list[tuple]:
 def trading_signals(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], published: pd.DataFrame) -> Wanted:
     """What came of each published signal. Which signals there are is for the rules to say; but each must
     stand at a closed bar."""
-    series = {tuple(bars.loc[0, SERIES]): bars for bars, _ in closed_bars(rows, watermarks)}
+    series = {}
+    for bars, _ in closed_bars(rows, watermarks):
+        places = {start: n for n, start in enumerate(bars["bucket_start"])}
+        series[tuple(bars.loc[0, SERIES])] = bars["close"], bars["close"].to_numpy(float), pd.DatetimeIndex(bars["bucket_start"] + MINUTE), places
     found, keys = {f"return_{n}m": [] for n in (5, 15, 60)}, []
-    for signal in published.itertuples():
-        bars = series.get((signal.symbol, signal.source, signal.session))
-        at = [] if bars is None else np.flatnonzero(bars["bucket_start"] == signal.bucket_start)
-        if not len(at):
+    for key in published[KEYS["trading_signals"]].itertuples(index=False, name=None):
+        price, close, ends, places = series.get(key[2:5], (None, None, None, {}))
+        if key[5] not in places:
             continue
-        close, ends = bars["close"].to_numpy(float), bars["bucket_start"] + MINUTE
-        keys.append((*(getattr(signal, name) for name in KEYS["trading_signals"]), bars["close"][at[0]]))
+        n = places[key[5]]
+        keys.append((*key, price[n]))
         for minutes in (5, 15, 60):
-            moment = ends[at[0]] + minutes * MINUTE
-            is_over = moment <= watermarks[signal.source]
-            found[f"return_{minutes}m"].append(close[(ends <= moment).to_numpy()][-1] / close[at[0]] - 1 if is_over else np.nan)
+            moment = ends[n] + minutes * MINUTE
+            is_over = moment <= watermarks[key[3]]
+            last = ends.searchsorted(moment, side="right") - 1
+            found[f"return_{minutes}m"].append(close[last] / close[n] - 1 if is_over else np.nan)
     table = pd.DataFrame(keys, columns=[*KEYS["trading_signals"], "price"])
     return Wanted(table, {"pandas": {name: np.array(values, float) for name, values in found.items()}}, dict.fromkeys(found, RETURN_NOISE))

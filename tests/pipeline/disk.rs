@@ -116,6 +116,23 @@ fn a_full_disk_under_the_spool_is_said_waited_for_and_loses_nothing() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_names_the_option_and_the_cure() {
+    let mut rig = rig();
+    let Some(disk) = disk_or_skip(&mut rig, "spool") else { return };
+    let filler = disk.fill();
+    let status = rig.daemon().wait();
+    let log = rig.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("`spool.dir` is `") && log.contains("its disk is full, make room there"), "{log}");
+    std::fs::remove_file(filler).unwrap();
+    let mut daemon = rig.daemon();
+    rig.wait_for_shards(1);
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    drop(rig);
+    drop(disk);
+}
+
+#[test]
 fn a_full_disk_under_bronze_is_said_waited_for_and_loses_nothing() {
     a_full_disk("lake", "bronze/trades");
 }

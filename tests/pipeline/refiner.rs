@@ -125,6 +125,84 @@ fn an_object_that_is_gone_is_an_alarm_and_the_others_go_on() {
     assert!(well && count(&report, "silver") == 6000, "{report:#}");
 }
 
+/// It is stopped, so it sees neither that it shall end nor that nobody is there any more.
+#[test]
+fn a_refiner_that_does_not_end_is_not_left_behind() {
+    if or_skip(python("dbt")).is_none() {
+        return;
+    }
+    let symbols = tickmint::exchange::simulated_symbols(5);
+    let rig = Rig::new(&["--simulate", "5", "--rate", "50"], &symbols, "");
+    rig.with_warehouse();
+    rig.edit("drain_within = \"110s\"", "drain_within = \"4s\"");
+    let mut daemon = rig.daemon();
+    rig.wait_for("a run is published", || runs(&rig) > Some(0));
+    let refiner = child_of(&daemon).unwrap();
+    assert!(std::process::Command::new("kill").args(["-STOP", &refiner.to_string()]).status().unwrap().success());
+    let begin = std::time::Instant::now();
+    assert_eq!(end(&mut daemon), Some(75), "{}", rig.log());
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert!(rig.log().contains("the refiner process did not end in time and was killed"), "{}", rig.log());
+    rig.wait_for("it is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{refiner}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().unwrap_or_default().starts_with('Z') || stat.is_empty()
+    });
+    // Nothing of it is in the way of the next.
+    rig.edit("drain_within = \"4s\"", "drain_within = \"110s\"");
+    let mut daemon = rig.daemon();
+    rig.wait_for("a run is published", || runs(&rig) > Some(0));
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+}
+
+/// A slot is deleted before Silver has it, under a daemon that runs.
+#[test]
+fn a_slot_that_is_deleted_is_an_alarm_with_its_cure_and_all_is_taken_when_it_is_back() {
+    if or_skip(python("dbt")).is_none() {
+        return;
+    }
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let mut rig = Rig::new(&["--simulate", "20", "--rate", "400"], &symbols, "");
+    rig.with_warehouse();
+    rig.edit("[warehouse]\n", "[warehouse]\nevery = \"4s\"\n");
+    let mut daemon = rig.daemon();
+    rig.wait_for("a run is published", || runs(&rig) > Some(0));
+    // The names of slots are inverted: the newest sorts first. What comes now is not read for four seconds.
+    let slots = || {
+        let mut slots = Vec::new();
+        files(&rig.path("lake/_commit/trades"), &mut slots);
+        slots.sort();
+        slots
+    };
+    let before = slots().len();
+    rig.wait_for("there are new slots", || slots().len() > before + 2);
+    let (slot, away) = (slots()[1].clone(), rig.path("away"));
+    std::fs::rename(&slot, &away).unwrap();
+    let silver = |rig: &Rig| rig.get("/api/pipeline").unwrap()["silver"]["latest"]["rows"]["silver.trades"].as_u64();
+
+    rig.wait_for_alarms("the slot and its cure are named", |alarms| {
+        alarms.contains("warehouse/chains") && alarms.contains(name(&slot)) && alarms.contains("put a copy of it back")
+    });
+    let stands = silver(&rig);
+    pause(Duration::from_secs(5));
+    assert_eq!(silver(&rig), stands, "Silver stands still in front of it");
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    let (report, well) = rig.verify();
+    let said = report["findings"].to_string();
+    assert!(!well && said.contains(name(&slot)) && said.contains("put a copy of it back"), "{report:#}");
+
+    let mut daemon = rig.daemon();
+    rig.wait_for_alarm("warehouse/chains", true);
+    rig.wait_for_alarm("bronze/hours", true);
+    std::fs::rename(&away, &slot).unwrap();
+    rig.wait_for_alarm("warehouse/chains", false);
+    rig.wait_for_alarm("bronze/hours", false);
+    rig.wait_for("Silver goes on", || silver(&rig) > stands);
+    rig.end_exchange();
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+    let (report, well) = rig.verify();
+    assert!(well, "{report:#}");
+}
+
 fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }

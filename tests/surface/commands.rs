@@ -129,6 +129,28 @@ fn verify_and_chain_show_read_what_a_daemon_has_left() {
     desk.run("verify --config --ledger ledger").says(1, &["  ! "]);
 }
 
+/// As under `| head`: who reads has enough before all is written.
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let desk = Desk::new();
+    let mut daemon = desk.daemon();
+    desk.until("it is not well", "/health", |health| health.json()["status"] == "degraded");
+    let unread = |line: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut process = desk.begin(desk.command(line).stdout(writer));
+        (process.ends(), process.log())
+    };
+    for line in ["status --config", "status --config --json"] {
+        assert_eq!(unread(line), (Some(1), String::new()), "{line}: as with a reader");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.ends(), Some(0), "{}", daemon.log());
+    for line in ["verify --config", "verify --config --json", "chain show --config", "chain show --config --json"] {
+        assert_eq!(unread(line), (Some(0), String::new()), "{line}");
+    }
+}
+
 /// The way of the README: a config beside the data, `data_dir` as the example has it.
 #[test]
 fn folders_that_are_relative_mean_the_same_to_the_daemon_its_refiner_and_verify() {

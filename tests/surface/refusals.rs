@@ -138,3 +138,24 @@ fn a_closed_bucket_is_told_by_check_and_does_not_keep_the_daemon_from_the_feed()
     drop(exchange);
     desk.run("check --config").says(1, &["FAIL  `bronze.store`", "http://127.0.0.1:1", "Connection refused"]);
 }
+
+#[test]
+fn an_exchange_with_nothing_to_play_is_refused() {
+    let desk = Desk::new();
+    let blank = desk.write("blank.jsonl", "\n{\"type\":\"ping\"}\n");
+    for tape in ["/dev/null", blank.to_str().unwrap()] {
+        let line = format!("exchange --listen 127.0.0.1:0 --tape {tape}");
+        desk.run(&line).says(1, &[&format!("the tape {tape} has no frame with a trade in it")]);
+    }
+    desk.run("exchange --listen 127.0.0.1:0 --trades 0").says(2, &["'--trades <N>': 0 is not in 1.."]);
+}
+
+#[test]
+fn what_an_exchange_says_into_a_file_has_no_colours() {
+    let desk = Desk::new();
+    let mut exchange = desk.exchange("a-key", "", &[]);
+    exchange.until_it_says("exchange opens");
+    exchange.signal("TERM");
+    assert_eq!(exchange.ends(), Some(0));
+    assert!(!exchange.log().contains('\x1b'), "{:?}", exchange.log());
+}

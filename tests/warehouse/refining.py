@@ -19,14 +19,16 @@ PROJECT = Path(os.environ.get("TICKMINT_DBT", Path(__file__).resolve().parents[2
 class Refiner:
     """A running process. Use it as a context: it is told to stop at the end, and must exit with 0."""
 
-    def __init__(self, folder: Path, *, sale_conditions: str = "cts_utp", project: Path = PROJECT, program: list[str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, sale_conditions: str = "cts_utp", project: Path = PROJECT, program: list[str] | None = None, **variables: str
+    ) -> None:
         self.db, self.gold = folder / "warehouse.duckdb", folder / "gold"
         self.log = folder / "refiner.log"
         folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
             self.child = subprocess.Popen(
                 [sys.executable, *(program or ["-m", "refiner"]), "--db", str(self.db), "--gold", str(self.gold)]
-                + ["--vars", json.dumps({"sale_conditions": sale_conditions})],
+                + ["--vars", json.dumps({"sale_conditions": sale_conditions, **variables})],
                 cwd=project,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.PIPE,

@@ -140,7 +140,7 @@ def a_little_more(value: Any) -> Any:
 
 
 #: What the oracle has no opinion on: which signals there are, and why.
-UNJUDGED = {"trading_signals": {"direction", "value", "threshold", "inputs"}}
+UNJUDGED = {"trading_signals": {"direction", "inputs", "value", "level", "value_before", "level_before"}}
 
 
 @pytest.mark.parametrize("table", tables.TABLES)

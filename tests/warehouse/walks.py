@@ -52,9 +52,11 @@ WALKS = [
     Walk("ALFA", 10_000, 0.01, steps(4), shares),
     Walk("BRAV", 655_360, 0.0001, steps(900), shares, share=0.7),
     Walk("ECHO", 2_000, 0.05, steps(1), shares),
-    # Never moves, at a price that no double holds; moves at the tenth trade and the eleventh, and never again.
+    # Never moves, at a price that no double holds; moves at the tenth trade and the eleventh, and never
+    # again, of which one stands still for so long that Wilder's means fade.
     Walk("CALM", 1, 0.1, steps(0), shares),
     Walk("STIL", 3_333, 0.01, lambda trade, chance: {10: 7, 11: -3}.get(trade, 0), lambda chance: "10"),
+    Walk("BINANCE:USDCUSDT", 10_000, 0.0001, lambda trade, chance: {10: 1, 11: -2}.get(trade, 0), coins, share=0.6),
     # A twentieth of its price from one trade to the next, as at a split.
     Walk("SPLT", 90_000, 0.01, lambda trade, chance: -85_500 if trade == 300 else chance.randint(-9, 9), shares),
     Walk("THIN", 500, 0.01, steps(9), shares, share=0.04),

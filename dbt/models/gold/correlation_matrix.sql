@@ -32,7 +32,7 @@
 {%- endif -%}
 
 with bars as (
-  select o.symbol, o.source, o.session, o.bucket_start, ln(cast(o.close as double)) as log_close
+  select o.symbol, o.source, o.session, o.bucket_start, cast(o.close as double) as close
   from {{ ref('ohlc_1m') }} o
   join bronze.watermark_{{ model.name }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
   where o.session in ('regular', 'continuous') and o.close > 0 and {{ since_touched('o.bucket_start', 'window_end', '1 hour') }}
@@ -40,7 +40,7 @@ with bars as (
 
 returns as (
   select
-    b.symbol, b.source, b.bucket_start, b.log_close - a.log_close as value,
+    b.symbol, b.source, b.bucket_start, ln(b.close / a.close) as value,
     {{ bucket('minute', 30, 'b.bucket_start') }} + {{ half_hour }} as window_end
   from bars b
   join bars a on b.symbol = a.symbol and b.source = a.source and b.session = a.session and b.bucket_start = a.bucket_start + interval '1 minute'

@@ -2,6 +2,7 @@
 {#- EMAs of MACD, and Wilder's means of RSI: the last values before the tail are kept in the table. -#}
 {%- set decays = {'ema_12': ema_decay(12), 'ema_26': ema_decay(26), 'avg_gain_14': wilder_decay(14), 'avg_loss_14': wilder_decay(14)} -%}
 {%- set kept = decays.keys() | list + ['macd_signal'] -%}
+{%- set faded = "1e-30 * cast(d.close as double)" -%}
 {% do touched_tails() -%}
 with new_bars as (
   {{ closed_bars() }}
@@ -47,7 +48,9 @@ typical as (
     cast(close as double) as price,
     (cast(high as double) + cast(low as double) + cast(close as double)) / 3 as typical_price,
     lag(close) over (partition by {{ series() }} order by place) as close_before,
-    lag((cast(high as double) + cast(low as double) + cast(close as double)) / 3) over (partition by {{ series() }} order by place) as typical_before,
+    -- Decimals, as doubles of equal sums may differ by their last bit, and a flow would go the wrong way.
+    high + low + close as price_sum,
+    lag(high + low + close) over (partition by {{ series() }} order by place) as price_sum_before,
     avg(cast(close as double)) {{ last_bars(12) }} as mean_12,
     avg(cast(close as double)) {{ last_bars(26) }} as mean_26
   from placed
@@ -70,8 +73,8 @@ started as (
     *,
     avg(gain) {{ last_bars(14) }} as mean_gain,
     avg(loss) {{ last_bars(14) }} as mean_loss,
-    sum(case when typical_price > typical_before then money_flow else 0 end) {{ last_bars(14) }} as flow_in,
-    sum(case when typical_price < typical_before then money_flow else 0 end) {{ last_bars(14) }} as flow_out,
+    sum(case when price_sum > price_sum_before then money_flow else 0 end) {{ last_bars(14) }} as flow_in,
+    sum(case when price_sum < price_sum_before then money_flow else 0 end) {{ last_bars(14) }} as flow_out,
     sum(cast(notional as double)) {{ last_bars(20) }} / nullif(sum(cast(volume as double)) {{ last_bars(20) }}, 0) as rolling_vwap
   from changes
 ),
@@ -213,9 +216,11 @@ select
   cast(d.volume as double) / nullif(u.volume, 0) as relative_volume,
   d.money_flow,
   case when d.place >= 15 then 100 * d.flow_in / nullif(d.flow_in + d.flow_out, 0) end as mfi_14,
-  case when d.place >= 15 then 100 * d.new_avg_gain_14 / nullif(d.new_avg_gain_14 + d.new_avg_loss_14, 0) end as rsi_14,
-  case when d.place >= 15 then d.new_avg_gain_14 end as avg_gain_14,
-  case when d.place >= 15 then d.new_avg_loss_14 end as avg_loss_14,
+  -- Of a price that has stood still for some 900 bars Wilder's means are zero: a tail knows nothing older.
+  case when d.place >= 15 and {{ faded }} < d.new_avg_gain_14 + d.new_avg_loss_14 then 100 * d.new_avg_gain_14 / (d.new_avg_gain_14 + d.new_avg_loss_14) end as rsi_14,
+  {% for name in ['avg_gain_14', 'avg_loss_14'] -%}
+  case when d.place >= 15 and {{ faded }} < d.new_{{ name }} then d.new_{{ name }} when d.place >= 15 then 0 end as {{ name }},
+  {% endfor -%}
   d.new_macd as macd,
   case when d.place >= 34 then d.new_signal end as macd_signal,
   case when d.place >= 34 then d.new_macd - d.new_signal end as macd_histogram,

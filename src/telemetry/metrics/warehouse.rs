@@ -144,6 +144,17 @@ impl Metrics {
         });
     }
 
+    /// Slots that are missing from the chains before the warehouse has them.
+    pub fn holes(&self, holes: &[impl std::fmt::Display]) {
+        match holes {
+            [] => self.alarms.clear("warehouse/chains"),
+            [hole, ..] => {
+                let more = if holes.len() > 1 { format!(" (and in {} other chains)", holes.len() - 1) } else { String::new() };
+                self.alarms.raise("warehouse/chains", format!("Silver stands still: {hole}{more}"));
+            }
+        }
+    }
+
     /// The rounds that have failed in a row.
     pub fn failing(&self) -> Option<Failing> {
         self.warehouse.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,0 +1,191 @@
+"""A day delivered in five ways: whatever the way, Gold is in the end what a full rebuild makes of the same Bronze.
+
+With TICKMINT_LONG=1 it is two whole days of the stock market, in more runs and forty restarts; else a morning.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import made
+import pytest
+from bronze import Bronze
+from refining import PROJECT, Refiner
+
+LONG = os.environ.get("TICKMINT_LONG") == "1"
+RUNS = 12 if LONG else 5
+RESTARTS = 40 if LONG else 6
+TAPES = ["us-equity-20131007", "us-equity-20131008"] if LONG else ["us-equity-20131007"]
+
+Slot = dict[str, Any]
+
+
+def as_recorded(bronze: Bronze) -> None:
+    pass
+
+
+def shuffled_within_ten_minutes(bronze: Bronze) -> None:
+    """Out of order by up to ten minutes: each trade is received so much later at most."""
+    bronze.connection.execute("select setseed(0.1)")
+    bronze.connection.execute("update trades set received_at = received_at + to_seconds(random() * 600)")
+    in_order_of(bronze, "received_at")
+
+
+def held_back_by_hours(bronze: Bronze) -> None:
+    """One in twenty comes hours after its time."""
+    bronze.connection.execute("select setseed(0.2)")
+    bronze.connection.execute("update trades set received_at = received_at + to_hours(1 + cast(random() * 8 as integer)) where random() < 0.05")
+    in_order_of(bronze, "received_at")
+
+
+def with_frames_repeated(bronze: Bronze) -> None:
+    """One frame in fifty comes twice: deliveries of their own, which the validator has flagged."""
+    bronze.connection.execute(
+        """
+        insert into trades by name
+        select * replace (frame + 10000000 as frame, received_at + interval 1 millisecond as received_at, true as frame_repeat)
+        from trades where frame % 50 = 7
+        """
+    )
+    in_order_of(bronze, "received_at, frame")
+
+
+def in_order_of(bronze: Bronze, order: str) -> None:
+    """Numbers the trades as they come."""
+    bronze.connection.execute(
+        f"create or replace table trades as select * replace (row_number() over (order by {order}, frame, idx) - 1 as record_offset) from trades"
+    )
+
+
+WAYS = {
+    "as recorded": as_recorded,
+    "shuffled within ten minutes": shuffled_within_ten_minutes,
+    "held back by hours": held_back_by_hours,
+    "frames repeated": with_frames_repeated,
+    "many restarts": shuffled_within_ten_minutes,
+}
+
+
+@contextmanager
+def tables(gold: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The published tables of Gold, as views by their names."""
+    manifest = json.loads((gold / "manifest.json").read_text())
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        for name, table in manifest["tables"].items():
+            files = [str(gold / file) for file in table["files"]]
+            if files:
+                connection.execute(f"create table {name} as from read_parquet({files})")
+        yield connection
+
+
+def assert_same_gold(found: Path, wanted: Path) -> dict[str, int]:
+    """Every row of every table: what is exact exactly, ratios to 1e-9. Returns the rows by table."""
+    with tables(wanted) as connection:
+        names = [name for (name,) in connection.execute("select table_name from duckdb_tables() order by 1").fetchall()]
+        manifest = json.loads((found / "manifest.json").read_text())
+        rows = {}
+        for name in names:
+            files = [str(found / file) for file in manifest["tables"][name]["files"]]
+            connection.execute(f"create table incremental as from read_parquet({files})")
+            columns = connection.execute("select column_name, data_type from duckdb_columns() where table_name = ?", [name]).fetchall()
+            exact = [column for column, kind in columns if kind != "DOUBLE"]
+            ratios = [column for column, kind in columns if kind == "DOUBLE"]
+            differing = connection.execute(
+                f"""
+                select * from (
+                  (select 'only incremental', * from (select {", ".join(exact)} from incremental except all select {", ".join(exact)} from {name})) union all
+                  (select 'only rebuilt', * from (select {", ".join(exact)} from {name} except all select {", ".join(exact)} from incremental)))
+                limit 5
+                """
+            ).fetchall()
+            assert not differing, f"{name}: {differing}"
+            for ratio in ratios:
+                # Differences of near equals are held against the size of what they are differences of.
+                floor = {"macd": 1e-3, "macd_signal": 1e-3, "macd_histogram": 1e-3, "correlation": 1e-3}.get(ratio, 0)
+                (off,) = connection.execute(
+                    f"""
+                    select count(*) from incremental a join {name} b using ({", ".join(exact)})
+                    where (a.{ratio} is null) <> (b.{ratio} is null)
+                      or abs(a.{ratio} - b.{ratio}) > 1e-9 * greatest(abs(b.{ratio}), {floor})
+                    """
+                ).fetchone()
+                assert off == 0, f"{name}.{ratio}: {off} rows differ"
+            (rows[name],) = connection.execute("select count(*) from incremental").fetchone()
+            connection.execute("drop table incremental")
+        return rows
+
+
+def deliver(home: Path, slots: list[Slot], *, restarts: int, project: Path = PROJECT) -> None:
+    """Gives the refiner the slots in runs; it is ended and started again so many times, killed every other time."""
+    chance = random.Random(7)
+    lives, runs = restarts + 1, max(RUNS, restarts + 1)
+    share = [slots[len(slots) * n // runs : len(slots) * (n + 1) // runs] for n in range(runs)]
+    for life in range(lives):
+        with Refiner(home, project=project) as refiner:
+            for part in share[runs * life // lives : runs * (life + 1) // lives]:
+                refiner.refine(part)
+            if life < restarts and chance.random() < 0.5:
+                refiner.kill()
+
+
+def story(home: Path, tmp_path: Path, bronze: Bronze, way: str, project: Path = PROJECT) -> dict[str, int]:
+    WAYS[way](bronze)
+    total = bronze.count("trades")
+    deliver(home, bronze.cut("trades", 60), restarts=RESTARTS if way == "many restarts" else 0, project=project)
+    incremental = Path(shutil.copytree(home / "gold", tmp_path / "incremental"))
+    with Refiner(home, project=project) as refiner:
+        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
+        refiner.refine([], full_refresh=True)
+    return assert_same_gold(incremental, home / "gold")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tape", TAPES)
+def test_gold_is_what_a_full_rebuild_makes(home: Path, tmp_path: Path, bronze: Bronze, real_tape: Callable[[str], Path], way: str, tape: str) -> None:
+    bronze.add_tape(real_tape(tape))
+    if not LONG:
+        bronze.connection.execute("delete from trades where event_time >= timestamptz '2013-10-07 14:45:00+00'")
+    rows = story(home, tmp_path, bronze, way)
+    print(way, rows)
+    assert all(rows[name] > 0 for name in ("ohlc_1m", "ohlc_1d", "moving_averages", "volume_indicators", "trading_signals", "market_overview"))
+
+
+@pytest.mark.parametrize("way", ["held back by hours", "frames repeated"])
+def test_of_a_made_tape_too(home: Path, tmp_path: Path, bronze: Bronze, way: str) -> None:
+    """Every sale condition, both clock changes, holidays; several symbols."""
+    bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=2000, seed=11))
+    assert story(home, tmp_path, bronze, way)["correlation_matrix"] > 0
+
+
+def test_a_repeated_frame_is_flagged_and_counts(home: Path, bronze: Bronze, tmp_path: Path) -> None:
+    before = bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=400, seed=12))
+    with_frames_repeated(bronze)
+    repeated = bronze.count("trades") - before
+    assert repeated > 0
+    with Refiner(home) as refiner:
+        refiner.refine(bronze.cut("trades", 3))
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        assert connection.execute("select count(*) filter (where suspect_repeat) from silver.stg_trades").fetchone() == (repeated,)
+
+
+@pytest.mark.parametrize("way", ["held back by hours"])
+def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, way: str) -> None:
+    """The control: what most write, new is what is later than the latest before, loses what comes late."""
+    project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
+    path = project / "macros" / "touched.sql"
+    text = path.read_text()
+    new = "from {{ ref('trades') }} where silver_run > {{ used }}"
+    assert new in text
+    path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(bucket_start), '1970-01-01'::timestamptz) from {{ this }})"))
+    bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=1500, seed=13))
+    with pytest.raises(AssertionError, match="ohlc_"):
+        story(home, tmp_path, bronze, way, project)
