@@ -24,6 +24,12 @@ from refiner.warehouse import Warehouse
 
 RUNS = 4
 
+POSITIONS = """account,symbol,executed_at,quantity,price,fee,currency,note
+main,AAPL,2026-03-06T15:00:00Z,10,100.5,1,USD,
+main,AAPL,2026-03-09T15:00:00Z,-3,120.25,1,USD,
+other,BINANCE:BTCUSDT,2026-01-15T15:00:00Z,-0.5,40000,,USD,short
+"""
+
 
 @dataclass
 class Sides:
@@ -36,6 +42,7 @@ class Sides:
     def refine(self, slots: list[dict[str, Any]], *, anew: bool = False) -> None:
         run = self.duckdb.refine(slots, lambda _: None, anew=anew)["run"]
         self.snowflake.load(slots, run)
+        self.snowflake.fill(self.duckdb.connection.execute("select * replace (executed_at::varchar as executed_at) from bronze.fills").fetchall())
         self.snowflake.dbt("run", *(["--full-refresh"] if anew else []))
 
     def differences(self, *, without: str = "") -> list[str]:
@@ -78,7 +85,9 @@ def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
 def sides(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     folder = tmp_path_factory.mktemp("both")
     runs = slots_of(Bronze(folder / "bronze"), folder / "made.jsonl.gz")
-    warehouse = Warehouse(folder / "duckdb" / "warehouse.duckdb", folder / "gold", {})
+    positions = folder / "positions.csv"
+    positions.write_text(POSITIONS)
+    warehouse = Warehouse(folder / "duckdb" / "warehouse.duckdb", folder / "gold", {"positions": str(positions)})
     account = Account(double, "TICKMINT", PROJECT, folder)
     account.dbt("seed")
     sides = Sides(warehouse, account, runs)
