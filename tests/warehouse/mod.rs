@@ -50,3 +50,40 @@ fn indicators_are_those_of_ta_lib_and_pandas() {
 fn the_trading_calendar() {
     pytest("test_calendar");
 }
+
+#[test]
+fn what_fails_is_told_until_it_is_mended() {
+    pytest("test_failures");
+}
+
+#[test]
+fn the_rules_that_reject_a_trade() {
+    pytest("test_rules");
+}
+
+#[test]
+fn the_quality_of_the_data_is_told() {
+    pytest("test_quality");
+}
+
+#[test]
+fn the_portfolio_of_a_file_of_fills() {
+    pytest("test_portfolio");
+}
+
+#[test]
+fn whatever_way_a_day_is_delivered() {
+    pytest("test_deliveries");
+}
+
+/// A file that nobody runs tests nothing.
+#[test]
+fn every_file_is_run_from_here() {
+    let here = std::fs::read_to_string(file!()).unwrap();
+    for entry in std::fs::read_dir("tests/warehouse").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(file) = name.strip_suffix(".py").filter(|file| file.starts_with("test_")) {
+            assert!(here.contains(&format!("pytest(\"{file}\")")), "{name} is not run by tests/warehouse/mod.rs");
+        }
+    }
+}

@@ -99,7 +99,7 @@ select
   cast(coalesce(g.late, 0) as bigint) as late,
   cast(coalesce(g.time_suspect, 0) as bigint) as time_suspect,
   cast(coalesce(g.suspect_repeat, 0) as bigint) as suspect_repeat,
-  cast(coalesce(w.microseconds, 0) * cast(0.000001 as decimal(7, 6)) as decimal(18, 6)) as gap_seconds,
+  cast(cast(coalesce(w.microseconds, 0) as bigint) * cast(0.000001 as decimal(7, 6)) as decimal(18, 6)) as gap_seconds,
   r.last_received_at,
   g.last_event_time,
   g.lag_p50_ms,
