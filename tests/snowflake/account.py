@@ -108,6 +108,11 @@ class Account:
             )  # fmt: skip
         self.rows("insert into runs select %s, current_timestamp()", run)
 
+    def hold(self, fills: list[tuple]) -> None:
+        """What the loader does with the positions of the user: rows of the table `fills`."""
+        self.rows("delete from fills")
+        self.rows(f"insert into fills values {', '.join(['(' + ', '.join(['%s'] * len(fills[0])) + ')'] * len(fills))}", *[value for fill in fills for value in fill])
+
     def copy(self, typed: str, place: list[Any]) -> int:
         """One object into its table, each row with the place of its slot."""
         file, stream = Path(typed), place[0]

@@ -24,6 +24,17 @@ from refiner.warehouse import Warehouse
 
 RUNS = 4
 
+#: Positions that are opened, added to, closed, and crossed; one has no price.
+POSITIONS = """account,symbol,executed_at,quantity,price,fee,currency
+main,AAPL,2026-01-10T15:00:00-05:00,10,90.5,1,USD
+main,AAPL,2026-03-06T15:00:00-05:00,5.5,101,1,USD
+main,BINANCE:BTCUSDT,2026-03-07T02:00:00Z,-0.12345678,50000,0.3,USDT
+ira,BRK.B,2026-03-09T10:00:00-04:00,3,450,,
+main,AAPL,2026-10-30T10:00:00-04:00,-20,120,2,USD
+ira,BRK.B,2026-10-31T10:00:00-04:00,-3,470,,
+ira,NEVER,2026-10-31T10:00:00-04:00,7,1,,
+"""
+
 
 @dataclass
 class Sides:
@@ -36,6 +47,7 @@ class Sides:
     def refine(self, slots: list[dict[str, Any]], *, anew: bool = False) -> None:
         run = self.duckdb.refine(slots, lambda _: None, anew=anew)["run"]
         self.snowflake.load(slots, run)
+        self.snowflake.hold(self.duckdb.connection.execute("select columns(*)::varchar from bronze.fills").fetchall())
         self.snowflake.dbt("run", *(["--full-refresh"] if anew else []))
 
     def differences(self, *, without: str = "") -> list[str]:
@@ -54,7 +66,8 @@ def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
     """The first run has all streams, the others trades that touch old minutes; some trades come again."""
     total = bronze.add_tape(made.tape(tape, frames=900))
     for number in range(4):
-        bronze.add("gaps", reason=f"outage {number}", symbols="AAPL,BRK.B", frames=number)
+        told = {"last_received_at": f"2026-11-23 14:{number}0:30+00", "first_received_at": f"2026-11-23 1{number + 3}:10:00.25+00"}
+        bronze.add("gaps", reason=f"outage {number}", symbols="AAPL,BRK.B", frames=number, **told)
         bronze.add("quarantine", detail=f"fault {number}")
     for price, size in [("0", "1"), ("5", "-1"), ("9999999999", "9999999999"), (None, "1")]:
         bronze.add("trades", price=price, size=size)
@@ -68,7 +81,8 @@ def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
 def sides(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
     folder = tmp_path_factory.mktemp("both")
     runs = slots_of(Bronze(folder / "bronze"), folder / "made.jsonl.gz")
-    warehouse = Warehouse(folder / "duckdb" / "warehouse.duckdb", folder / "gold", {})
+    (folder / "positions.csv").write_text(POSITIONS)
+    warehouse = Warehouse(folder / "duckdb" / "warehouse.duckdb", folder / "gold", {"positions": str(folder / "positions.csv")})
     account = Account(double, "TICKMINT", PROJECT, folder)
     account.dbt("seed")
     yield Sides(warehouse, account, runs)
