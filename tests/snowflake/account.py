@@ -108,6 +108,12 @@ class Account:
             )  # fmt: skip
         self.rows("insert into runs select %s, current_timestamp()", run)
 
+    def fill(self, fills: list[tuple]) -> None:
+        """The user's positions, as the refiner has read them on the other side."""
+        self.rows("delete from fills")
+        for fill in fills:
+            self.rows(f"insert into fills values ({', '.join(['%s'] * len(fill))})", *fill)
+
     def copy(self, typed: str, place: list[Any]) -> int:
         """One object into its table, each row with the place of its slot."""
         file, stream = Path(typed), place[0]
