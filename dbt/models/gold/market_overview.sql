@@ -3,6 +3,7 @@
 }) }}
 -- depends_on: {{ ref('moving_averages') }}
 -- A row a symbol: small, so it is made whole each time. The watermark is that of the indicators.
+{%- set since = literal("select coalesce(min(d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(bucket_start) as d from " ~ ref('ohlc_1d') ~ " group by symbol, source) m") %}
 with days as (
   select
     symbol, source, bucket_start as trading_date, session, open, high, low, close, volume, notional, trades,
@@ -32,7 +33,7 @@ last_bars as (
   select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
   from {{ ref('ohlc_1m') }} o
   join sums s on o.symbol = s.symbol and o.source = s.source and {{ trading_date('o.symbol', 'o.bucket_start') }} = cast(s.newest as date)
-  where o.bucket_start >= {{ literal("select coalesce(min(d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(bucket_start) as d from " ~ ref('ohlc_1d') ~ " group by symbol, source) m") }}
+  where o.bucket_start >= {{ since }}
   group by o.symbol, o.source
 ),
 
@@ -40,7 +41,7 @@ last_trades as (
   select t.symbol, t.source, max(t.event_time) as last_trade_at
   from {{ ref('trades') }} t
   join last_bars b on t.symbol = b.symbol and t.source = b.source and t.bucket_start = b.last_minute
-  where not t.price_update
+  where not t.price_update and t.bucket_start >= {{ since }}
   group by t.symbol, t.source
 ),
 
