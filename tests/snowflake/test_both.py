@@ -74,7 +74,8 @@ def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
     cuts = bronze.cut("trades", RUNS)
     again = bronze.slot("trades", total // 4, total // 2, generation=2)
     gaps, quarantine = bronze.cut("gaps", 2), bronze.cut("quarantine", 2)
-    return [[cuts[0], gaps[0], quarantine[0]], [cuts[1], again, gaps[1]], [cuts[2], quarantine[1]], [cuts[3]]]
+    # The last cut holds what is rejected.
+    return [[cuts[3], gaps[0], quarantine[0]], [cuts[1], again, gaps[1]], [cuts[2], quarantine[1]], [cuts[0]]]
 
 
 @pytest.fixture(scope="module")
