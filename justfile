@@ -10,6 +10,10 @@ check:
     cargo clippy --release --all-targets --features faults -- -D warnings
     cargo clippy --release -- -D warnings
 
+# The dbt models by sqlfluff (about 30 s)
+lint-sql *ARGS:
+    scripts/lint-sql {{ARGS}}
+
 # All tests
 test:
     scripts/test

@@ -10,6 +10,8 @@ mod model;
 mod pipeline;
 #[path = "races/mod.rs"]
 mod races;
+#[path = "snowflake/mod.rs"]
+mod snowflake;
 #[path = "stores/mod.rs"]
 mod stores;
 #[path = "support/mod.rs"]

@@ -32,7 +32,7 @@
       row_number() over (partition by p.symbol, p.source order by p.bucket_start) as place
     from {{ ref('minute_prices') }} p
     {% if is_incremental() -%}
-    join hours_about h on p.symbol = h.symbol and p.source = h.source and date_trunc('hour', p.bucket_start) = h.hour_start
+    join hours_about h on p.symbol = h.symbol and p.source = h.source and p.hour_start = h.hour_start
     {%- endif %}
   ),
 

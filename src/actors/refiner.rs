@@ -142,6 +142,7 @@ async fn round(parts: &Parts, rounds: &mut Rounds) -> Result<Round, RoundError> 
             vitals.note("phase", "waiting");
             let unread = done.unread.as_ref();
             metrics.refined(done.run, done.seconds, done.rows.clone(), unread.map(|unread| unread as &dyn Display));
+            parts.metrics.positions(done.portfolio_error.as_deref());
             vitals.advance(1);
             rounds.log_span().in_scope(|| match unread {
                 None => {

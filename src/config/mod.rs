@@ -228,6 +228,8 @@ pub struct WarehouseConfig {
     pub run_timeout: Duration,
     /// The table of sale conditions: `cts_utp` or `lean`.
     pub sale_conditions: String,
+    /// The user's file of fills, which the refiner reads whenever it has changed.
+    pub positions: Option<PathBuf>,
 }
 
 /// Logs, metrics, traces.

@@ -297,12 +297,15 @@ pub struct WarehouseSettings {
     /// The Python that has dbt. By default one is made on first use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<PathBuf>,
-    /// The least time between two runs: `10s`.
+    /// The least time between two runs: `5s`.
     pub every: Quantity,
     /// A run that has not worked for so long is taken for hung: `5m`.
     pub run_timeout: Quantity,
     /// Which trades may move a bar: `cts_utp` or `lean`.
     pub sale_conditions: String,
+    /// A CSV file of what you bought and sold, for the table `portfolio`. By default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<PathBuf>,
 }
 
 impl Default for WarehouseSettings {
@@ -313,9 +316,10 @@ impl Default for WarehouseSettings {
             gold_dir: "gold".into(),
             project_dir: "dbt".into(),
             python: None,
-            every: "10s".into(),
+            every: "5s".into(),
             run_timeout: "5m".into(),
             sale_conditions: "cts_utp".into(),
+            positions: None,
         }
     }
 }

@@ -313,6 +313,7 @@ impl Check<'_> {
             every: self.duration("warehouse.every", &warehouse.every, LONG),
             run_timeout: self.duration("warehouse.run_timeout", &warehouse.run_timeout, LONG),
             sale_conditions: warehouse.sale_conditions.clone(),
+            positions: warehouse.positions.as_ref().map(|positions| self.absolute("warehouse.positions", positions)),
         };
         warehouse.enabled.then_some(config)
     }

@@ -92,9 +92,9 @@ pub struct Hello {
     pub failing: Option<Failing>,
 }
 
-/// The dbt variables, as JSON. Gold is made anew when they change.
+/// The dbt variables, as JSON. Gold is made anew when the rules among them change.
 pub fn variables(config: &WarehouseConfig) -> String {
-    serde_json::json!({ "sale_conditions": config.sale_conditions }).to_string()
+    serde_json::json!({ "sale_conditions": config.sale_conditions, "positions": config.positions }).to_string()
 }
 
 impl Refinery {

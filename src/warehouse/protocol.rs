@@ -165,6 +165,9 @@ pub struct Done {
     /// What the models go on without.
     #[serde(default)]
     pub unread: Option<Unread>,
+    /// What is wrong with the user's file of positions; those read before stay.
+    #[serde(default)]
+    pub portfolio_error: Option<String>,
 }
 
 /// Slots that wait for an object that cannot be read. The warehouse tries them again each round.

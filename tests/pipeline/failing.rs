@@ -160,3 +160,26 @@ fn a_run_that_works_is_not_killed_and_one_that_hangs_is() {
     pause(Duration::from_millis(200));
     assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
 }
+
+/// A file of the user's: what is wrong in it is said, and neither stops Gold nor takes away what stood.
+#[test]
+fn positions_are_valued_and_a_wrong_line_is_an_alarm() {
+    let Some((rig, _)) = world() else { return };
+    let file = rig.path("positions.csv");
+    let symbol = tickmint::exchange::simulated_symbols(1).remove(0);
+    let good = format!("account,symbol,executed_at,quantity,price\nmain,{symbol},2026-01-05T15:00:00Z,10,90\n");
+    std::fs::write(&file, &good).unwrap();
+    rig.edit("[warehouse]\n", &format!("[warehouse]\npositions = {file:?}\n"));
+    let mut daemon = rig.daemon();
+    let positions = || rig.metric("tickmint_warehouse_rows{table=\"gold.portfolio\"}").unwrap_or_default();
+    rig.wait_for("there is a position", || positions() > 0.0);
+    std::fs::write(&file, format!("{good}main,{symbol},yesterday,10,90\n")).unwrap();
+    rig.wait_for_alarm("warehouse/positions", true);
+    let health = rig.get("/health").unwrap();
+    let alarm = health["alarms"].as_array().unwrap().iter().find(|alarm| alarm["name"] == "warehouse/positions").unwrap();
+    assert!(alarm["why"].as_str().unwrap().contains("yesterday"), "{alarm}");
+    assert!(positions() > 0.0 && warehouse(&rig)["failing"].is_null());
+    std::fs::write(&file, &good).unwrap();
+    rig.wait_for_alarm("warehouse/positions", false);
+    assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
+}

@@ -108,10 +108,11 @@ class Account:
             )  # fmt: skip
         self.rows("insert into runs select %s, current_timestamp()", run)
 
-    def hold(self, fills: list[tuple]) -> None:
-        """What the loader does with the positions of the user: rows of the table `fills`."""
+    def fill(self, fills: list[tuple]) -> None:
+        """The user's positions, as the refiner has read them on the other side."""
         self.rows("delete from fills")
-        self.rows(f"insert into fills values {', '.join(['(' + ', '.join(['%s'] * len(fills[0])) + ')'] * len(fills))}", *[value for fill in fills for value in fill])
+        for fill in fills:
+            self.rows(f"insert into fills values ({', '.join(['%s'] * len(fill))})", *fill)
 
     def copy(self, typed: str, place: list[Any]) -> int:
         """One object into its table, each row with the place of its slot."""

@@ -32,6 +32,7 @@ TAKEN = {
     "select boolor_agg(a > 1), booland_agg(a > 1) from t": [(True, False)],
     "select b from t qualify row_number() over (order by a desc) = 1": [("y",)],
     "select '2026-01-01 00:00:00+00'::timestamptz < '2026-01-01 00:01:00+00'::timestamptz": [(True,)],
+    "select greatest(a, null), least(a, null) from t where a = 1": [(None, None)],
     "select v.n from (values (1), (2)) v(n) order by 1": [(1,), (2,)],
 }
 

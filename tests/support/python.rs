@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use tickmint::warehouse::python::find_or_make;
 
-use super::servers::Skip;
+use super::servers::{Skip, or_skip};
 
 /// Threads of one process would build in one folder.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -24,6 +24,18 @@ pub fn python(folder: &str) -> Result<Command, Skip> {
     let mut command = Command::new(python);
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(env!("CARGO_MANIFEST_DIR"));
     Ok(command)
+}
+
+/// Runs a file of tests with pytest. What it skips is skipped here.
+pub fn pytest(mut python: Command, file: &str) {
+    let output = python.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5", file]).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    for line in said.lines().filter(|line| line.starts_with("SKIPPED")) {
+        or_skip::<()>(Err(Skip(line.trim_start_matches("SKIPPED ").to_string())));
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(" passed") || said.contains(" skipped"), "no test was found: {said}");
 }
 
 fn find(folder: &str) -> Result<PathBuf, String> {

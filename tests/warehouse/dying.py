@@ -20,6 +20,8 @@ POINTS = {
     "verdicts_written": "in the transaction of silver.rejected_trades: verdicts are written, the run is not",
     "verdicts_committed": "silver.rejected_trades is committed, gold.ohlc_1m is not begun",
     "gold_written": "in the transaction of gold.ohlc_1m: bars are written, the run is not",
+    "bars_committed": "the bars are committed, what is made of them each minute is not",
+    "indicators_written": "in the transaction of gold.moving_averages: rows are replaced, the books are not written",
     "gold_committed": "all models are committed, nothing is published",
     "day_half_written": "a day's Parquet is written under a name for the time being",
     "days_published": "the Parquet files of the new version lie there, the manifest names the old ones",
@@ -57,6 +59,10 @@ def main() -> int:
             before(SQLConnectionManager, "add_query", sql("runs_used where model = 'ohlc_1m'"))
         case "gold_written":
             before(SQLConnectionManager, "add_query", sql("insert into bronze.runs_used select 'ohlc_1m'"))
+        case "bars_committed":
+            before(SQLConnectionManager, "add_query", sql("create or replace table bronze.watermark_moving_averages"))
+        case "indicators_written":
+            before(SQLConnectionManager, "add_query", sql("insert into bronze.watermarks select 'moving_averages'"))
         case "gold_committed":
             before(publish.Publisher, "publish")
         case "day_half_written":

@@ -1,4 +1,9 @@
-"""Times of the refiner over a tape: `measure.py TAPE [RUNS]`. Prints one line a step."""
+"""What the warehouse costs: `measure.py [TRADES ...]` (default 1000000 10000000).
+
+Two weeks of a simulated market, 100 symbols: all but the last few minutes in one load, then runs with five seconds of new
+trades each, as at 10,000 trades a minute, one in twenty of them late by up to an hour. Seconds are the refiner's own, of its
+answer; CPU seconds are of its process. Prints one line a step, and how the runs grow with the history.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +13,81 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bronze import Bronze
+from bronze import SESSION, Bronze
 from refining import Refiner
+
+#: 5 s at 10,000 trades a minute.
+STEP = 833
+RUNS = 60
+#: Rows of an object.
+OBJECT = 250_000
 
 
 def main() -> None:
-    tape, runs = Path(sys.argv[1]), int((sys.argv + ["30"])[2])
+    sizes = [int(size) for size in sys.argv[1:]] or [1_000_000, 10_000_000]
+    p50 = [measure(size) for size in sizes]
+    for size, seconds in zip(sizes[1:], p50[1:], strict=True):
+        print(f"from {sizes[0]:,} to {size:,} trades a run grows {seconds / p50[0]:.2f} times")
+
+
+def measure(size: int) -> float:
+    """Returns the median of the runs' CPU seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bronze = Bronze(folder / "bronze")
-        total = bronze.add_tape(tape)
-        #: 5 s at 10,000 trades a minute.
-        step = 833
-        began = time.monotonic()
+        simulate(bronze, size)
+        first = size - RUNS * STEP
         with Refiner(folder) as refiner:
-            print(f"up after {time.monotonic() - began:.2f} s")
-            first = total - runs * step
-            done = refiner.refine([bronze.slot("trades", 0, first - 1)])
-            print(f"first load of {first}: {done['seconds']} s, CPU {done['cpu_seconds']} s, rows {done['rows']}")
+            slots = [bronze.slot("trades", start, min(start + OBJECT, first) - 1) for start in range(0, first, OBJECT)]
+            done = refiner.refine(slots)
+            print(f"{size:,} trades: first load {done['seconds']:.1f} s, CPU {done['cpu_seconds']:.1f} s, {done['rows']['gold.ohlc_1m']:,} bars")
             times, cpu = [], []
-            for n in range(runs):
-                start = first + n * step
-                done = refiner.refine([bronze.slot("trades", start, start + step - 1)])
+            for start in range(first, size, STEP):
+                done = refiner.refine([bronze.slot("trades", start, start + STEP - 1)])
                 times.append(done["seconds"])
                 cpu.append(done["cpu_seconds"])
-            slow = sorted(times)[int(len(times) * 0.95)]
-            print(f"{runs} runs of {step}: p50 {median(times):.3f} s, p95 {slow:.3f} s, CPU p50 {median(cpu):.3f} s")
-            began = time.monotonic()
-            refiner.refine([])
-            print(f"nothing new: {time.monotonic() - began:.3f} s")
+            print(f"  {RUNS} runs of {STEP}: {spread(times)} s, CPU {spread(cpu)} s")
             status = Path(f"/proc/{refiner.child.pid}/status").read_text()
-            print("; ".join(line for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM"))))
+            print("  " + "; ".join(" ".join(line.split()) for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM"))))
+            sizes = {part: sum(path.stat().st_size for path in (folder / part).rglob("*") if path.is_file()) for part in ("bronze", "gold")}
+            database = sum(path.stat().st_size for path in folder.glob("warehouse.duckdb*"))
+            print(f"  on disk: typed Bronze {sizes['bronze'] / 1e6:.0f} MB, database {database / 1e6:.0f} MB, published Gold {sizes['gold'] / 1e6:.0f} MB")
+            began = time.monotonic()
+            done = refiner.refine([], full_refresh=True)
+            print(f"  full refresh {time.monotonic() - began:.1f} s, CPU {done['cpu_seconds']:.1f} s", flush=True)
+        return median(cpu)
+
+
+def simulate(bronze: Bronze, size: int) -> None:
+    """Ten trading days of 6.5 hours, 100 symbols that walk about; of the last trades one in twenty comes late."""
+    bronze.connection.execute("select setseed(0.5)")
+    bronze.connection.execute(
+        f"""
+        insert into trades by name
+        with moments as (
+          select i, floor(i * 10.0 / {size})::integer as day, i * 10.0 / {size} % 1 as part, cast(random() * 99 as integer) as symbol
+          from range({size}) t(i)
+        ),
+        trades as (
+          select i, symbol, timestamptz '2026-11-02 14:30:00+00' + to_days(day + 2 * (day // 5)) + to_microseconds(cast(part * 23400e6 as bigint)) as moment
+          from moments
+        )
+        select
+          '{SESSION}' as session, i + 1 as frame, 0 as idx, i as seq, i as record_offset, 'finnhub' as source, 'SIM' || symbol as symbol,
+          cast(round(20 + symbol * 3 + sin(i * 60.0 / {size} + symbol) * 2 + random() * 0.1, 2) as decimal(18, 8)) as price,
+          cast(1 + floor(random() * 300) as decimal(18, 8)) as size,
+          moment - case when i > {size - RUNS * STEP} and random() < 0.05 then to_seconds(random() * 3600) else to_seconds(0) end as event_time,
+          moment + interval 20 milliseconds as received_at,
+          case when random() < 0.4 then '1,12' else '1' end as conditions,
+          false as time_suspect, false as price_update, false as frame_repeat
+        from trades
+        """
+    )
+
+
+def spread(values: list[float]) -> str:
+    ordered = sorted(values)
+    return f"p50 {median(ordered):.2f}, p99 {ordered[int(len(ordered) * 0.99)]:.2f}"
 
 
 if __name__ == "__main__":

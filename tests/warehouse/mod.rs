@@ -2,23 +2,13 @@
 //! this binary, so that one command runs all. They start the real refiner process and speak to it over
 //! its pipes, as the daemon does.
 
-use crate::support::python::python;
+use crate::support::python;
 use crate::support::servers::or_skip;
 
 /// Runs a file of this folder in the pinned environment.
 fn pytest(file: &str) {
-    let Some(mut command) = or_skip(python("tests/warehouse")) else { return };
-    command
-        .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5"])
-        .arg(format!("tests/warehouse/{file}.py"));
-    let output = command.output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
-    for line in said.lines().filter(|line| line.starts_with("SKIPPED")) {
-        or_skip::<()>(Err(crate::support::servers::Skip(line.trim_start_matches("SKIPPED ").to_string())));
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains(" passed") || said.contains(" skipped"), "no test was found: {said}");
+    let Some(command) = or_skip(python::python("tests/warehouse")) else { return };
+    python::pytest(command, &format!("tests/warehouse/{file}.py"));
 }
 
 #[test]
@@ -59,4 +49,41 @@ fn indicators_are_those_of_ta_lib_and_pandas() {
 #[test]
 fn the_trading_calendar() {
     pytest("test_calendar");
+}
+
+#[test]
+fn what_fails_is_told_until_it_is_mended() {
+    pytest("test_failures");
+}
+
+#[test]
+fn the_rules_that_reject_a_trade() {
+    pytest("test_rules");
+}
+
+#[test]
+fn the_quality_of_the_data_is_told() {
+    pytest("test_quality");
+}
+
+#[test]
+fn the_portfolio_of_a_file_of_fills() {
+    pytest("test_portfolio");
+}
+
+#[test]
+fn whatever_way_a_day_is_delivered() {
+    pytest("test_deliveries");
+}
+
+/// A file that nobody runs tests nothing.
+#[test]
+fn every_file_is_run_from_here() {
+    let here = std::fs::read_to_string(file!()).unwrap();
+    for entry in std::fs::read_dir("tests/warehouse").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(file) = name.strip_suffix(".py").filter(|file| file.starts_with("test_")) {
+            assert!(here.contains(&format!("pytest(\"{file}\")")), "{name} is not run by tests/warehouse/mod.rs");
+        }
+    }
 }

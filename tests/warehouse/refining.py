@@ -54,6 +54,13 @@ class Refiner:
         assert line, f"the refiner ended ({self.child.wait(10)}):\n{self.log.read_text()[-4000:]}"
         return json.loads(line)
 
+    def may_say(self) -> dict[str, Any]:
+        """As `event`, of a process that may die: then its last word is an event `died`."""
+        line = self.child.stdout.readline()
+        if not line:
+            self.child.wait(30)
+        return json.loads(line) if line else {"event": "died"}
+
     def send(self, **command: Any) -> int:
         self.next_id += 1
         self.say(json.dumps({"id": self.next_id, **command}))

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from bronze import Bronze
 from conftest import HERE, RULES, assert_same, oracle
 from dying import POINTS
 from refining import PROJECT, Refiner, published
+from test_deliveries import LONG, assert_same_gold, tables
 
 #: Where the new version stands already when the process dies.
 PUBLISHED = ("manifest_published", "before_answer")
@@ -103,7 +104,24 @@ def crash(world: World, folder: Path, point: str, project: Path = PROJECT) -> No
     for bars in [*seen, now]:
         assert bars == world.before or same(bars, world.after), "a reader saw neither the old version nor the new one"
     assert (now == world.before) != (point in PUBLISHED), "the wrong version stands"
+    assert_whole(dying.gold)
     recover(world, folder, project)
+
+
+def assert_whole(gold: Path) -> None:
+    """All tables of the version that stands are of one run: what bars say, the coarser ones and the indicators say."""
+    with tables(gold) as connection:
+        off = connection.execute(
+            """
+            select 'the days do not hold what the minutes do' from (select sum(volume), sum(notional), sum(trades) from ohlc_1m
+              except select sum(volume), sum(notional), sum(trades) from ohlc_1d)
+            union all select 'indicators of bars that there are not' from (select symbol, source, session, bucket_start, close from moving_averages
+              except select symbol, source, session, bucket_start, close from ohlc_1m)
+            union all select 'an indicator of a bar is missing' from (select symbol, source, session, bucket_start from moving_averages
+              except select symbol, source, session, bucket_start from volume_indicators)
+            """
+        ).fetchall()
+    assert not off, off
 
 
 def same(found: Bars, wanted: Bars) -> bool:
@@ -120,6 +138,7 @@ def recover(world: World, folder: Path, project: Path = PROJECT) -> None:
         refiner.refine(missing(refiner.hello["tails"], world.slots))
         assert refiner.audit()["streams"]["trades"] == {"rows": world.total, "distinct": world.total, "kept": world.total}
         assert_same(refiner.bars(), world.after)
+        assert_whole(refiner.gold)
         manifest = refiner.manifest()
         assert refiner.refine(world.slots)["run"] == manifest["run"], "what is known costs no run"
         assert refiner.manifest() == manifest
@@ -129,7 +148,7 @@ def recover(world: World, folder: Path, project: Path = PROJECT) -> None:
 
 
 def missing(tails: dict[str, Any], slots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    tail = tails["trades/0"]
+    tail = tails.get("trades/0", {"generation": 0, "end": -1})
     return [slot for slot in slots if (slot["generation"], slot["start"]) > (tail["generation"], tail["end"])]
 
 
@@ -165,6 +184,37 @@ def test_killed_again_and_again(world: World, there: Path) -> None:
             refiner.kill()
         assert all(bars == world.before or same(bars, world.after) for bars in seen)
     recover(world, there)
+
+
+@pytest.mark.parametrize("kills", [50 if LONG else 6])
+def test_killed_at_one_point_after_another(tmp_path: Path, home: Path, kills: int) -> None:
+    """A life a point, with more slots each time; in the end it is the Gold of a full rebuild."""
+    chance = random.Random(20261126)
+    tape = made.tape(tmp_path / "made.jsonl.gz", frames=100 * kills, seed=8)
+    bronze = Bronze(tmp_path / "bronze")
+    total = bronze.add_tape(tape)
+    slots = bronze.cut("trades", kills + 1)
+    points = [point for _ in range(kills // len(POINTS) + 1) for point in chance.sample(list(POINTS), len(POINTS))][:kills]
+    died = 0
+    for life, point in enumerate(points):
+        dying = Refiner(home, program=[str(HERE / "dying.py"), point])
+        with reader(dying.gold) if (home / "gold" / "manifest.json").exists() else nullcontext([]):
+            dying.send(cmd="refine", slots=missing(dying.hello["tails"], slots[: life + 1]))
+            # A made minute is seldom the newest, so not every life comes to what is made when a minute is over.
+            while dying.child.poll() is None and dying.may_say()["event"] not in ("done", "failed"):
+                pass
+        died += dying.child.poll() == -signal.SIGKILL
+        dying.kill()
+        if (home / "gold" / "manifest.json").exists():
+            assert_whole(home / "gold")
+    assert died >= kills * 0.8, f"only {died} of {kills} died at their point"
+    with Refiner(home) as refiner:
+        refiner.refine(missing(refiner.hello["tails"], slots))
+        assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
+        assert_whole(refiner.gold)
+        incremental = Path(shutil.copytree(home / "gold", tmp_path / "incremental"))
+        refiner.refine([], full_refresh=True)
+    assert_same_gold(incremental, home / "gold")
 
 
 def broken(folder: Path, file: str, text: str, wrong: str) -> Path:

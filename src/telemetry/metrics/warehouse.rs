@@ -144,6 +144,14 @@ impl Metrics {
         });
     }
 
+    /// What is wrong with the user's file of positions, if anything.
+    pub fn positions(&self, error: Option<&str>) {
+        match error {
+            None => self.alarms.clear("warehouse/positions"),
+            Some(error) => self.alarms.raise("warehouse/positions", error.to_string()),
+        }
+    }
+
     /// Slots that are missing from the chains before the warehouse has them.
     pub fn holes(&self, holes: &[impl std::fmt::Display]) {
         match holes {

@@ -23,13 +23,14 @@ RESERVED = frozenset(
 #: Snowflake lacks. Whoever needs another one looks it up there and adds it.
 FUNCTIONS = frozenset(
     """
-    abs array_agg array_construct array_generate_range array_size avg booland_agg boolor_agg ceil coalesce concat convert_timezone corr
-    count covar_pop current_timestamp date_part date_trunc dateadd datediff dayofweekiso dense_rank div0 exp extract first_value flatten floor
-    greatest iff ifnull lag last_value lead least left length listagg ln lower ltrim max max_by median min min_by mod
-    ntile nullif nvl object_construct object_construct_keep_null parse_json percent_rank percentile_cont percentile_disc
-    position power rank replace right round row_number rtrim sign split split_part sqrt stddev_pop stddev_samp strtok
-    substr substring sum sysdate time_slice to_char to_date to_decimal to_json to_number to_timestamp_tz to_varchar trim
-    trunc try_cast try_to_number upper var_pop variance_pop zeroifnull
+    abs array_agg array_construct array_generate_range array_size avg booland_agg boolor_agg ceil coalesce concat
+    convert_timezone corr count covar_pop current_timestamp date_part date_trunc dateadd datediff dayofweekiso
+    dense_rank div0 exp extract first_value flatten floor greatest iff ifnull lag last_value lead least left length
+    listagg ln lower ltrim max max_by median min min_by mod ntile nullif nvl object_construct
+    object_construct_keep_null parse_json percent_rank percentile_cont percentile_disc position power rank replace
+    right round row_number rtrim sign split split_part sqrt stddev_pop stddev_samp strtok substr substring sum sysdate
+    to_char to_date to_decimal to_json to_number to_timestamp_tz to_varchar trim trunc try_cast
+    try_to_number upper var_pop variance_pop zeroifnull
     """.split()
 )
 
