@@ -35,8 +35,9 @@
             select distinct m.symbol, m.source, m.bucket_start from (
               select symbol, source, bucket_start from (" ~ new_minutes() ~ ") n
               union all
-              select symbol, source, bucket_start from " ~ ref('ohlc_1m') ~ "
-              where bucket_start > " ~ literal("select coalesce(min(before), '1970-01-01 00:00:00+00'::timestamptz) - interval '1 minute' from bronze.watermark_" ~ model.name) ~ "
+              select o.symbol, o.source, o.bucket_start from " ~ ref('ohlc_1m') ~ " o
+              join bronze.watermark_" ~ model.name ~ " b on o.source = b.source and (b.before is null or o.bucket_start > b.before - interval '1 minute')
+              where o.bucket_start > " ~ watermark_before('1 minute') ~ "
             ) m
             join bronze.watermark_" ~ model.name ~ " w on m.source = w.source
             where m.bucket_start <= w.watermark - interval '1 minute'") -%}
@@ -54,6 +55,11 @@
         ~ (" union all select source, watermark, watermark from bronze.watermarks where model = '" ~ model.name ~ "'" if is_incremental() else "")
         ~ ") w group by source") -%}
 {% endmacro %}
+
+{# A literal so long before what the watermark was, of the source that is farthest behind. #}
+{% macro watermark_before(back) -%}
+  {{ literal("select min(coalesce(before, '1970-01-01 00:00:00+00'::timestamptz)) - interval '" ~ back ~ "' from bronze.watermark_" ~ model.name) }}
+{%- endmacro %}
 
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
 {% macro closed_bars() -%}

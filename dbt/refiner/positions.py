@@ -18,8 +18,8 @@ import duckdb
 
 from .fills import BadPositions, Fill, content_of, read
 
-#: `fills` is in the order of time. `positions` holds one row: the content that `fills` was made from, by its hash (empty
-#: if there is no file), and the one that the portfolio was made from.
+#: `fills` is in the order of time. `positions` holds one row: the content that `fills` was made from and the code that
+#: made them, by their hash (empty if there is no file), and the one that the portfolio was made from.
 TABLES = """
 create table if not exists bronze.fills (place bigint not null, line bigint not null, account varchar not null,
   symbol varchar not null, executed_at timestamptz not null, quantity decimal(18, 8) not null, price decimal(18, 8) not null,
@@ -36,6 +36,9 @@ STORED = Decimal("1e-8")
 
 #: A position as large as this has no market value that a DECIMAL(38,16) holds.
 LARGEST = 10**11
+
+#: What decides what is made of a file: a version of this program that counts otherwise reads it again.
+CODE = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("fills.py", "positions.py"))
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -82,7 +85,7 @@ def load(connection: Connection, path: Path | None) -> str | None:
     """Stores what the file says, if that is new. Returns why it cannot be used, and then what is stored stays."""
     try:
         content = content_of(path) if path else b""
-        digest = hashlib.sha256(content).hexdigest() if path else ""
+        digest = hashlib.sha256(CODE + content).hexdigest() if path else ""
         if connection.execute("select content from bronze.positions").fetchone() != (digest,):
             found = holdings(read(path, content)) if path else []
             check(path, found)

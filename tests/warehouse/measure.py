@@ -1,8 +1,8 @@
 """What the warehouse costs: `measure.py [TRADES ...]` (default 1000000 10000000).
 
-Two weeks of a simulated market, 100 symbols: all but the last few minutes in one load, then runs with five seconds of new
-trades each, as at 10,000 trades a minute, one in twenty of them late by up to an hour. Seconds are the refiner's own, of its
-answer; CPU seconds are of its process. Prints one line a step, and how the runs grow with the history.
+Two weeks of a simulated market, 100 symbols: all but the last five minutes in one load, then runs with five seconds of new
+trades each, at 10,000 trades a minute whatever the history, one in twenty of them late by up to an hour. Seconds are the
+refiner's own, of its answer; CPU seconds are of its process. Prints one line a step, and how the runs grow with the history.
 """
 
 from __future__ import annotations
@@ -60,23 +60,28 @@ def measure(size: int) -> float:
 
 def simulate(bronze: Bronze, size: int) -> None:
     """Ten trading days of 6.5 hours, 100 symbols that walk about; of the last trades one in twenty comes late."""
+    first = size - RUNS * STEP
     bronze.connection.execute("select setseed(0.5)")
     bronze.connection.execute(
         f"""
         insert into trades by name
-        with moments as (
-          select i, floor(i * 10.0 / {size})::integer as day, i * 10.0 / {size} % 1 as part, cast(random() * 99 as integer) as symbol
+        with places as (
+          select i, least(i, {first}) * 10.0 / {first} as day, greatest(i - {first}, 0) * 5.0 / {STEP} as tail, cast(random() * 99 as integer) as symbol
           from range({size}) t(i)
         ),
+        days as (
+          select i, symbol, tail, least(floor(day), 9)::integer as day, day - least(floor(day), 9) as part from places
+        ),
         trades as (
-          select i, symbol, timestamptz '2026-11-02 14:30:00+00' + to_days(day + 2 * (day // 5)) + to_microseconds(cast(part * 23400e6 as bigint)) as moment
-          from moments
+          select i, symbol, timestamptz '2026-11-02 14:30:00+00' + to_days(day + 2 * (day // 5))
+            + to_microseconds(cast(part * {23400 - RUNS * 5} * 1e6 + tail * 1e6 as bigint)) as moment
+          from days
         )
         select
           '{SESSION}' as session, i + 1 as frame, 0 as idx, i as seq, i as record_offset, 'finnhub' as source, 'SIM' || symbol as symbol,
           cast(round(20 + symbol * 3 + sin(i * 60.0 / {size} + symbol) * 2 + random() * 0.1, 2) as decimal(18, 8)) as price,
           cast(1 + floor(random() * 300) as decimal(18, 8)) as size,
-          moment - case when i > {size - RUNS * STEP} and random() < 0.05 then to_seconds(random() * 3600) else to_seconds(0) end as event_time,
+          moment - case when i >= {first} and random() < 0.05 then to_seconds(random() * 3600) else to_seconds(0) end as event_time,
           moment + interval 20 milliseconds as received_at,
           case when random() < 0.4 then '1,12' else '1' end as conditions,
           false as time_suspect, false as price_update, false as frame_repeat

@@ -236,7 +236,7 @@ CONTROLS = {
         "            if self.write(connection, file, table, changed):\n", "reader|version",
     ),
     "the ledger is not of the transaction": (
-        "silver_merged", "dbt_project.yml", "\"{{ keep_ledger() }}\"", '{sql: "{{ keep_ledger() }}", transaction: false}', "rows_add_up|trades",
+        "silver_merged", "dbt_project.yml", '"{{ keep_books() }}"', '["{{ keep_load() }}", {sql: "{{ keep_ledger() }}", transaction: false}]', "rows_add_up|trades",
     ),
     "a record that comes again is another one": (
         "slots_stored", "dbt_project.yml", "+incremental_strategy: merge", "+incremental_strategy: append", "twice|unique|rows|distinct",

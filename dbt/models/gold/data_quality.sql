@@ -45,7 +45,7 @@ outages as (
     max(o.until) over (
       partition by o.symbol, o.source, o.hour_start order by o.since, o.until rows between unbounded preceding and 1 preceding
     ) as until_before
-  from ({{ outages() }}) o
+  from ({{ outages(since_touched('first_received_at', by='hour_start')) }}) o
   {{ if_touched('o.symbol', 'o.source', 'o.hour_start') }}
 ),
 

@@ -6,7 +6,6 @@
 with days as (
   select
     symbol, source, bucket_start as trading_date, session, open, high, low, close, volume, notional, trades,
-    row_number() over (partition by symbol, source, session in ('regular', 'continuous') order by bucket_start desc) as recency,
     max(bucket_start) over (partition by symbol, source) as newest
   from {{ ref('ohlc_1d') }}
 ),
@@ -25,14 +24,14 @@ main as (
     max(case when trading_date = newest then low end) as low,
     max_by(close, case when trading_date < newest and close is not null then trading_date end) as previous_close
   from days
-  where session in ('regular', 'continuous') and recency <= 10
+  where session in ('regular', 'continuous')
   group by symbol, source
 ),
 
 last_bars as (
   select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
   from {{ ref('ohlc_1m') }} o
-  join sums s on o.symbol = s.symbol and o.source = s.source and o.bucket_start >= s.newest
+  join sums s on o.symbol = s.symbol and o.source = s.source and {{ trading_date('o.symbol', 'o.bucket_start') }} = cast(s.newest as date)
   where o.bucket_start >= {{ literal("select coalesce(min(d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(bucket_start) as d from " ~ ref('ohlc_1d') ~ " group by symbol, source) m") }}
   group by o.symbol, o.source
 ),

@@ -11,12 +11,20 @@
         select symbol, source, min(since) as since from (
           select symbol, source, bucket_start - interval '60 minutes' as since from bronze.changed_" ~ model.name ~ "
           union all
-          select symbol, source, bucket_start from " ~ this ~ "
-          where bucket_start > " ~ literal("select coalesce(min(before), '1970-01-01 00:00:00+00'::timestamptz) - interval '62 minutes' from bronze.watermark_" ~ model.name) ~ "
+          select s.symbol, s.source, s.bucket_start from " ~ this ~ " s
+          join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or s.bucket_start > b.before - interval '62 minutes')
+          where s.bucket_start > " ~ watermark_before('62 minutes') ~ "
         ) t group by symbol, source") -%}
 {%- endif -%}
 
 {% if is_incremental() -%}
+{#- The first bar that any rule looks at, as a literal: three tables are joined. -#}
+{%- set first = literal("select min(since) from (
+      select since from bronze.touched_" ~ model.name ~ "
+      union all
+      select p.bucket_start from " ~ ref('moving_averages') ~ " p join (" ~ last_before_tail(ref('moving_averages')) ~ ") b
+        on " ~ same_series('p', 'b') ~ " and p.bars > b.bars - " ~ lookback ~ " and p.bars <= b.bars
+    ) s") -%}
 with before as (
   {{ last_before_tail(ref('moving_averages')) }}
 ),
@@ -36,6 +44,7 @@ with before as (
   join bronze.touched_{{ model.name }} t on m.symbol = t.symbol and m.source = t.source
   left join before b on {{ same_series('m', 'b') }}
   where m.bars > coalesce(b.bars, 0) - {{ lookback }}
+    and m.bucket_start >= {{ first }} and v.bucket_start >= {{ first }} and o.bucket_start >= {{ first }}
   {%- endif %}
 ),
 
