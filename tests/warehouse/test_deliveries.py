@@ -179,6 +179,20 @@ def test_a_repeated_frame_is_flagged_and_counts(home: Path, bronze: Bronze, tmp_
         assert connection.execute("select count(*) filter (where suspect_repeat) from silver.stg_trades").fetchone() == (repeated,)
 
 
+def test_a_source_that_was_suspect_so_far_closes_its_bars_too(home: Path, tmp_path: Path, bronze: Bronze) -> None:
+    """Its first bars are older than what the other source has come to, and close with its first good time."""
+    bronze.add("trades", event_time="2026-11-23 15:00:30+00")
+    bronze.add("trades", event_time="2026-11-20 15:00:30+00", source="replay", time_suspect=True)
+    bronze.add("trades", event_time="2026-11-23 15:01:30+00")
+    bronze.add("trades", event_time="2026-11-20 15:02:30+00", source="replay")
+    with Refiner(home) as refiner:
+        for first, last in ((0, 0), (1, 2), (3, 3)):
+            refiner.refine([bronze.slot("trades", first, last)])
+        incremental = Path(shutil.copytree(refiner.gold, tmp_path / "incremental"))
+        refiner.refine([], full_refresh=True)
+    assert assert_same_gold(incremental, home / "gold")["moving_averages"] == 2
+
+
 @pytest.mark.parametrize("way", ["held back by hours"])
 def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, way: str) -> None:
     """The control: what most write, new is what is later than the latest before, loses what comes late."""
