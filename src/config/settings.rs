@@ -362,7 +362,7 @@ impl Settings {
             secret_key_env: env.clone(),
             attempt_timeout: S3Settings::default().attempt_timeout,
         });
-        all.warehouse.python = file;
+        (all.warehouse.python, all.warehouse.positions) = (file.clone(), file);
         all.telemetry.otlp_endpoint = env;
         all
     }

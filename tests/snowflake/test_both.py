@@ -75,7 +75,8 @@ def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
         bronze.add("trades", session="late", symbol="MSFT", price="100001", event_time=f"2026-11-23 15:{minute:02}:31+00")
     late = bronze.slot("trades", start, bronze.count("trades") - 1)
     for number in range(4):
-        bronze.add("gaps", reason=f"outage {number}", symbols="AAPL,BRK.B", frames=number)
+        told = {"last_received_at": f"2026-11-23 14:{number}0:30+00", "first_received_at": f"2026-11-23 1{number + 3}:10:00.25+00"}
+        bronze.add("gaps", reason=f"outage {number}", symbols="AAPL,BRK.B", frames=number, **told)
         bronze.add("quarantine", detail=f"fault {number}")
     gaps, quarantine = bronze.cut("gaps", 2), bronze.cut("quarantine", 2)
     return [[cuts[0], odd, gaps[0], quarantine[0]], [cuts[1], again, gaps[1]], [cuts[2], late, quarantine[1]], [cuts[3]]]

@@ -170,7 +170,7 @@ def test_a_refused_slot_is_a_failure_too_and_over_with_the_next_good_round(home:
         assert refiner.ask([{**slot, "end": 8}])["failing"]["phase"] == "load"
         assert refiner.manifest()["failing"]["phase"] == "load"
         assert refiner.refine([])["run"] > run, "data_quality has to say that it is over"
-        assert refiner.manifest()["failing"] is None
+        assert refiner.manifest().get("failing") is None
         assert refiner.ask([{**slot, "end": 8}])["failing"]["rounds"] == 1
 
 
