@@ -61,6 +61,21 @@
   {{ literal("select min(coalesce(before, '1970-01-01 00:00:00+00'::timestamptz)) - interval '" ~ back ~ "' from bronze.watermark_" ~ model.name) }}
 {%- endmacro %}
 
+{# The newest event time of each source now: what the indicators have seen, and what has come since they ran. For
+   models that are made in each run. #}
+{% macro newest_times() -%}
+  {%- set used = run_query("select coalesce(max(run), 0) from bronze.runs_used where model = 'moving_averages'").columns[0].values()[0] if execute else 0 -%}
+  select n.source, max(n.watermark) as watermark
+  from (
+    select source, watermark from bronze.watermarks where model = 'moving_averages'
+    union all
+    select source, max(event_time) as watermark from {{ ref('stg_trades') }}
+    where bucket_start is not null and not time_suspect and silver_run > {{ used }}
+    group by source
+  ) n
+  group by n.source
+{%- endmacro %}
+
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
 {% macro closed_bars() -%}
   select o.symbol, o.source, o.session, o.bucket_start, o.high, o.low, o.close, o.volume, o.notional

@@ -31,6 +31,7 @@
   {%- if rule.kind == 'volume' and not (rule.threshold is not none and rule.threshold | float > 0) -%}
     {%- do trouble.append("threshold is '" ~ rule.threshold ~ "', must be a number above 0") -%}
   {%- endif -%}
+  {%- if not modules.re.fullmatch('[a-z0-9_]+', rule.rule or '') -%}{%- do trouble.append("rule must be of a-z, 0-9 and _") -%}{%- endif -%}
   {%- if trouble -%}
     {%- do exceptions.raise_compiler_error("seed signal_rules: " ~ rule.rule ~ " version " ~ rule.version ~ ": " ~ trouble | join('; ')) -%}
   {%- endif -%}

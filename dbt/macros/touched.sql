@@ -28,7 +28,7 @@
    runs after the last one that it used. #}
 {% macro new_minutes() -%}
   {%- set used = last_run_used() -%}
-  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ used }}
+  select symbol, source, bucket_start from {{ ref('trades') }} where silver_run > {{ used }} and not price_update
   union
   select symbol, source, bucket_start from bronze.verdicts_changed where run > {{ used }}
 {%- endmacro %}

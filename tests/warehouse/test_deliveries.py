@@ -199,9 +199,26 @@ def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, w
     project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
     path = project / "macros" / "touched.sql"
     text = path.read_text()
-    new = "from {{ ref('trades') }} where silver_run > {{ used }}"
+    new = "from {{ ref('trades') }} where silver_run > {{ used }} and not price_update"
     assert new in text
     path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(bucket_start), '1970-01-01'::timestamptz) from {{ this }})"))
     bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=1500, seed=13))
     with pytest.raises(AssertionError, match="ohlc_"):
         story(home, tmp_path, bronze, way, project)
+
+
+def test_a_run_that_closes_no_minute_is_in_the_overview_too(home: Path, tmp_path: Path, bronze: Bronze) -> None:
+    """And a time in the future, which is suspect, is nowhere the newest."""
+    for second, price in (("00:10", "100"), ("01:10", "101"), ("01:40", "103")):
+        bronze.add("trades", event_time=f"2026-11-23 15:{second}+00", price=price)
+    bronze.add("trades", event_time="2027-01-04 15:00:00+00", price="999", time_suspect=True)
+    with Refiner(home) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 1)])
+        refiner.refine([bronze.slot("trades", 2, 2)])
+        refiner.refine([bronze.slot("trades", 3, 3)])
+        incremental = Path(shutil.copytree(home / "gold", tmp_path / "incremental"))
+        refiner.refine([], full_refresh=True)
+    assert assert_same_gold(incremental, home / "gold")["market_overview"] == 1
+    with tables(home / "gold") as connection:
+        overview = connection.execute("select trading_date::varchar, last_price, trades, last_trade_at::varchar, last_trade_age_seconds from market_overview").fetchone()
+    assert overview == ("2026-11-23", 103, 3, "2026-11-23 15:01:40+00", 0)

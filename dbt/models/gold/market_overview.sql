@@ -1,14 +1,22 @@
 {{ config(materialized='table', meta={
-  'key': ['symbol', 'source'], 'region': ['symbol', 'source'], 'made': 'each_minute', 'published_by': 'trading_date', 'published_per': 'all'
+  'key': ['symbol', 'source'], 'region': ['symbol', 'source'], 'published_by': 'trading_date', 'published_per': 'all'
 }) }}
--- depends_on: {{ ref('moving_averages') }}
--- A row a symbol: small, so it is made whole each time. The watermark is that of the indicators.
-{%- set since = literal("select coalesce(min(d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(bucket_start) as d from " ~ ref('ohlc_1d') ~ " group by symbol, source) m") %}
-with days as (
+-- A row a symbol: small, so it is made whole each time. What is dated after the newest event time, by a suspect
+-- time, is no part of the newest state.
+{%- set times = newest_times() -%}
+{%- set is_newest = "cast(d.bucket_start as date) <= " ~ trading_date('d.symbol', 'w.watermark') -%}
+{%- set since = literal("select coalesce(min(m.d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(d.bucket_start) as d from "
+    ~ ref('ohlc_1d') ~ " d join (" ~ times ~ ") w on d.source = w.source and " ~ is_newest ~ " group by d.symbol, d.source) m") %}
+with times as (
+  {{ times }}
+),
+
+days as (
   select
-    symbol, source, bucket_start as trading_date, session, open, high, low, close, volume, notional, trades,
-    max(bucket_start) over (partition by symbol, source) as newest
-  from {{ ref('ohlc_1d') }}
+    d.symbol, d.source, d.bucket_start as trading_date, d.session, d.open, d.high, d.low, d.close, d.volume, d.notional, d.trades,
+    max(d.bucket_start) over (partition by d.symbol, d.source) as newest
+  from {{ ref('ohlc_1d') }} d
+  join times w on d.source = w.source and {{ is_newest }}
 ),
 
 sums as (
@@ -33,6 +41,7 @@ last_bars as (
   select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
   from {{ ref('ohlc_1m') }} o
   join sums s on o.symbol = s.symbol and o.source = s.source and {{ trading_date('o.symbol', 'o.bucket_start') }} = cast(s.newest as date)
+  join times w on o.source = w.source and o.bucket_start <= w.watermark
   where o.bucket_start >= {{ since }}
   group by o.symbol, o.source
 ),
@@ -41,6 +50,7 @@ last_trades as (
   select t.symbol, t.source, max(t.event_time) as last_trade_at
   from {{ ref('trades') }} t
   join last_bars b on t.symbol = b.symbol and t.source = b.source and t.bucket_start = b.last_minute
+  join times w on t.source = w.source and t.event_time <= w.watermark
   where not t.price_update and t.bucket_start >= {{ since }}
   group by t.symbol, t.source
 ),
@@ -55,7 +65,7 @@ states as (
   join last_bars b on s.symbol = b.symbol and s.source = b.source
   left join last_trades t on s.symbol = t.symbol and s.source = t.source
   left join main m on s.symbol = m.symbol and s.source = m.source
-  left join bronze.watermarks w on s.source = w.source and w.model = 'moving_averages'
+  join times w on s.source = w.source
 )
 
 select

@@ -1,6 +1,6 @@
 {{ config(
   materialized='table',
-  meta={'key': ['account', 'symbol', 'trading_date'], 'made': 'each_minute', 'published_by': 'trading_date', 'published_per': 'all'},
+  meta={'key': ['account', 'symbol', 'trading_date'], 'published_by': 'trading_date', 'published_per': 'all'},
   post_hook="update bronze.positions set used = content"
 ) }}
 -- Positions are of the user's file, see refiner/positions.py: each fill stands in bronze.fills with what the account has after it.
@@ -15,11 +15,13 @@ positions as (
 
 closes as (
   select
-    symbol, cast(bucket_start as date) as trading_date, source, close,
-    session in ('regular', 'continuous') as is_main,
-    case session when 'post' then 3 when 'pre' then 1 when 'closed' then 0 else 2 end as place
-  from {{ ref('ohlc_1d') }}
-  where close is not null
+    o.symbol, cast(o.bucket_start as date) as trading_date, o.source, o.close,
+    o.session in ('regular', 'continuous') as is_main,
+    case o.session when 'post' then 3 when 'pre' then 1 when 'closed' then 0 else 2 end as place
+  from {{ ref('ohlc_1d') }} o
+  -- A suspect time dates no price after the newest one that is none.
+  join ({{ newest_times() }}) w on o.source = w.source and cast(o.bucket_start as date) <= {{ trading_date('o.symbol', 'w.watermark') }}
+  where o.close is not null
 ),
 
 -- A price a date, of the main session and of any.
