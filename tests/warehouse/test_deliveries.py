@@ -21,8 +21,8 @@ from bronze import Bronze
 from refining import PROJECT, Refiner
 
 LONG = os.environ.get("TICKMINT_LONG") == "1"
-RUNS = 12 if LONG else 5
-RESTARTS = 40 if LONG else 6
+RUNS = 12 if LONG else 3
+RESTARTS = 40 if LONG else 4
 TAPES = ["us-equity-20131007", "us-equity-20131008"] if LONG else ["us-equity-20131007"]
 
 Slot = dict[str, Any]

@@ -304,8 +304,9 @@ def assert_portfolio(found: dict[tuple[str, str, date], Row], wanted: dict[tuple
 
 
 def write(path: Path, chance: random.Random, number: int) -> list[fills.Fill]:
-    """Fills of two accounts from before the first bar to after the last, in any order, one account in two currencies."""
-    rows = []
+    """Fills of two accounts from before the first bar to after the last, in any order, one account in two currencies;
+    beside them one that loses from its first day, and one whose fill is of the evening before in New York."""
+    rows = ["loser,AAPL,2026-11-06T15:00:00+00:00,1,500,,USD,\n", "night,AAPL,2026-11-06T02:00:00+00:00,1,100,,USD,\n"]
     for _ in range(number):
         symbol = chance.choice(SYMBOLS)
         at = datetime(2026, 10, 28, tzinfo=UTC) + timedelta(minutes=chance.randrange(24 * 24 * 60))
