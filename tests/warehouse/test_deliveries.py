@@ -25,6 +25,10 @@ RUNS = 12 if LONG else 3
 RESTARTS = 40 if LONG else 4
 TAPES = ["us-equity-20131007", "us-equity-20131008"] if LONG else ["us-equity-20131007"]
 
+#: The size of what differences near zero are differences of: prices, returns, products of returns.
+FLOORS = {"correlation": 1e-3, "mean_a": 1e-4, "mean_b": 1e-4, "covariance": 1e-8}
+FLOORS |= dict.fromkeys(["macd", "macd_signal", "macd_histogram", "value", "level", "value_before", "level_before"], 1e-3)
+
 Slot = dict[str, Any]
 
 
@@ -112,7 +116,7 @@ def assert_same_gold(found: Path, wanted: Path) -> dict[str, int]:
             assert not differing, f"{name}: {differing}"
             for ratio in ratios:
                 # Differences of near equals are held against the size of what they are differences of.
-                floor = {"macd": 1e-3, "macd_signal": 1e-3, "macd_histogram": 1e-3, "correlation": 1e-3}.get(ratio, 0)
+                floor = FLOORS.get(ratio, 0)
                 (off,) = connection.execute(
                     f"""
                     select count(*) from incremental a join {name} b on {same}
@@ -201,7 +205,7 @@ def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, w
     text = path.read_text()
     new = "from {{ ref('trades') }} where silver_run > {{ used }} and not price_update"
     assert new in text
-    path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(bucket_start), '1970-01-01'::timestamptz) from {{ this }})"))
+    path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(event_time), '1970-01-01'::timestamptz) from {{ ref('stg_trades') }} where silver_run <= {{ used }})"))
     bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=1500, seed=13))
     with pytest.raises(AssertionError, match="ohlc_"):
         story(home, tmp_path, bronze, way, project)
