@@ -45,12 +45,15 @@
   {%- endif -%}
 {% endmacro %}
 
+{# Trades whose times tell how far a source is: CLOSING of refiner/publish.py. #}
+{% macro tells_the_time() %}bucket_start is not null and not time_suspect{% endmacro %}
+
 {# The newest event time of each source, and what it was when the model ran last. #}
 {% macro note_watermark() %}
   {%- do run_query("create or replace table bronze.watermark_" ~ model.name ~ " as
         select source, max(watermark) as watermark, max(before) as before from (
           select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('stg_trades') ~ "
-          where bucket_start is not null and not time_suspect" ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
+          where " ~ tells_the_time() ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "
           group by source"
         ~ (" union all select source, watermark, watermark from bronze.watermarks where model = '" ~ model.name ~ "'" if is_incremental() else "")
         ~ ") w group by source") -%}
@@ -70,7 +73,7 @@
     select source, watermark from bronze.watermarks where model = 'moving_averages'
     union all
     select source, max(event_time) as watermark from {{ ref('stg_trades') }}
-    where bucket_start is not null and not time_suspect and silver_run > {{ used }}
+    where {{ tells_the_time() }} and silver_run > {{ used }}
     group by source
   ) n
   group by n.source

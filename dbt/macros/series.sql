@@ -39,6 +39,13 @@
   (l.{{ name }} + power({{ r }}, l.in_chunk + 1) * (coalesce(e1.{{ name }}, 0) + power({{ r }}, 512) * coalesce(e2.{{ name }}, 0)))
 {%- endmacro %}
 
+{# Joins, to the rows l of a relation, the ends of the two chunks before. #}
+{% macro join_chunks_before(relation) -%}
+  {%- for n in [1, 2] %}
+  left join {{ relation }} e{{ n }} on {{ same_series('l', 'e' ~ n) }} and e{{ n }}.chunk = l.chunk - {{ n }} and e{{ n }}.in_chunk = 511
+  {%- endfor -%}
+{%- endmacro %}
+
 {# The weight of the newest value in an EMA of n bars and in Wilder's mean, and that of all before, as literals of
    doubles: Snowflake divides decimals with few digits. #}
 {% macro ema_alpha(n) %}cast({{ 2 / (n + 1) }} as double){% endmacro %}

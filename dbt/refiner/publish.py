@@ -30,7 +30,7 @@ KEEP_SECONDS = 30
 SPANS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y", "all": "all"}
 SPAN = re.compile(r"r\d+-(\d{4}(?:-\d\d){0,2}|all)\.parquet$")
 
-#: Trades whose times tell how far Gold goes: see macros/gold.sql `note_watermark`.
+#: Trades whose times tell how far Gold goes: see macros/gold.sql `tells_the_time`.
 CLOSING = "bucket_start is not null and not time_suspect"
 
 Connection = duckdb.DuckDBPyConnection

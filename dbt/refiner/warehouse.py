@@ -16,7 +16,7 @@ from .audit import count
 from .errors import RunFailed
 from .origin import fingerprint
 from .project import Project, version
-from .publish import Publisher
+from .publish import CLOSING, Publisher
 
 #: All data tests look at whole tables, so they run this often; a few cheap ones run each time.
 TEST_ALL_EVERY = 3600.0
@@ -172,13 +172,13 @@ class Warehouse:
         if models - self.built():
             return True
         return self.connection.execute(
-            """
+            f"""
             with used as (select min(run) as run from bronze.runs_used where list_contains($models, model)),
             before as (select source, min(watermark) as watermark from bronze.watermarks where list_contains($models, model) group by source),
             fresh as (select * from silver.stg_trades where silver_run > (select run from used)),
             now as (
               select source, max(t) as watermark
-              from (select source, event_time as t from fresh where bucket_start is not null and not time_suspect union all from before)
+              from (select source, event_time as t from fresh where {CLOSING} union all from before)
               group by source
             ),
             changed as (

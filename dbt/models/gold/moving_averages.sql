@@ -87,6 +87,5 @@ select
   case when l.place >= 20 then l.mean_20 end as bb_middle,
   case when l.place >= 20 then l.mean_20 - 2 * l.deviation_20 end as bb_lower
 from local l
-left join local e1 on {{ same_series('l', 'e1') }} and e1.chunk = l.chunk - 1 and e1.in_chunk = 511
-left join local e2 on {{ same_series('l', 'e2') }} and e2.chunk = l.chunk - 2 and e2.in_chunk = 511
+{{ join_chunks_before('local') }}
 where l.is_new

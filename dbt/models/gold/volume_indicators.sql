@@ -118,8 +118,7 @@ means as (
     {% for name, decay in decays.items() %}{{ smoothed('y_' ~ name, decay) }} as new_{{ name }}{{ ',' if not loop.last }}
     {% endfor %}
   from local l
-  left join local e1 on {{ same_series('l', 'e1') }} and e1.chunk = l.chunk - 1 and e1.in_chunk = 511
-  left join local e2 on {{ same_series('l', 'e2') }} and e2.chunk = l.chunk - 2 and e2.in_chunk = 511
+  {{ join_chunks_before('local') }}
 ),
 
 -- The signal is an EMA of MACD in turn, from the mean of its first nine values on.
@@ -149,8 +148,7 @@ signalled as (
     l.new_avg_gain_14, l.new_avg_loss_14, l.new_ema_12, l.new_ema_26, l.new_macd,
     {{ smoothed('y_signal', ema_decay(9)) }} as new_signal
   from signals_local l
-  left join signals_local e1 on {{ same_series('l', 'e1') }} and e1.chunk = l.chunk - 1 and e1.in_chunk = 511
-  left join signals_local e2 on {{ same_series('l', 'e2') }} and e2.chunk = l.chunk - 2 and e2.in_chunk = 511
+  {{ join_chunks_before('signals_local') }}
   where l.is_new
 ),
 
