@@ -115,14 +115,17 @@ class Publisher:
         return {"files": [files[key] for key in sorted(files)], "rows": rows}
 
     def write(self, connection: Connection, file: str, table: Table, changed: str) -> int:
-        """Writes a file of a table. Returns its rows: a file without any is left to be swept."""
+        """Writes a file of a table. Returns its rows: without any there is no file."""
         path = self.gold / file
         path.parent.mkdir(exist_ok=True)
         temporary = path.with_suffix(".tmp")
         query = f"select * from gold.{table.name} {within(table, changed)} order by {', '.join(table.key)}"
         quoted = str(temporary).replace("'", "''")
         (rows,) = connection.execute(f"copy ({query}) to '{quoted}' (format parquet, compression zstd)").fetchone()
-        rename(temporary, path)
+        if rows:
+            rename(temporary, path)
+        else:
+            temporary.unlink()
         return rows
 
     def note_failing(self, failing: dict[str, Any] | None) -> None:

@@ -214,8 +214,8 @@ class Warehouse:
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
         gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
         if first := models - gold if gold_anew else models:
-            # They look at what the last load brought.
-            self.project.build(sorted(first), anew=anew, tests="stg_trades" in first, on_phase=progress)
+            # They look at what the last load brought, in this run or in one that failed before it was published.
+            self.project.build(sorted(first), anew=anew, tests=bool(first & JUDGED), on_phase=progress)
         if gold_anew:
             self.project.build(sorted(gold if anew else gold | judged_before), anew=True, tests=False, on_phase=progress)
         elif models & self.gold("each_run") and (anew or self.minute_is_over()):
