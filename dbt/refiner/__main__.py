@@ -41,7 +41,7 @@ def main() -> int:
     from .warehouse import Warehouse  # imports dbt: a second or two
 
     try:
-        warehouse = Warehouse(arguments.db, arguments.gold, json.loads(arguments.vars))
+        warehouse = Warehouse(arguments.db.resolve(), arguments.gold.resolve(), json.loads(arguments.vars))
     except RunFailed as error:
         fail(answers, 0, error.phase or "start", str(error), retryable=error.retryable, failing=error.failing)
         return 1

@@ -15,6 +15,7 @@ from dbt.version import __version__ as version
 
 from .errors import RunFailed
 from .origin import ROOT, fingerprint
+from .parsed import Parsed
 
 __all__ = ["Project", "version"]
 
@@ -43,16 +44,21 @@ class Project:
 
     def __init__(self, db: Path, work: Path, variables: dict[str, Any]) -> None:
         self.variables, self.sources = variables, stamps()
-        os.environ.update(TICKMINT_DB=str(db), DBT_SEND_ANONYMOUS_USAGE_STATS="false")
+        # dbt holds what it parsed for one profile: a name without its folder is the same in all.
+        os.chdir(db.parent)
+        os.environ.update(TICKMINT_DB=db.name, DBT_SEND_ANONYMOUS_USAGE_STATS="false")
         self.options = [
             "--project-dir", str(ROOT), "--profiles-dir", str(ROOT), "--target-path", str(work / "target"),
             # Its loggers cost a fifth of a run, and what goes wrong is in its results.
             "--log-path", str(work / "logs"), "--log-level", "none", "--log-level-file", "none",
             "--vars", json.dumps(variables),
         ]  # fmt: skip
+        before = Parsed(work / "target", variables)
+        before.bring()
         parsed = dbtRunner().invoke(["parse", *self.options])
         if not parsed.success:
             raise RunFailed(f"the dbt project cannot be parsed: {parsed.exception}", retryable=False, phase="project")
+        before.keep()
         self.gold = sorted((table(node) for node in parsed.result.nodes.values() if is_gold(node)), key=lambda table: table.name)
         self.on_phase: Callable[[str], None] = lambda _: None
         self.runner = dbtRunner(manifest=parsed.result, callbacks=[self._heard])
