@@ -23,7 +23,7 @@
             select symbol, source, hour_start from (" ~ outages('silver_run > ' ~ last_run_used()) ~ ") o
             union all
             select '', " ~ feed() ~ ", " ~ archived_in('s.archive_hour') ~ " from bronze.slots s
-            join bronze.ledger l on " ~ same_slot('l') ~ " where s.stream = 'trades' and l.run > " ~ last_run_used() ~ "
+            join bronze.ledger l on l.arrival = s.arrival where s.stream = 'trades' and l.run > " ~ last_run_used() ~ "
             union all
             select '', " ~ feed() ~ ", " ~ archived_in('s.archive_hour') ~ " from bronze.slots s
             join bronze.unread u on " ~ same_slot('u') ~ " where s.stream = 'trades'

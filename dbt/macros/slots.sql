@@ -1,24 +1,29 @@
 {# Slots, not time stamps, say what is new: a watermark on a time column loses what arrives late. A
    model takes the slots that are not in its ledger; its post-hook puts them there, in the model's own
-   transaction, so rows and ledger commit or roll back together (on Snowflake: see `mend_books`). The list of
+   transaction, so rows and ledger commit or roll back together (on Snowflake: see `mend_books`). It takes all that
+   have arrived, so those are the ones that arrived behind the last of its ledger, however many there are before.
+   Slots with an object that cannot be read wait in `unread`, and arrive anew when it can be read. The list of
    slots goes through a table: what a macro changes in `model` does not reach the hooks. A model that is built
-   anew takes all. Slots with an object that cannot be read wait in `unread`.
+   anew takes all.
    A model that wants poison, records that only raw holds, takes the slots of all streams that name some. #}
 {% macro new_slots(stream, with_poison=false) %}
   {%- if not execute -%}{{ return(no_rows(stream)) }}{%- endif -%}
   {%- do mend_books() -%}
   {%- do run_query("create or replace table bronze.pending_" ~ model.name ~ " as
-      select stream, partition, generation, \"start\", typed, typed_rows, poison, " ~ (not is_incremental()) | lower ~ " as anew,
+      select stream, partition, generation, \"start\", arrival, typed, typed_rows, poison, " ~ (not is_incremental()) | lower ~ " as anew,
         case when stream = '" ~ stream ~ "' then coalesce(typed_rows, 0) else 0 end" ~ (" + poison" if with_poison else "") ~ " as arrives
       from bronze.slots s
       where ((stream = '" ~ stream ~ "' and typed is not null)" ~ (" or poison > 0" if with_poison else "") ~ ")
         and not exists (select 1 from bronze.unread u
           where u.stream = s.stream and u.partition = s.partition and u.generation = s.generation and u.\"start\" = s.\"start\")"
-      ~ (" and not exists (select 1 from bronze.ledger l
-           where l.model = '" ~ model.name ~ "' and l.stream = s.stream and l.partition = s.partition
-             and l.generation = s.generation and l.\"start\" = s.\"start\")" if is_incremental() else "")) -%}
+      ~ (" and arrival > " ~ last_arrival() if is_incremental() else "")) -%}
   {{ return(typed_rows('bronze.pending_' ~ model.name, stream)) }}
 {% endmacro %}
+
+{# As a literal, by which a scan skips what is older. #}
+{% macro last_arrival() -%}
+  {{ run_query("select coalesce(max(arrival), 0) from bronze.ledger where model = '" ~ model.name ~ "'").columns[0].values()[0] }}
+{%- endmacro %}
 
 {# The rows of the typed objects that a table of slots lists. #}
 {% macro typed_rows(table, stream) %}{{ return(adapter.dispatch('typed_rows', 'tickmint')(table, stream)) }}{% endmacro %}
@@ -53,7 +58,7 @@
 
 {% macro keep_ledger() -%}
   insert into bronze.ledger
-  select '{{ this.identifier }}', stream, partition, generation, "start", {{ current_run() }} from bronze.pending_{{ this.identifier }}
+  select '{{ this.identifier }}', stream, partition, generation, "start", {{ current_run() }}, arrival from bronze.pending_{{ this.identifier }}
 {%- endmacro %}
 
 {% macro keep_load() -%}

@@ -67,13 +67,13 @@
   {%- set place = 'stream varchar not null, partition integer not null, generation bigint not null, "start" bigint not null' -%}
   {%- set identity = 'session varchar, frame bigint, idx integer, seq bigint, record_offset bigint, received_at timestamptz' -%}
   {%- set tables = {
-    'slots': place ~ ', "end" bigint not null, kind varchar not null, "rows" bigint not null, typed varchar, typed_rows bigint, archive_hour varchar, poison bigint not null',
+    'slots': place ~ ', "end" bigint not null, kind varchar not null, "rows" bigint not null, typed varchar, typed_rows bigint, archive_hour varchar, poison bigint not null, arrival bigint not null',
     'poison': place ~ ', session varchar, frame bigint, idx integer, seq bigint, record_offset bigint, received_at timestamptz, raw varchar, raw_base64 boolean',
     'unread': place ~ ', error varchar not null',
     'failures': 'began timestamptz not null, last timestamptz not null, rounds bigint not null, phase varchar not null, error varchar not null',
     'fills': 'place bigint not null, line bigint not null, account varchar not null, symbol varchar not null, executed_at timestamptz not null, quantity decimal(18, 8) not null, price decimal(18, 8) not null, fee decimal(18, 8) not null, currency varchar not null, note varchar not null, held decimal(38, 8) not null, cost decimal(38, 8) not null, average_cost decimal(38, 8), realized_pnl decimal(38, 8) not null',
     'positions': 'content varchar not null, used varchar',
-    'ledger': 'model varchar not null, ' ~ place ~ ', run bigint not null',
+    'ledger': 'model varchar not null, ' ~ place ~ ', run bigint not null, arrival bigint not null',
     'loads': 'model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null',
     'runs': 'run bigint not null, began timestamptz not null',
     'runs_used': 'model varchar not null, run bigint not null',

@@ -37,20 +37,21 @@ LONGEST_LINE = 256 << 20
 MODELS = {"trades": ("stg_trades",), "gaps": ("gaps",), "quarantine": ("quarantine",)}
 
 #: Counts up when the tables below change. A file of another layout is refused.
-LAYOUT = 4
+LAYOUT = 5
 
 TABLES = """
 create schema if not exists bronze;
 create table if not exists bronze.slots (stream varchar, partition integer, generation bigint, start bigint,
   "end" bigint not null, kind varchar not null, rows bigint not null, typed varchar, typed_rows bigint,
-  archive_hour varchar, poison bigint not null, primary key (stream, partition, generation, start));
+  archive_hour varchar, poison bigint not null, arrival bigint not null, primary key (stream, partition, generation, start));
+create sequence if not exists bronze.arrivals;
 create table if not exists bronze.poison (stream varchar not null, partition integer not null, generation bigint not null,
   start bigint not null, session varchar, frame bigint, idx integer, seq bigint, record_offset bigint,
   received_at timestamptz, raw varchar, raw_base64 boolean);
 create table if not exists bronze.unread (stream varchar not null, partition integer not null, generation bigint not null,
   start bigint not null, error varchar not null, raw varchar, offsets bigint[] not null, tried timestamptz not null);
 create table if not exists bronze.ledger (model varchar not null, stream varchar not null, partition integer not null,
-  generation bigint not null, start bigint not null, run bigint not null);
+  generation bigint not null, start bigint not null, run bigint not null, arrival bigint not null);
 create table if not exists bronze.loads (model varchar not null, run bigint not null, arrived bigint not null, kept bigint not null);
 create table if not exists bronze.runs (run bigint primary key, began timestamptz not null);
 create table if not exists bronze.runs_used (model varchar not null, run bigint not null);
@@ -126,7 +127,7 @@ def store_one(connection: duckdb.DuckDBPyConnection, slot: dict[str, Any], typed
     ).fetchone()
     if found is None:
         connection.execute(
-            "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "insert into bronze.slots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nextval('bronze.arrivals'))",
             [*at, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"], len(poison["offsets"])],
         )
         if error:
@@ -169,7 +170,7 @@ def keep_poison(connection: duckdb.DuckDBPyConnection, at: list[Any]) -> None:
 
 
 def retry(connection: duckdb.DuckDBPyConnection) -> None:
-    """Has the models take what was unread and can be read now."""
+    """Has the models take what was unread and can be read now: it arrives anew, behind all that they have taken."""
     for at, typed, rows, raw, offsets in unread.due(connection):
         connection.execute("create or replace temp table found as from bronze.poison limit 0")
         try:
@@ -182,7 +183,9 @@ def retry(connection: duckdb.DuckDBPyConnection) -> None:
             continue
         connection.begin()
         connection.execute(
-            "update bronze.slots set typed_rows = ? where stream = ? and partition = ? and generation = ? and start = ?", [typed_rows, *at]
+            "update bronze.slots set typed_rows = ?, arrival = nextval('bronze.arrivals') "
+            "where stream = ? and partition = ? and generation = ? and start = ?",
+            [typed_rows, *at],
         )
         keep_poison(connection, at)
         unread.remove(connection, at)
@@ -192,7 +195,8 @@ def retry(connection: duckdb.DuckDBPyConnection) -> None:
 def set_aside(connection: duckdb.DuckDBPyConnection) -> bool:
     """After a build that failed: whether an object was in its way, which is unread from here on."""
     aside = False
-    for *at, typed in connection.execute(f"select distinct s.stream, s.partition, s.generation, s.start, s.typed {PENDING}").fetchall():
+    waits = [slot for name, models in MODELS.items() for model in models for slot in waiting(connection, name, model) if slot[0] == name]
+    for *at, typed in waits:
         try:
             unread.read(connection, typed)
         except duckdb.Error as error:
@@ -214,19 +218,22 @@ def tails(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
     return {f"{stream}/{partition}": {"generation": at[0], "end": at[1]} for stream, partition, at in rows}
 
 
-#: The slots `s` that a model `m` has to take. See the macro `new_slots`.
-PAIRS = ", ".join(f"('{stream}', '{model}')" for stream, names in MODELS.items() for model in names)
-PENDING = f"""
-from (values {PAIRS}) m(stream, model)
-join bronze.slots s on (s.stream = m.stream and s.typed is not null) or (m.model = 'quarantine' and s.poison > 0)
-anti join bronze.ledger l
-  on l.model = m.model and l.stream = s.stream and l.partition = s.partition
-     and l.generation = s.generation and l.start = s.start
-anti join bronze.unread u
-  on u.stream = s.stream and u.partition = s.partition and u.generation = s.generation and u.start = s.start
-"""
-
-
 def pending(connection: duckdb.DuckDBPyConnection) -> set[str]:
     """Models that have slots to take."""
-    return {model for (model,) in connection.execute(f"select distinct m.model {PENDING}").fetchall()}
+    return {model for stream, models in MODELS.items() for model in models if waiting(connection, stream, model, limit=1)}
+
+
+def waiting(connection: duckdb.DuckDBPyConnection, stream: str, model: str, limit: int | None = None) -> list[tuple[Any, ...]]:
+    """The slots that a model has to take, those behind the last that it took: places and objects. See the macro `new_slots`."""
+    (reached,) = connection.execute("select coalesce(max(arrival), 0) from bronze.ledger where model = ?", [model]).fetchone()
+    return connection.execute(
+        f"""
+        select stream, partition, generation, start, typed
+        from bronze.slots s
+        where arrival > {reached} and (stream = ? and typed is not null or ? = 'quarantine' and poison > 0)
+          and not exists (from bronze.unread u
+            where u.stream = s.stream and u.partition = s.partition and u.generation = s.generation and u.start = s.start)
+        limit ?
+        """,
+        [stream, model, limit],
+    ).fetchall()

@@ -5,7 +5,7 @@ with brought as (
   select coalesce(sum(s.typed_rows), 0) as n
   from {{ source('bronze', 'ledger') }} l
   join {{ source('bronze', 'slots') }} s
-    on l.stream = s.stream and l.partition = s.partition and l.generation = s.generation and l."start" = s."start"
+    on l.arrival = s.arrival
   where l.model = 'stg_trades'
 ),
 

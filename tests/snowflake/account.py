@@ -103,7 +103,7 @@ class Account:
                 continue
             typed_rows = self.copy(slot["typed"], place) if slot["typed"] else None
             self.rows(
-                "insert into slots values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0)",
+                "insert into slots select %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, count(*) + 1 from slots",
                 *place, slot["end"], slot["kind"], slot["rows"], slot["typed"], typed_rows, slot["archive_hour"],
             )  # fmt: skip
         self.rows("insert into runs select %s, current_timestamp()", run)
