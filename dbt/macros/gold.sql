@@ -10,7 +10,7 @@
 {% macro touched_buckets(unit, number=1) %}
   {%- do ref('trades') -%}
   {%- if execute and is_incremental() -%}
-    {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+    {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
           select distinct symbol, source, " ~ bucket(unit, number) ~ " as bucket_start from (" ~ new_minutes() ~ ") m") -%}
   {%- endif -%}
 {% endmacro %}
@@ -19,7 +19,7 @@
 {% macro touched_tails() %}
   {%- do changed_bars() -%}
   {%- if execute and is_incremental() -%}
-    {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+    {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
           select symbol, source, min(bucket_start) as since from bronze.changed_" ~ model.name ~ " group by symbol, source") -%}
   {%- endif -%}
 {% endmacro %}
@@ -31,7 +31,7 @@
   {%- if execute -%}
     {%- do note_watermark() -%}
     {%- if is_incremental() -%}
-      {%- do run_query("create or replace table bronze.changed_" ~ model.name ~ " as
+      {%- do run_statement("create or replace table bronze.changed_" ~ model.name ~ " as
             select distinct m.symbol, m.source, m.bucket_start from (
               select symbol, source, bucket_start from (" ~ new_minutes() ~ ") n
               union all
@@ -50,7 +50,7 @@
 
 {# The newest event time of each source, and what it was when the model ran last. #}
 {% macro note_watermark() %}
-  {%- do run_query("create or replace table bronze.watermark_" ~ model.name ~ " as
+  {%- do run_statement("create or replace table bronze.watermark_" ~ model.name ~ " as
         select source, max(watermark) as watermark, max(before) as before from (
           select source, max(event_time) as watermark, cast(null as timestamptz) as before from " ~ ref('stg_trades') ~ "
           where " ~ tells_the_time() ~ (" and silver_run > " ~ last_run_used() if is_incremental() else "") ~ "

@@ -6,24 +6,25 @@
 {% macro touched_hours() %}
   {%- do [ref('stg_trades'), ref('trades'), ref('rejected_trades'), ref('quarantine'), ref('gaps')] -%}
   {%- if execute and is_incremental() -%}
-    {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+    {%- set used = last_run_used() -%}
+    {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
           select distinct symbol, source, hour_start from (
             select " ~ symbol_of('t') ~ " as symbol, " ~ source_of('t') ~ " as source, " ~ hour_of('t') ~ " as hour_start
-            from " ~ ref('stg_trades') ~ " t where t.silver_run > " ~ last_run_used() ~ "
+            from " ~ ref('stg_trades') ~ " t where t.silver_run > " ~ used ~ "
             union all
             select " ~ symbol_of('r') ~ ", " ~ source_of('r') ~ ", " ~ hour_of('r') ~ "
-            from " ~ ref('rejected_trades') ~ " r where r.silver_run > " ~ last_run_used() ~ "
+            from " ~ ref('rejected_trades') ~ " r where r.silver_run > " ~ used ~ "
             union all
             select t.symbol, t.source, " ~ hour_of('t') ~ " from " ~ ref('stg_trades') ~ " t
-            join (select distinct symbol, source, bucket_start from bronze.verdicts_changed where run > " ~ last_run_used() ~ ") v
+            join (select distinct symbol, source, bucket_start from bronze.verdicts_changed where run > " ~ used ~ ") v
               on t.symbol = v.symbol and t.source = v.source and t.bucket_start = v.bucket_start
             union all
-            select '', " ~ feed() ~ ", " ~ hour_of('q') ~ " from " ~ ref('quarantine') ~ " q where q.silver_run > " ~ last_run_used() ~ "
+            select '', " ~ feed() ~ ", " ~ hour_of('q') ~ " from " ~ ref('quarantine') ~ " q where q.silver_run > " ~ used ~ "
             union all
-            select symbol, source, hour_start from (" ~ outages('silver_run > ' ~ last_run_used()) ~ ") o
+            select symbol, source, hour_start from (" ~ outages('silver_run > ' ~ used) ~ ") o
             union all
             select '', " ~ feed() ~ ", " ~ archived_in('s.archive_hour') ~ " from bronze.slots s
-            join bronze.ledger l on l.arrival = s.arrival where s.stream = 'trades' and l.run > " ~ last_run_used() ~ "
+            join bronze.ledger l on l.arrival = s.arrival where s.stream = 'trades' and l.run > " ~ used ~ "
             union all
             select '', " ~ feed() ~ ", " ~ archived_in('s.archive_hour') ~ " from bronze.slots s
             join bronze.unread u on " ~ same_slot('u') ~ " where s.stream = 'trades'

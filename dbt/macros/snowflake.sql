@@ -25,7 +25,7 @@
     {%- if model.name == 'rejected_trades' -%}
       {%- do mended.insert(0, "insert into bronze.verdicts_changed select distinct " ~ current_run() ~ ", symbol, source, bucket_start" ~ unknown ~ " and bucket_start is not null") -%}
     {%- endif -%}
-    {%- do run_query(together(mended)) -%}
+    {%- do run_statement(together(mended)) -%}
   {%- endif -%}
 {% endmacro %}
 
@@ -84,6 +84,6 @@
     'typed_gaps': place ~ ', ' ~ identity ~ ', kind varchar, shard varchar, symbols varchar, previous_session varchar, reason varchar, last_received_at timestamptz, first_received_at timestamptz, last_frame bigint, frames bigint, trades bigint, quarantined bigint, gaps bigint',
     'typed_quarantine': place ~ ', ' ~ identity ~ ', reason varchar, detail varchar, raw varchar, raw_base64 boolean',
   } -%}
-  {%- do run_query('create schema if not exists bronze') -%}
-  {%- for name, columns in tables.items() -%}{%- do run_query('create table if not exists bronze.' ~ name ~ ' (' ~ columns ~ ')') -%}{%- endfor -%}
+  {%- do run_statement('create schema if not exists bronze') -%}
+  {%- for name, columns in tables.items() -%}{%- do run_statement('create table if not exists bronze.' ~ name ~ ' (' ~ columns ~ ')') -%}{%- endfor -%}
 {% endmacro %}

@@ -5,7 +5,7 @@
 {% macro judge_minutes() %}
   {%- if execute -%}
     {%- do mend_books() -%}
-    {%- do run_query("create or replace table bronze.pending_" ~ model.name ~ " as " ~ minutes_to_judge()) -%}
+    {%- do run_statement("create or replace table bronze.pending_" ~ model.name ~ " as " ~ minutes_to_judge()) -%}
   {%- endif -%}
 {% endmacro %}
 

@@ -8,7 +8,7 @@
 {%- set date_of = "date_trunc('day', %s - interval '5 hours') + interval '5 hours'" -%}
 {% do changed_bars() -%}
 {%- if execute and is_incremental() -%}
-  {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+  {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
         with half_hours as (
           select distinct source, " ~ bucket('minute', 30, 'm.touched_at') ~ " as window_start from (
             select source, bucket_start as touched_at from bronze.changed_" ~ model.name ~ "

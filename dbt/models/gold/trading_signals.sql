@@ -7,7 +7,7 @@
 {%- set lookback = (rules | map(attribute='bars') | select | list + [1]) | max -%}
 {% do [changed_bars(), ref('volume_indicators'), ref('moving_averages')] -%}
 {%- if execute and is_incremental() -%}
-  {%- do run_query("create or replace table bronze.touched_" ~ model.name ~ " as
+  {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
         select symbol, source, min(since) as since from (
           select symbol, source, bucket_start - interval '60 minutes' as since from bronze.changed_" ~ model.name ~ "
           union all
