@@ -20,10 +20,10 @@ from typing import Any
 import made
 import pytest
 from bronze import Bronze
-from conftest import HERE, RULES, assert_same, oracle
+from conftest import HERE, LONG, RULES, assert_same, oracle
 from dying import POINTS
 from refining import PROJECT, Refiner, published
-from test_deliveries import LONG, assert_same_gold, tables
+from test_deliveries import assert_same_gold, tables
 
 #: Where the new version stands already when the process dies.
 PUBLISHED = ("manifest_published", "before_answer")
@@ -152,12 +152,16 @@ def missing(tails: dict[str, Any], slots: list[dict[str, Any]]) -> list[dict[str
     return [slot for slot in slots if (slot["generation"], slot["start"]) > (tail["generation"], tail["end"])]
 
 
-@pytest.mark.parametrize("point", POINTS)
+#: In the short form the lives of `test_killed_at_one_point_after_another` come to the other points.
+ALONE = POINTS if LONG else ("silver_merged", "indicators_written", "gold_committed", "manifest_published")
+
+
+@pytest.mark.parametrize("point", ALONE)
 def test_killed_at(world: World, there: Path, point: str) -> None:
     crash(world, there, point)
 
 
-@pytest.mark.parametrize("phase", ["load", "silver", "gold", "publish"])
+@pytest.mark.parametrize("phase", ["load", "silver", "gold", "publish"] if LONG else ["silver", "publish"])
 def test_the_daemon_goes_away_in_phase(world: World, there: Path, phase: str) -> None:
     refiner = Refiner(there)
     with reader(refiner.gold) as seen:
@@ -186,7 +190,7 @@ def test_killed_again_and_again(world: World, there: Path) -> None:
     recover(world, there)
 
 
-@pytest.mark.parametrize("kills", [50 if LONG else 6])
+@pytest.mark.parametrize("kills", [50 if LONG else len(POINTS)])
 def test_killed_at_one_point_after_another(tmp_path: Path, home: Path, kills: int) -> None:
     """A life a point, with more slots each time; in the end it is the Gold of a full rebuild."""
     chance = random.Random(20261126)

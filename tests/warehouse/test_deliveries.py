@@ -6,7 +6,6 @@ With TICKMINT_LONG=1 it is two whole days of the stock market, in more runs and 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ import duckdb
 import made
 import pytest
 from bronze import Bronze
+from conftest import LONG
 from refining import PROJECT, Refiner
 
-LONG = os.environ.get("TICKMINT_LONG") == "1"
 RUNS = 12 if LONG else 3
 RESTARTS = 40 if LONG else 4
 TAPES = ["us-equity-20131007", "us-equity-20131008"] if LONG else ["us-equity-20131007"]
@@ -165,7 +164,7 @@ def test_gold_is_what_a_full_rebuild_makes(home: Path, tmp_path: Path, bronze: B
     assert all(rows[name] > 0 for name in ("ohlc_1m", "ohlc_1d", "moving_averages", "volume_indicators", "trading_signals", "market_overview"))
 
 
-@pytest.mark.parametrize("way", ["held back by hours", "frames repeated"])
+@pytest.mark.parametrize("way", ["held back by hours", "frames repeated"] if LONG else ["held back by hours"])
 def test_of_a_made_tape_too(home: Path, tmp_path: Path, bronze: Bronze, way: str) -> None:
     """Every sale condition, both clock changes, holidays; several symbols."""
     bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=2000, seed=11))

@@ -14,10 +14,10 @@ from typing import Any
 import made
 import pytest
 from bronze import SESSION, Bronze
-from conftest import RULES, assert_same, oracle
+from conftest import LONG, RULES, assert_same, oracle
 from refining import PROJECT, Refiner, audit_of
 
-SEEDS = range(4)
+SEEDS = range(4 if LONG else 1)
 
 
 def expected_of(tape: Path, table: str = "cts_utp") -> dict[tuple, tuple]:

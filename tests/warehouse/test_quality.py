@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from bronze import Bronze
+from conftest import LONG
 from refining import PROJECT, Refiner, audit_of
 
 HOUR = timedelta(hours=1)
@@ -146,7 +147,7 @@ def fill(bronze: Bronze, chance: random.Random) -> None:
         bronze.add("quarantine", received_at=START + timedelta(seconds=chance.randrange(4 * 3600)))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(2 if LONG else 1))
 def test_each_run_gives_the_counts_of_all_that_came(home: Path, bronze: Bronze, seed: int) -> None:
     """Trades, gaps and quarantine in runs of their own and together, against a count in Python; and all of it made anew."""
     chance = random.Random(f"quality {seed}")

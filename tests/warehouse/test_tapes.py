@@ -8,12 +8,16 @@ from pathlib import Path
 import lean
 import pytest
 from bronze import Bronze
-from conftest import RULES, assert_same, oracle
+from conftest import LONG, RULES, assert_same, oracle
 from refining import Refiner
 
 
-@pytest.mark.parametrize("table", ["cts_utp", "lean"])
-@pytest.mark.parametrize(("name", "trades"), [("us-equity-20131007", 388_417), ("crypto-btcusdt-20240809", 19_904)])
+STOCKS, CRYPTO = ("us-equity-20131007", 388_417), ("crypto-btcusdt-20240809", 19_904)
+
+
+@pytest.mark.parametrize(
+    ("name", "trades", "table"), [(*STOCKS, "cts_utp"), (*CRYPTO, "lean"), *([(*STOCKS, "lean"), (*CRYPTO, "cts_utp")] if LONG else [])]
+)
 def test_a_recorded_day(home: Path, bronze: Bronze, real_tape, expected, name: str, trades: int, table: str) -> None:
     """In 40 slots, shuffled, so that most trades come late; then some again; then all anew."""
     tape = real_tape(name)
