@@ -230,7 +230,7 @@ impl Default for BronzeSettings {
         BronzeSettings {
             store: "lake".into(),
             flush_bytes: "32 MiB".into(),
-            flush_after: "60s".into(),
+            flush_after: "5s".into(),
             memory: "128 MiB".into(),
             zstd_level: 3,
             s3: None,

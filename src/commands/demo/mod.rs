@@ -24,7 +24,7 @@ use parts::{Exchange, Use, last_words, start_daemon, stop, tell};
 use view::{View, summary};
 
 /// Symbols of the simulated market.
-const SYMBOLS: usize = 32;
+const SYMBOLS: u16 = 32;
 
 /// Symbols that one key takes, as with Finnhub.
 const SYMBOLS_A_KEY: usize = 50;
@@ -50,6 +50,7 @@ a tape. It exits with 0 only if nothing was lost or doubled. A second Ctrl-C end
 Examples:
   tickmint demo                                     a simulated market until Ctrl-C
   tickmint demo --for 90s                           the same, ends by itself
+  tickmint demo --symbols 100 --rate 167            10,000 trades a minute of 100 symbols
   tickmint demo --tape day.jsonl.gz --speed max     a recorded day as fast as it goes
   tickmint status --config data/demo/tickmint.toml  meanwhile, elsewhere")]
 pub struct Args {
@@ -59,6 +60,12 @@ pub struct Args {
     /// The port of the web page
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
+    /// Symbols of the simulated market
+    #[arg(long, value_name = "N", default_value_t = SYMBOLS, value_parser = clap::value_parser!(u16).range(1..=1000), conflicts_with = "tape")]
+    symbols: u16,
+    /// Trades a second of the simulated market in the mean; 1.2 a symbol if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with = "tape")]
+    rate: Option<u32>,
     /// A recorded day (frames of Finnhub, one a line, gzip or plain) and not the simulated market
     #[arg(long, value_name = "FILE")]
     tape: Option<PathBuf>,
@@ -83,7 +90,7 @@ fn speed(text: &str) -> Result<String, String> {
 
 /// What the exchange plays.
 enum Source {
-    Market { symbols: usize },
+    Market { symbols: usize, rate: Option<u32> },
     Tape { file: PathBuf, speed: String },
 }
 
@@ -91,13 +98,13 @@ impl Source {
     fn of(args: &Args) -> Source {
         match &args.tape {
             Some(file) => Source::Tape { file: file.clone(), speed: args.speed.clone().unwrap_or_else(|| "1".into()) },
-            None => Source::Market { symbols: SYMBOLS },
+            None => Source::Market { symbols: args.symbols.into(), rate: args.rate },
         }
     }
 
     fn symbols(&self) -> Result<Vec<String>> {
         let file = match self {
-            Source::Market { symbols } => return Ok(exchange::simulated_symbols(*symbols)),
+            Source::Market { symbols, .. } => return Ok(exchange::simulated_symbols(*symbols)),
             Source::Tape { file, .. } => file,
         };
         let cure = "give a recording, the text of one frame of Finnhub a line, gzip or plain";

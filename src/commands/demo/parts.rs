@@ -31,7 +31,13 @@ impl Exchange {
         command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.join("exchange.ledger"));
         match source {
             Source::Tape { file, speed } => command.arg("--tape").arg(file).args(["--speed", speed]),
-            Source::Market { symbols } => command.args(["--simulate", &symbols.to_string()]),
+            Source::Market { symbols, rate } => {
+                command.args(["--simulate", &symbols.to_string()]);
+                if let Some(rate) = rate {
+                    command.args(["--rate", &rate.to_string()]);
+                }
+                &mut command
+            }
         };
         for n in 1..=keys {
             command.args(["--key", &format!("demo-{n}")]);
