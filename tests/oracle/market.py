@@ -7,7 +7,6 @@ seed signal_rules. Signals are of the published averages and volume indicators, 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,7 @@ import duckdb
 import formulas
 import numpy as np
 import pandas as pd
-from tables import BAR, MINUTE, RETURN_NOISE, SERIES, Wanted, closed_bars, highest, lowest
+from tables import BAR, MINUTE, RETURN_NOISE, Wanted, closed_bars, highest, lowest
 
 KEYS = {"trading_signals": ["rule", "version", *BAR], "market_overview": ["symbol", "source"]}
 TABLES = list(KEYS)
@@ -179,7 +178,8 @@ def state_of(rows: pd.DataFrame, symbol: str, watermark: pd.Timestamp) -> dict[s
     is_known = price is not None and previous is not None
     return {
         "symbol": symbol, "source": rows["source"].iloc[0], "trading_date": newest, "minute": bars["bucket_start"].max(),
-        "last_price": price, "previous_close": previous, "change": price - previous if is_known else None, "ratio": price / previous if is_known else None,
+        "last_price": price, "previous_close": previous,
+        "change": price - previous if is_known else None, "ratio": price / previous if is_known else None,
         "open": next(iter(of_day["open"].dropna()), None), "high": highest(of_day["high"]), "low": lowest(of_day["low"]),
         "volume": day["volume"].sum(), "notional": day["notional"].sum(), "trades": int(day["trades"].sum()),
     }  # fmt: skip
