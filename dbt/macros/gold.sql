@@ -59,6 +59,9 @@
         ~ ") w group by source") -%}
 {% endmacro %}
 
+{# The table of it. #}
+{% macro watermark_now() %}bronze.watermark_{{ model.name }}{% endmacro %}
+
 {# A literal so long before what the watermark was, of the source that is farthest behind. #}
 {% macro watermark_before(back) -%}
   {{ literal("select min(coalesce(before, '1970-01-01 00:00:00+00'::timestamptz)) - interval '" ~ back ~ "' from bronze.watermark_" ~ model.name) }}
@@ -83,7 +86,7 @@
 {% macro closed_bars() -%}
   select o.symbol, o.source, o.session, o.bucket_start, o.high, o.low, o.close, o.volume, o.notional
   from {{ ref('ohlc_1m') }} o
-  join bronze.watermark_{{ model.name }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
+  join {{ watermark_now() }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since
   {% endif -%}

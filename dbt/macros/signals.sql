@@ -54,7 +54,7 @@
     {%- set inputs, value = 'close, high and low of ' ~ rule.bars ~ ' bars', 'close' -%}
     {%- set highest, lowest = "case when " ~ full ~ " then max(high) " ~ before ~ " end", "case when " ~ full ~ " then min(low) " ~ before ~ " end" -%}
     {%- set level = "case when close < " ~ lowest ~ " then " ~ lowest ~ " else " ~ highest ~ " end" -%}
-    {%- set value_before, level_before = earlier | format('close'), 'cast(null as double)' -%}
+    {%- set value_before, level_before = 'cast(null as double)', 'cast(null as double)' -%}
     {%- set buy, sell, watch = "value > level", "value < level and is_lower", 'false' -%}
   {%- else -%}
     {%- set inputs = rule.value or 'volume, mean volume of ' ~ rule.bars ~ ' bars' -%}

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Holds Gold's indicators, as they are published, against TA-Lib, pandas and numpy.
 
-    indicators.py GOLD_DIR [--without TABLE] [--min-pairs N] [--watermark SOURCE=TIME]
+    indicators.py GOLD_DIR [--without TABLE] [--min-pairs N] [--watermark SOURCE=TIME] [--warehouse FILE]
 
-Reads the manifest and the Parquet files that it names, and nothing else. `ohlc_1m` is taken as given (bars.py
+Reads the manifest and the Parquet files that it names, and nothing else but, where it is given the warehouse that they
+are of, when the last trades were: else that is not judged. `ohlc_1m` is taken as given (bars.py
 and compare.py judge it); all other tables are computed from it, series by series, and compared row by row:
 exactly where a column is decimal, within 1e-9 of the value where it is a ratio (see `Wanted.floors`). Which bars are closed is told by
 the manifest's watermark; where several sources share a Gold, each has its own and must be named. Prints for
@@ -19,14 +20,18 @@ from dataclasses import dataclass, field
 from decimal import getcontext
 from pathlib import Path
 
+import market
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tables import BAR, KEYS, TABLES, Wanted, bars_of, wanted_of
+import tables
+from tables import BAR, Wanted, bars_of
 
 getcontext().prec = 60
+KEYS = tables.KEYS | market.KEYS
+TABLES = [*tables.TABLES, *market.TABLES]
 SHOWN = 20
 TOLERANCE = 1e-9
 
@@ -122,7 +127,13 @@ def watermarks_of(gold: Gold, rows: pd.DataFrame, told: dict[str, str]) -> dict[
 
 
 def check(
-    folder: Path, *, only: set[str] | None = None, without: set[str] = frozenset(), least_pairs: int = 10, watermarks: dict[str, str] | None = None
+    folder: Path,
+    *,
+    only: set[str] | None = None,
+    without: set[str] = frozenset(),
+    least_pairs: int = 10,
+    watermarks: dict[str, str] | None = None,
+    warehouse: Path | None = None,
 ) -> list[Result]:
     """Compares each table; `only` some of them where so asked."""
     gold = Gold(folder)
@@ -136,11 +147,19 @@ def check(
             continue
         result = Result(table)
         results.append(result)
-        if table not in gold.manifest["tables"]:
-            result.differences.append(f"{table}: the manifest does not name it")
+        made_of = market.MADE_OF.get(table, [])
+        if missing := {table, *made_of} - gold.manifest["tables"].keys():
+            result.differences += [f"{name}: the manifest does not name it" for name in sorted(missing)]
             continue
         published = gold.read(table, result)
-        compare(result, published, wanted_of(table, rows, marks, published, least_pairs))
+        if table == "trading_signals":
+            wanted = market.trading_signals(rows, marks, [gold.read(name, result) for name in made_of])
+        elif table == "market_overview":
+            trades = market.last_trades(warehouse, gold.manifest["run"], marks) if warehouse else None
+            wanted = market.market_overview(rows, marks, trades)
+        else:
+            wanted = tables.wanted_of(table, rows, marks, least_pairs)
+        compare(result, published, wanted)
     return results
 
 
@@ -150,9 +169,10 @@ def main() -> int:
     parser.add_argument("--without", action="append", default=[], choices=TABLES, metavar="TABLE", help="leave a table out")
     parser.add_argument("--min-pairs", type=int, default=10, metavar="N", help="pairs that a correlation needs (10)")
     parser.add_argument("--watermark", action="append", default=[], metavar="SOURCE=TIME", help="the newest event time of a source")
+    parser.add_argument("--warehouse", type=Path, metavar="FILE", help="the warehouse that made it, which nobody has open")
     args = parser.parse_args()
     told = dict(pair.split("=", 1) for pair in args.watermark)
-    results = check(args.gold, without=set(args.without), least_pairs=args.min_pairs, watermarks=told)
+    results = check(args.gold, without=set(args.without), least_pairs=args.min_pairs, watermarks=told, warehouse=args.warehouse)
     for result in results:
         print(result)
         for difference in result.differences[:SHOWN]:

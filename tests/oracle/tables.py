@@ -1,4 +1,4 @@
-"""What each table of Gold ought to hold, given `ohlc_1m`: its keys, its exact columns and its ratios."""
+"""What each table of bars and indicators ought to hold, given `ohlc_1m`: its keys, its exact columns and its ratios."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import pandas as pd
 
 SERIES = ["symbol", "source", "session"]
 BAR = [*SERIES, "bucket_start"]
-KEYS = {
-    "correlation_matrix": ["source", "span", "window_start", "window_end", "symbol_a", "symbol_b"],
-    "trading_signals": ["rule", "version", *BAR],
-}
+KEYS = {"correlation_matrix": ["source", "span", "window_start", "window_end", "symbol_a", "symbol_b"]}
 COARSER = {"ohlc_5m": "5min", "ohlc_15m": "15min", "ohlc_1h": "1h", "ohlc_1d": "1d"}
-TABLES = [*COARSER, "moving_averages", "volume_indicators", "correlation_matrix", "trading_signals"]
+TABLES = [*COARSER, "moving_averages", "volume_indicators", "correlation_matrix"]
 MOMENTS = ["correlation", "mean_a", "mean_b", "variance_a", "variance_b", "covariance"]
 #: Of a price, of a return, and of what is a ratio to 1: a few times what a double cannot hold of it.
 PRICE_NOISE, RETURN_NOISE, NOISE = 1e-14, 1e-15, 1e-12
@@ -36,13 +33,11 @@ class Wanted:
     floors: dict[str, np.ndarray | float] = field(default_factory=dict)
 
 
-def wanted_of(table: str, rows: pd.DataFrame, marks: dict[str, pd.Timestamp], published: pd.DataFrame, least_pairs: int) -> Wanted:
+def wanted_of(table: str, rows: pd.DataFrame, marks: dict[str, pd.Timestamp], least_pairs: int) -> Wanted:
     if table in COARSER:
         return coarser(rows, COARSER[table])
     if table == "correlation_matrix":
         return correlation_matrix(rows, marks, least_pairs)
-    if table == "trading_signals":
-        return trading_signals(rows, marks, published)
     return {"moving_averages": moving_averages, "volume_indicators": volume_indicators}[table](rows, marks)
 
 
@@ -173,26 +168,3 @@ def pairs(changes: pd.DataFrame, least: int) -> list[tuple]:
             correlation = float(np.corrcoef(both)[0, 1]) if is_known else np.nan
             found.append((a, b, n, correlation, *both.mean(axis=1), covariances[0, 0], covariances[1, 1], covariances[0, 1]))
     return found
-
-
-def trading_signals(rows: pd.DataFrame, watermarks: dict[str, pd.Timestamp], published: pd.DataFrame) -> Wanted:
-    """What came of each published signal. Which signals there are is for the rules to say; but each must
-    stand at a closed bar."""
-    series = {}
-    for bars, _ in closed_bars(rows, watermarks):
-        places = {start: n for n, start in enumerate(bars["bucket_start"])}
-        series[tuple(bars.loc[0, SERIES])] = bars["close"], bars["close"].to_numpy(float), pd.DatetimeIndex(bars["bucket_start"] + MINUTE), places
-    found, keys = {f"return_{n}m": [] for n in (5, 15, 60)}, []
-    for key in published[KEYS["trading_signals"]].itertuples(index=False, name=None):
-        price, close, ends, places = series.get(key[2:5], (None, None, None, {}))
-        if key[5] not in places:
-            continue
-        n = places[key[5]]
-        keys.append((*key, price[n]))
-        for minutes in (5, 15, 60):
-            moment = ends[n] + minutes * MINUTE
-            is_over = moment <= watermarks[key[3]]
-            last = ends.searchsorted(moment, side="right") - 1
-            found[f"return_{minutes}m"].append(close[last] / close[n] - 1 if is_over else np.nan)
-    table = pd.DataFrame(keys, columns=[*KEYS["trading_signals"], "price"])
-    return Wanted(table, {"pandas": {name: np.array(values, float) for name, values in found.items()}}, dict.fromkeys(found, RETURN_NOISE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -120,15 +121,24 @@ def test_dbt_unit_tests(home: Path) -> None:
     outcome = unit_tests(home)
     print(outcome.stdout)
     assert outcome.returncode == 0, outcome.stdout
-    assert "PASS=6 " in outcome.stdout, outcome.stdout
+    assert "PASS=9 " in outcome.stdout, outcome.stdout
+
+
+#: The test, the file of a model or macro that it is of, and what breaks it.
+WRONG = [
+    ("sale_conditions_decide_what_moves", "models/gold/ohlc_1m.sql", "price, case when moves_open_close", "price, case when moves_high_low"),
+    ("a_cross_wants_a_bar_before_that_was_not_beyond", "macros/signals.sql", "value_before - level_before <= ", "value_before - level_before < 0 * "),
+    ("breadth_counts_who_has_a_change", "models/gold/market_overview.sql", "change > 0", "change >= 0"),
+    ("a_trade_is_late_by_its_minute_and_suspect_as_the_validator_says", "models/silver/trades.sql", "received_at >= ", "received_at > "),
+]
 
 
 def test_a_unit_test_would_see_a_wrong_model(home: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
-    path = project / "models" / "gold" / "ohlc_1m.sql"
-    text = path.read_text()
-    assert "max_by(price, case when moves_open_close" in text
-    path.write_text(text.replace("max_by(price, case when moves_open_close", "max_by(price, case when moves_high_low"))
+    for _, file, right, wrong in WRONG:
+        text = (project / file).read_text()
+        assert right in text
+        (project / file).write_text(text.replace(right, wrong))
     outcome = unit_tests(home, project)
     assert outcome.returncode == 1, outcome.stdout
-    assert "sale_conditions_decide_what_moves" in outcome.stdout
+    assert [name for name, *_ in WRONG if not re.search(rf"FAIL \d+ \w+::{name}", outcome.stdout)] == [], outcome.stdout

@@ -1,4 +1,4 @@
-"""Gold's indicators, as published, held against TA-Lib, pandas and numpy (`tests/oracle/indicators.py`)."""
+"""Gold's indicators and what is read of them, as published, held against TA-Lib, pandas and numpy (`tests/oracle/indicators.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import indicators
+import market
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tables
 import walks
 from refining import Refiner
 
@@ -33,9 +34,10 @@ class Published:
 
     gold: Path
     watermarks: dict[str, datetime]
+    warehouse: Path
 
     def differences(self, **how: Any) -> list[str]:
-        results = indicators.check(self.gold, **{"watermarks": self.watermarks} | how)
+        results = indicators.check(self.gold, **{"watermarks": self.watermarks, "warehouse": self.warehouse} | how)
         for result in results:
             print(result)
         return [difference for result in results for difference in result.differences]
@@ -57,20 +59,22 @@ def publish(bronze: Bronze, home: Path, kept: Path, runs: list[str]) -> list[Pub
                 f"select source, max(event_time) from trades where not time_suspect and ({given}) group by source"
             ).fetchall()
             gold = Path(shutil.copytree(refiner.gold, kept / str(n)))
-            versions.append(Published(gold, dict(newest)))
+            versions.append(Published(gold, dict(newest), refiner.db))
     return versions
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[Published]:
     """The made tape in four runs: most of it; some minutes in its midst; one trade in seven; and the last, which
-    closes a minute of all symbols, with one by a clock that runs two hours ahead, which closes none."""
+    closes a minute of all symbols, with two by a clock that runs two hours ahead, which close none: one of them is all
+    that its symbol has."""
     folder = tmp_path_factory.mktemp("indicators")
     bronze = Bronze(folder / "bronze")
     total = bronze.add_tape(walks.tape(folder / "tape.jsonl.gz"))
     bronze.connection.execute(f"update trades set source = 'replay' where {REPLAYED}")
     ahead = walks.END + timedelta(hours=2)
-    bronze.add("trades", symbol="ALFA", price="100", event_time=ahead, received_at=walks.END, time_suspect=True)
+    for symbol in ("ALFA", "LONE"):
+        bronze.add("trades", symbol=symbol, price="100", event_time=ahead, received_at=walks.END, time_suspect=True)
     runs = [
         "true",
         "event_time between '2026-03-09 15:30:00+00' and '2026-03-09 15:33:00+00'",
@@ -92,6 +96,29 @@ def test_the_last_trade_closed_a_minute(made: list[Published]) -> None:
     assert newest[2] < newest[3] == walks.END - timedelta(minutes=1)
 
 
+def fired(version: Published) -> Counter[tuple[str, str]]:
+    return Counter((row["rule"], row["direction"]) for row in rows_of(version.gold, "trading_signals"))
+
+
+#: Of each rule the directions that it has.
+DIRECTIONS = {"cross": ["buy", "sell"], "breakout": ["buy", "sell"], "volume": ["watch"]}
+SIGNALS = {(rule["rule"], direction) for rule in market.rules() for direction in DIRECTIONS[rule["kind"]]}
+
+
+def test_the_made_tape_has_signals_of_all_kinds_and_a_market_that_goes_all_ways(made: list[Published]) -> None:
+    """Or the comparison would say little. Among them are means that were equal one bar before, and volumes that are just enough."""
+    counts = fired(made[-1])
+    assert counts.keys() == SIGNALS
+    assert min(counts.values()) >= 20, counts
+    signals = rows_of(made[-1].gold, "trading_signals")
+    assert any(row["value_before"] == row["level_before"] is not None for row in signals)
+    assert any(row["value"] == row["level"] for row in signals)
+    (state,) = [row for row in rows_of(made[-1].gold, "market_overview") if row["symbol"] == "ALFA"]
+    assert min(state[name] for name in ("advancers", "decliners", "unchanged")) >= 2
+    (lone,) = [row for row in rows_of(made[-1].gold, "market_overview") if row["symbol"] == "LONE"]
+    assert lone["last_price"] is lone["last_trade_at"] is lone["rank_change"] is None
+
+
 def test_a_recorded_day(real_tape, tmp_path: Path) -> None:
     """Its morning, with one trade in twenty held back, then the rest of the day, then what was held back."""
     bronze = Bronze(tmp_path / "bronze")
@@ -99,11 +126,16 @@ def test_a_recorded_day(real_tape, tmp_path: Path) -> None:
     runs = [f"record_offset < {total // 2} and record_offset % 20 <> 7", f"record_offset >= {total // 2} and record_offset % 20 <> 7"]
     versions = publish(bronze, tmp_path / "home", tmp_path, [*runs, "record_offset % 20 = 7"])
     assert [version.differences() for version in versions] == [[], [], []]
+    # No day before has told what is usual in a minute.
+    counts = fired(versions[-1])
+    assert counts.keys() == {(rule, direction) for rule, direction in SIGNALS if rule != "volume_of_the_minute"}
+    assert min(counts.values()) >= 20, counts
     # The manifest's own watermark says the same, where there is one source.
     assert versions[-1].differences(watermarks=None) == []
-    done = subprocess.run([sys.executable, indicators.__file__, str(versions[-1].gold)], capture_output=True, text=True, check=False)
+    command = [sys.executable, indicators.__file__, str(versions[-1].gold), "--warehouse", str(versions[-1].warehouse)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("largest relative difference") == len(tables.TABLES) + 1
+    assert done.stdout.count("largest relative difference") == len(indicators.TABLES) + 1
 
 
 def rows_of(gold: Path, table: str) -> list[dict[str, Any]]:
@@ -120,7 +152,7 @@ def changed(version: Published, to: Path, table: str, rows: list[dict[str, Any]]
     pq.write_table(pa.Table.from_pylist(rows, schema), gold / table / "changed.parquet")
     manifest["tables"][table] = entry | {"files": [f"{table}/changed.parquet"], "rows": len(rows)}
     (gold / "manifest.json").write_text(json.dumps(manifest))
-    return Published(gold, version.watermarks)
+    return Published(gold, version.watermarks, version.warehouse)
 
 
 def name_of(table: str, row: dict[str, Any]) -> str:
@@ -135,47 +167,41 @@ def a_little_more(value: Any) -> Any:
             return value * (1 + 1e-6)
         case date():
             return value + timedelta(days=1)
+        case str():
+            return value + "?"
         case _:
             return value + 1
 
 
-#: What the oracle has no opinion on: which signals there are, and why.
-UNJUDGED = {"trading_signals": {"direction", "inputs", "value", "level", "value_before", "level_before"}}
-
-
-@pytest.mark.parametrize("table", tables.TABLES)
+@pytest.mark.parametrize("table", indicators.TABLES)
 def test_a_value_that_is_wrong_by_a_millionth_is_seen(made: list[Published], tmp_path: Path, table: str) -> None:
-    """One in each column, each in a row of its own; so is a value for a null."""
+    """One in each column; so is a value for a null."""
     rows, chance, wrong = rows_of(made[-1].gold, table), random.Random(table), set()
-    names = rows[0].keys() - set(indicators.KEYS.get(table, indicators.BAR)) - UNJUDGED.get(table, set())
-    for name in sorted(names):
-        ours = [row for row in rows if "ALFA" in row.values() and name_of(table, row) not in {of for of, _ in wrong}]
-        row = chance.choice([row for row in ours if row[name]])
+    ours = rows if table == "market_overview" else [row for row in rows if "ALFA" in row.values()]
+    for name in sorted(rows[0].keys() - set(indicators.KEYS.get(table, indicators.BAR))):
+        known, unknown = [row for row in ours if row[name]], [row for row in ours if row[name] is None]
+        if unknown:
+            row = chance.choice(unknown)
+            row[name] = chance.choice(known)[name]
+            wrong.add((name_of(table, row), name))
+        row = chance.choice(known)
         row[name] = a_little_more(row[name])
         wrong.add((name_of(table, row), name))
-        if unknown := [row for row in ours if row[name] is None and name_of(table, row) not in {of for of, _ in wrong}]:
-            row = chance.choice(unknown)
-            row[name] = Decimal(1) if name in EXACT else 1.0
-            wrong.add((name_of(table, row), name))
     said = changed(made[-1], tmp_path / "gold", table, rows).differences(only={table})
     seen = {of for of in wrong if any(difference.startswith(f"{table}: {of[0]} {of[1]}: ") for difference in said)}
     assert seen == wrong
     assert len({difference.split(" is published")[0] for difference in said}) == len(wrong), said
 
 
-EXACT = {"open", "high", "low", "close", "volume", "notional", "obv", "price"}
-
-
-@pytest.mark.parametrize("table", tables.TABLES)
+@pytest.mark.parametrize("table", indicators.TABLES)
 def test_a_row_too_few_and_one_too_many_are_seen(made: list[Published], tmp_path: Path, table: str) -> None:
     rows = sorted(rows_of(made[-1].gold, table), key=lambda row: name_of(table, row))
     gone, twice, moved = (rows.pop(len(rows) // n) for n in (2, 3, 5))
-    time = "window_end" if table == "correlation_matrix" else "bucket_start"
-    rows += [twice, twice, moved | {time: moved[time] + timedelta(days=400)}]
+    name = {"correlation_matrix": "window_end", "market_overview": "symbol"}.get(table, "bucket_start")
+    rows += [twice, twice, moved | {name: "NONE" if name == "symbol" else moved[name] + timedelta(days=400)}]
     said = changed(made[-1], tmp_path / "gold", table, rows).differences(only={table})
     wanted = {f"{name_of(table, twice)} stands twice", f"{name_of(table, rows[-1])} has no place there"}
-    if table != "trading_signals":
-        wanted |= {f"{name_of(table, row)} is missing" for row in (gone, moved)}
+    wanted |= {f"{name_of(table, row)} is missing" for row in (gone, moved)}
     assert {difference.removeprefix(f"{table}: ") for difference in said} == wanted
 
 

@@ -1,8 +1,8 @@
 {{ config(materialized='table', meta={
   'key': ['symbol', 'source'], 'region': ['symbol', 'source'], 'published_by': 'trading_date', 'published_per': 'all'
 }) }}
--- A row a symbol: small, so it is made whole each time. What is dated after the newest event time, by a suspect
--- time, is no part of the newest state.
+-- A row a symbol: small, so it is made whole each time. No price and no date is later than the newest event time, as
+-- those by a suspect time may be. What adds up over a day is that of ohlc_1d.
 {%- set times = newest_times() -%}
 {%- set is_newest = "cast(d.bucket_start as date) <= " ~ trading_date('d.symbol', 'w.watermark') -%}
 {%- set since = literal("select coalesce(min(m.d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(d.bucket_start) as d from "
@@ -62,7 +62,7 @@ states as (
     cast(b.last_price as double) / nullif(cast(m.previous_close as double), 0) - 1 as change_ratio,
     m.open, m.high, m.low, s.volume, s.notional, s.trades
   from sums s
-  join last_bars b on s.symbol = b.symbol and s.source = b.source
+  left join last_bars b on s.symbol = b.symbol and s.source = b.source
   left join last_trades t on s.symbol = t.symbol and s.source = t.source
   left join main m on s.symbol = m.symbol and s.source = m.source
   join times w on s.source = w.source

@@ -87,4 +87,4 @@ select
   {%- endfor %}
 from fired f
 join outcomes o on {{ same_series('f', 'o') }} and f.bucket_start = o.bucket_start and f.rule = o.rule and f.version = o.version
-join bronze.watermark_{{ model.name }} w on f.source = w.source
+join {{ watermark_now() }} w on f.source = w.source
