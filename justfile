@@ -38,6 +38,14 @@ bench:
 chaos:
     TICKMINT_ABORTS=8 TICKMINT_KILLS=200 TICKMINT_WORLDS=2000 TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 pipeline::campaign pipeline::kills pipeline::power pipeline::actors races
 
+# The long form of the warehouse's tests: whole days in five ways, 50 deaths at named points, all seeds and points
+warehouse:
+    TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 warehouse:: snowflake::
+
+# What the warehouse costs beside 1 and 10 million trades (about 20 min); `--fresh DIR` tells how fresh Gold is
+measure *ARGS:
+    scripts/measure {{ARGS}}
+
 # The warehouse's tables, columns and lineage as one page, target/docs.html
 docs:
     scripts/docs
