@@ -67,7 +67,7 @@ REFUSED_DYNAMIC = {
 
 
 @pytest.mark.parametrize(("options", "query", "said"), [(*made, said) for made, said in REFUSED_DYNAMIC.items()])
-def test_a_dynamic_table_that_snowflake_refuses_is_refused(cursor: snowflake.connector.cursor.SnowflakeCursor, options: str, query: str, said: str) -> None:
+def test_a_dynamic_table_is_refused(cursor: snowflake.connector.cursor.SnowflakeCursor, options: str, query: str, said: str) -> None:
     with pytest.raises(ProgrammingError, match=said):
         cursor.execute(f"create dynamic table d {options} as ({query})")
 
@@ -83,7 +83,8 @@ def test_a_dynamic_table_follows_when_it_is_refreshed(cursor: snowflake.connecto
     for name, of in (("one", "(select * from double.bronze.base) b"), ("two", "double.bronze.one"), ("three", "double.bronze.two")):
         cursor.execute(
             f"""create or replace dynamic table double.bronze.{name} target_lag = '1 minute' warehouse = test refresh_mode = INCREMENTAL
-                as (with sums as (select sum(a) as a from {of} where current_timestamp() > '2026-01-01 00:00:00+00'::timestamptz) select a from sums)"""
+                as (with sums as (select sum(a) as a from {of} where current_timestamp() > '2026-01-01 00:00:00+00'::timestamptz)
+                    select a from sums)"""
         )
     cursor.execute("insert into double.bronze.base values (2)")
     assert sums() == [1, 1, 1]

@@ -3,7 +3,8 @@
 It shows that the models compile for Snowflake and that their logic gives the rows that it gives on DuckDB. It cannot
 show that a real account behaves so: types, precision of arithmetic, collation, time zones, transactions, locks, cost and
 rights are DuckDB's or missing. What of that is known and matters is said where the SQL is written for it, and what can
-be told from the words alone is refused here (`strict`). Nobody may run anything but tests on it: it takes any password.
+be told from the words alone is refused here (`strict`). What its dynamic tables are says `dynamic`. Nobody may run
+anything but tests on it: it takes any password.
 
 Run: python double PORT
 """
