@@ -136,8 +136,9 @@
 {%- endmacro %}
 
 {# The post-hook of Gold: what it has used, and, where it was made anew, that all of its days have changed. A table that
-   is published whole has changed whenever it was made. #}
+   is published whole has changed whenever it was made. A dynamic table of Snowflake keeps no books. #}
 {% macro keep_gold_books() -%}
+  {%- if config.get('materialized') == 'dynamic_table' -%}{{ return(refresh_dynamic_tables()) }}{%- endif -%}
   {%- set meta, me = config.require('meta'), "'" ~ this.identifier ~ "'" -%}
   {%- set statements = used_runs() -%}
   {%- if meta['made'] == 'each_minute' and config.get('materialized') == 'incremental' -%}

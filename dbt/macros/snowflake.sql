@@ -41,6 +41,12 @@
      ~ "\nwhen not matched then insert (" ~ names | join(", ") ~ ")\nvalues (s." ~ names | join(", s.") ~ ")"])) }}
 {% endmacro %}
 
+{# The post-hook of dynamic tables: the last one of a chain, which has a lag of its own, is refreshed with all before it, so
+   that the models behind it in the run read what the run has brought. #}
+{% macro refresh_dynamic_tables() -%}
+  {%- if config.get('target_lag') | lower != 'downstream' -%} alter dynamic table {{ this }} refresh {%- endif -%}
+{%- endmacro %}
+
 {# A product here has the scale min(s1 + s2, max(s1, s2, 12)), so two factors of scale 8 would lose four digits. Whole
    numbers times one of scale 16 lose none. (The double multiplies as DuckDB does, and would not show it.) #}
 {% macro snowflake__amount(price, size) -%}

@@ -121,7 +121,7 @@ class Publisher:
         temporary = path.with_suffix(".tmp")
         query = f"select * from gold.{table.name} {within(table, changed)} order by {', '.join(table.key)}"
         quoted = str(temporary).replace("'", "''")
-        (rows,) = connection.execute(f"copy ({query}) to '{quoted}' (format parquet, compression zstd)").fetchone()
+        (rows,) = connection.execute(f"copy ({query}) to '{quoted}' (format parquet, compression zstd, compression_level 1)").fetchone()
         if rows:
             rename(temporary, path)
         else:

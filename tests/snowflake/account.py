@@ -77,6 +77,11 @@ class Account:
         other.manifest = other.dbt("parse")
         return other
 
+    def restart(self) -> None:
+        """As a new process of dbt begins: it knows nothing of the one before."""
+        self.manifest = None
+        self.manifest = self.dbt("parse")
+
     def dbt(self, *command: str) -> Any:
         """Runs dbt, which must succeed. Returns its result."""
         os.environ.update(self.environment)

@@ -5,9 +5,10 @@ The double is DuckDB inside: see `double` for what that proves and what it does 
 
 from __future__ import annotations
 
+import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,19 @@ import made
 import pytest
 from account import Account, Double
 from bronze import Bronze
-from compare import differences, models, plain, query
+from compare import Row, differences, models, plain, query
 from conftest import PROJECT
+from deliveries import LONG, WAYS
 from refiner.slots import IDENTITY, STREAMS
 from refiner.warehouse import Warehouse
 
 RUNS = 4
+
+#: In so many runs a day is delivered.
+DELIVERIES = 8 if LONG else 2
+
+#: Models that keep books, in order.
+WITH_BOOKS = ["stg_trades", "minute_prices", "rejected_trades", "ohlc_1m", "moving_averages"]
 
 POSITIONS = """account,symbol,executed_at,quantity,price,fee,currency,note
 main,AAPL,2026-03-06T15:00:00Z,10,100.5,1,USD,
@@ -33,28 +41,45 @@ other,BINANCE:BTCUSDT,2026-01-15T15:00:00Z,-0.5,40000,,USD,short
 
 @dataclass
 class Sides:
-    """One Bronze, and both warehouses over it."""
+    """One Bronze, in a folder, and both warehouses over it."""
 
     duckdb: Warehouse
     snowflake: Account
     runs: list[list[dict[str, Any]]]
+    bronze: Path
+    run: int = 0
 
     def refine(self, slots: list[dict[str, Any]], *, anew: bool = False) -> None:
-        run = self.duckdb.refine(slots, lambda _: None, anew=anew)["run"]
-        self.snowflake.load(slots, run)
-        self.snowflake.fill(self.duckdb.connection.execute("select * replace (executed_at::varchar as executed_at) from bronze.fills").fetchall())
+        self.load(slots, anew=anew)
         self.snowflake.dbt("run", *(["--full-refresh"] if anew else []))
+
+    def load(self, slots: list[dict[str, Any]], *, anew: bool = False) -> None:
+        """One of them has them in all tables, the other in Bronze."""
+        run = self.duckdb.refine(slots, lambda _: None, anew=anew)["run"]
+        self.begin(slots, run)
+        self.snowflake.fill(self.duckdb.connection.execute("select * replace (executed_at::varchar as executed_at) from bronze.fills").fetchall())
+
+    def begin(self, slots: list[dict[str, Any]], run: int = 0) -> None:
+        """Runs have the same numbers on both sides until one of them dies."""
+        self.run = max(run, self.run + 1)
+        self.snowflake.load(slots, self.run)
+
+    def rows(self, node: Any, names: list[str]) -> list[Row]:
+        return [tuple(plain(value) for value in row) for row in self.snowflake.rows(query(node, names))]
 
     def differences(self, *, without: str = "") -> list[str]:
         """Of all models, in all columns but the one named."""
         found = []
         for node in models(self.snowflake.manifest):
-            names = [name for name in node.columns if name != without]
+            names = columns(node, without)
             times = [name if node.columns[name].data_type != "timestamptz" else f"epoch_us({name})" for name in names]
             left = self.duckdb.connection.execute(query(node, times)).fetchall()
-            right = [tuple(plain(value) for value in row) for row in self.snowflake.rows(query(node, names))]
-            found += differences(f"{node.schema}.{node.alias}", left, right)
+            found += differences(f"{node.schema}.{node.alias}", left, self.rows(node, names))
         return found
+
+
+def columns(node: Any, without: str) -> list[str]:
+    return [name for name in node.columns if name != without]
 
 
 def slots_of(bronze: Bronze, tape: Path) -> list[list[dict[str, Any]]]:
@@ -91,7 +116,7 @@ def sides(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     warehouse = Warehouse(folder / "duckdb" / "warehouse.duckdb", folder / "gold", {"positions": str(positions)})
     account = Account(double, "TICKMINT", PROJECT, folder)
     account.dbt("seed")
-    sides = Sides(warehouse, account, runs)
+    sides = Sides(warehouse, account, runs, folder / "bronze")
     sides.refine(runs[0])
     yield sides
     account.close()
@@ -126,26 +151,34 @@ def test_each_run_gives_the_same_rows(sides: Sides) -> None:
     assert all(counts.values()), f"nothing was compared in some: {counts}"
     sides.refine([], anew=True)
     assert not (found := sides.differences()), "made anew:\n" + "\n".join(found)
+    dynamic = {name for name, *_, is_dynamic in sides.snowflake.rows("show objects in tickmint.gold limit 100") if is_dynamic == "Y"}
+    assert dynamic == {"OHLC_5M", "OHLC_15M", "OHLC_1H", "OHLC_1D"}
 
 
 def test_a_run_that_died_before_its_books_is_mended(sides: Sides, changed: Callable[..., Account]) -> None:
     """Each model's rows are committed, and then its books fail: see the macro `snowflake__mend_books`."""
-    run = sides.duckdb.refine(sides.runs[3], lambda _: None, anew=False)["run"]
-    sides.snowflake.load(sides.runs[3], run)
+    sides.load(sides.runs[3])
     before = counts_of(sides.snowflake)
-    dying = changed(
+    die(dying(changed), WITH_BOOKS)
+    assert counts_of(sides.snowflake) > before, "the dead run has left rows"
+    sides.begin([])
+    sides.snowflake.dbt("run")
+    assert not (found := sides.differences(without="silver_run")), "\n".join(found)
+    sides.snowflake.dbt("test", "--select", "rows_add_up", "arrivals_are_kept")
+
+
+def dying(changed: Callable[..., Account]) -> Account:
+    return changed(
         "snowflake.sql",
         r'return\("begin;',
         """return(("select of_a_dead_run;" if "insert into bronze.ledger" in statements | join or "insert into bronze.runs_used" in statements | join else "") ~ "begin;""",
     )
-    for model in ["stg_trades", "minute_prices", "rejected_trades", "ohlc_1m", "moving_averages"]:
+
+
+def die(account: Account, models: list[str]) -> None:
+    for model in models:
         with pytest.raises(AssertionError, match="(?i)of_a_dead_run"):
-            dying.dbt("run", "--select", model)
-    assert counts_of(sides.snowflake) > before, "the dead run has left rows"
-    sides.snowflake.load([], run + 1)
-    sides.snowflake.dbt("run")
-    assert not (found := sides.differences(without="silver_run")), "\n".join(found)
-    sides.snowflake.dbt("test", "--select", "rows_add_up", "arrivals_are_kept")
+            account.dbt("run", "--select", model)
 
 
 def counts_of(account: Account) -> int:
@@ -166,9 +199,58 @@ def test_bronze_has_the_columns_of_the_objects(sides: Sides) -> None:
         assert found == ["stream", "partition", "generation", "start", *wanted]
 
 
+def delivered(folder: Path, tape: Path, ways: Iterable[str], pieces: int, *, generation: int) -> list[list[dict[str, Any]]]:
+    """What comes in each run of a tape that is delivered in these ways at once, each as a feed of its own: nothing of a
+    source depends on another one."""
+    cuts = []
+    for n, way in enumerate(ways):
+        bronze = Bronze(folder)
+        bronze.add_tape(tape, session=f"{way} {generation}")
+        bronze.connection.execute("update trades set source = ?", [f"{way} {generation}"])
+        WAYS[way](bronze)
+        cuts.append(bronze.cut("trades", pieces, generation=generation + n))
+    return [[cut[n] for cut in cuts] for n in range(pieces)]
+
+
+def test_whatever_way_a_day_is_delivered(sides: Sides, changed: Callable[..., Account], tmp_path: Path) -> None:
+    """In the end all models are what a full rebuild makes, and what they are on DuckDB. In between dbt dies before the
+    books of some model and is started again; with TICKMINT_LONG=1 between any two of eight runs, else once."""
+    chance = random.Random(7)
+    tape = made.tape(tmp_path / "made.jsonl.gz", frames=1500 if LONG else 250, seed=14)
+    mortal = dying(changed)
+    for n, slots in enumerate(delivered(sides.bronze, tape, WAYS, DELIVERIES, generation=10)):
+        sides.load(slots)
+        if n:
+            die(mortal, WITH_BOOKS[: chance.randint(1, len(WITH_BOOKS))])
+            sides.snowflake.restart()
+            sides.begin([])
+        sides.snowflake.dbt("run")
+    assert not (found := sides.differences(without="silver_run")), "incremental:\n" + "\n".join(found)
+    nodes = models(sides.snowflake.manifest)
+    incremental = [sides.rows(node, columns(node, "silver_run")) for node in nodes]
+    sides.refine([], anew=True)
+    for node, rows in zip(nodes, incremental, strict=True):
+        assert not (found := differences(node.alias, rows, sides.rows(node, columns(node, "silver_run")))), "\n".join(found)
+    assert not (found := sides.differences(without="silver_run")), "made anew:\n" + "\n".join(found)
+    sources = sides.snowflake.rows("select count(distinct source) from gold.moving_averages")
+    assert sources == [(1 + len(WAYS),)], "and each has bars that were compared"
+
+
 def test_a_model_that_is_broken_on_one_side_is_seen(sides: Sides, changed: Callable[..., Account]) -> None:
     """Amounts that are wrong by one in the last of 16 decimals, on this side alone."""
     unit = "cast('0.0000000000000001' as decimal(17, 16))"
     broken = changed("snowflake.sql", re.escape(unit), f"{unit} + {unit}")
     broken.dbt("run", "--full-refresh", "--select", "ohlc_1m")
-    assert [line.partition(":")[0] for line in sides.differences()] == ["gold.ohlc_1m"] * 3
+    assert [line.partition(":")[0] for line in sides.differences(without="silver_run")] == ["gold.ohlc_1m"] * 3
+
+
+def test_a_watermark_would_be_seen(sides: Sides, changed: Callable[..., Account], tmp_path: Path) -> None:
+    """The control: what most write, new is what is later than the latest before, loses what comes late.
+    It leaves an account that is wrong, so it is the last one."""
+    new = "where silver_run > {{ used }} and not price_update"
+    late = "where event_time > (select max(event_time) from silver.stg_trades where silver_run <= {{ used }})"
+    marked = changed("touched.sql", re.escape(new), late)
+    tape = made.tape(tmp_path / "made.jsonl.gz", frames=100, seed=15)
+    sides.load(*delivered(sides.bronze, tape, ["held back by hours"], 1, generation=20))
+    marked.dbt("run", "--select", "stg_trades", "minute_prices", "rejected_trades", "ohlc_1m")
+    assert any(re.match(r"gold.ohlc_1m: \d+ rows and \d+", line) for line in sides.differences())

@@ -105,8 +105,8 @@ class Bronze:
         ).fetchone()
         return slot | {"rows": count, "poison": {"raw": str(raw), "offsets": list(offsets)}}
 
-    def cut(self, stream: str, pieces: int) -> list[Slot]:
+    def cut(self, stream: str, pieces: int, *, generation: int = 1) -> list[Slot]:
         """All rows of a stream in so many slots, in order."""
         total = self.count(stream)
         bounds = [total * n // pieces for n in range(pieces + 1)]
-        return [self.slot(stream, a, b - 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [self.slot(stream, a, b - 1, generation=generation) for a, b in zip(bounds, bounds[1:], strict=False)]

@@ -16,9 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "oracle")]
 import bars as oracle  # noqa: E402
 import made  # noqa: E402
 from bronze import Bronze  # noqa: E402
-
-#: The long form of the tests: more seeds, more points, whole days. The short one has some of each.
-LONG = os.environ.get("TICKMINT_LONG") == "1"
+from deliveries import LONG as LONG  # noqa: E402
 
 RULES = {"cts_utp": oracle.cts_utp, "lean": oracle.lean}
 FIELDS = 7  # open, high, low, close, volume, notional, trades

@@ -18,6 +18,7 @@ import made
 import pytest
 from bronze import Bronze
 from conftest import LONG
+from deliveries import WAYS, with_frames_repeated
 from refining import PROJECT, Refiner
 
 RUNS = 12 if LONG else 3
@@ -29,52 +30,6 @@ FLOORS = {"correlation": 1e-3, "mean_a": 1e-4, "mean_b": 1e-4, "covariance": 1e-
 FLOORS |= dict.fromkeys(["macd", "macd_signal", "macd_histogram", "value", "level", "value_before", "level_before"], 1e-3)
 
 Slot = dict[str, Any]
-
-
-def as_recorded(bronze: Bronze) -> None:
-    pass
-
-
-def shuffled_within_ten_minutes(bronze: Bronze) -> None:
-    """Out of order by up to ten minutes: each trade is received so much later at most."""
-    bronze.connection.execute("select setseed(0.1)")
-    bronze.connection.execute("update trades set received_at = received_at + to_seconds(random() * 600)")
-    in_order_of(bronze, "received_at")
-
-
-def held_back_by_hours(bronze: Bronze) -> None:
-    """One in twenty comes hours after its time."""
-    bronze.connection.execute("select setseed(0.2)")
-    bronze.connection.execute("update trades set received_at = received_at + to_hours(1 + cast(random() * 8 as integer)) where random() < 0.05")
-    in_order_of(bronze, "received_at")
-
-
-def with_frames_repeated(bronze: Bronze) -> None:
-    """One frame in fifty comes twice: deliveries of their own, which the validator has flagged."""
-    bronze.connection.execute(
-        """
-        insert into trades by name
-        select * replace (frame + 10000000 as frame, received_at + interval 1 millisecond as received_at, true as frame_repeat)
-        from trades where frame % 50 = 7
-        """
-    )
-    in_order_of(bronze, "received_at, frame")
-
-
-def in_order_of(bronze: Bronze, order: str) -> None:
-    """Numbers the trades as they come."""
-    bronze.connection.execute(
-        f"create or replace table trades as select * replace (row_number() over (order by {order}, frame, idx) - 1 as record_offset) from trades"
-    )
-
-
-WAYS = {
-    "as recorded": as_recorded,
-    "shuffled within ten minutes": shuffled_within_ten_minutes,
-    "held back by hours": held_back_by_hours,
-    "frames repeated": with_frames_repeated,
-    "many restarts": shuffled_within_ten_minutes,
-}
 
 
 @contextmanager
@@ -204,9 +159,9 @@ def test_a_watermark_would_be_seen(home: Path, tmp_path: Path, bronze: Bronze, w
     text = path.read_text()
     new = "from {{ ref('trades') }} where silver_run > {{ used }} and not price_update"
     assert new in text
-    path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(event_time), '1970-01-01'::timestamptz) from {{ ref('stg_trades') }} where silver_run <= {{ used }})"))
+    path.write_text(text.replace(new, "from {{ ref('trades') }} where event_time > (select coalesce(max(event_time), '1970-01-01'::timestamptz) from silver.stg_trades where silver_run <= {{ used }})"))
     bronze.add_tape(made.tape(tmp_path / "made.jsonl.gz", frames=1500, seed=13))
-    with pytest.raises(AssertionError, match="ohlc_"):
+    with pytest.raises(AssertionError, match=r"^moving_averages: \[\('only"):
         story(home, tmp_path, bronze, way, project)
 
 

@@ -3,7 +3,8 @@
 It shows that the models compile for Snowflake and that their logic gives the rows that it gives on DuckDB. It cannot
 show that a real account behaves so: types, precision of arithmetic, collation, time zones, transactions, locks, cost and
 rights are DuckDB's or missing. What of that is known and matters is said where the SQL is written for it, and what can
-be told from the words alone is refused here (`strict`). Nobody may run anything but tests on it: it takes any password.
+be told from the words alone is refused here (`strict`). What its dynamic tables are says `dynamic`. Nobody may run
+anything but tests on it: it takes any password.
 
 Run: python double PORT
 """
@@ -17,6 +18,7 @@ import sys
 import uuid
 from typing import Any
 
+import dynamic
 import fakesnow.arrow
 import fakesnow.server as fakesnow_server
 import pyarrow
@@ -34,8 +36,6 @@ from starlette.routing import Route
 
 #: SQL that stands for what a MERGE returns. dbt only looks whether there is an answer: the counts mean nothing.
 MERGED = 'select 0 as "number of rows inserted", 0 as "number of rows updated"'
-
-SHOW_DYNAMIC = re.compile(r"(?i)\s*show dynamic tables like '([^']+)' in schema ([\w.\"]+)")
 
 
 def merge(statement: exp.Expr) -> list[exp.Expr]:
@@ -85,16 +85,8 @@ FakeSnowflakeCursor.execute = execute
 
 def rewrite(sql: str) -> str:
     """What Snowflake can run and DuckDB cannot, said otherwise."""
-    if found := SHOW_DYNAMIC.match(sql):
-        name, schema = found[1], found[2].split(".")[-1].strip('"')
-        return f"""
-            select table_name as "name", table_schema as "schema_name", table_catalog as "database_name", '' as "text",
-              '1 minute' as "target_lag", 'WAREHOUSE' as "warehouse", 'AUTO' as "refresh_mode"
-            from information_schema.tables where upper(table_name) = upper('{name}') and upper(table_schema) = upper('{schema}')
-            """
     # DuckDB has what is temporary in a catalog of its own alone. dbt drops it itself when it is done.
-    sql = re.sub(r"(?i)\btemporary\s+(view|table)\b", r"\1", sql, count=1)
-    return re.sub(r"(?i)\b(drop|alter)\s+dynamic\s+table\b", r"\1 table", sql, count=1)
+    return re.sub(r"(?i)\btemporary\s+(view|table)\b", r"\1", sql, count=1)
 
 
 def without_comments(sql: str) -> str:
@@ -141,7 +133,10 @@ async def query(request: Request) -> Response:
         strict.check(sql)
     except strict.Refused as refused:
         return failed("001003", f"SQL compilation error:\n{refused}")
-    answer = await fakesnow_server.query_request(with_body(request, body | {"sqlText": rewrite(sql)}))
+    for statement in dynamic.statements(sql) or [rewrite(sql)]:
+        answer = await fakesnow_server.query_request(with_body(request, body | {"sqlText": statement}))
+        if answer.status_code != 200 or not json.loads(answer.body)["success"]:
+            break
     if answer.status_code == 500:  # a type that fakesnow has no name for
         return failed("000603", f"the double cannot answer this: {json.loads(answer.body)['message'][:2000]}", "XX000")
     return answer

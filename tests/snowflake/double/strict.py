@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import dynamic
 import sqlglot
 from sqlglot import exp
 from sqlglot.tokens import Token, TokenType
@@ -45,6 +46,14 @@ CLAUSES = frozenset(
 #: Statements that are the double's, the test's or dbt's own housekeeping.
 EXEMPT = re.compile(r"(?i)\s*(show|describe|desc|use|alter session|copy|put|create (or replace )?(stage|file format|schema|database))\b")
 
+#: What a dynamic table's lag may be.
+LAG = re.compile(r"(?i)(\d+) (second|minute|hour|day)s?")
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+LEAST_LAG = 60
+
+#: Another value at another time.
+VOLATILE = (exp.CurrentTimestamp, exp.CurrentDate, exp.CurrentTime, exp.Rand, exp.Uuid)
+
 
 class Refused(Exception):
     """Snowflake would not compile it. The text is what it would say, more or less."""
@@ -53,6 +62,9 @@ class Refused(Exception):
 def check(sql: str) -> None:
     if EXEMPT.match(sql):
         return
+    if made := dynamic.read(sql):
+        look_at_dynamic(made)
+        sql = made.query
     tokens = sqlglot.tokenize(sql, read="snowflake")
     for n, token in enumerate(tokens):
         before = tokens[n - 1] if n else None
@@ -61,6 +73,32 @@ def check(sql: str) -> None:
     for statement in parsed(sql):
         for node in statement.walk() if statement else ():
             look_at_node(node)
+
+
+def look_at_dynamic(made: dynamic.Dynamic) -> None:
+    """Of what Snowflake demands of a dynamic table that it is to refresh by what has changed."""
+    lag, warehouse, mode = (made.options.get(option, "") for option in ("target_lag", "warehouse", "refresh_mode"))
+    if not warehouse:
+        raise Refused("a dynamic table needs a WAREHOUSE")
+    found = LAG.fullmatch(lag)
+    if lag.lower() != "downstream" and not (found and int(found[1]) * SECONDS[found[2].lower()] >= LEAST_LAG):
+        raise Refused(f"invalid TARGET_LAG '{lag}': DOWNSTREAM, or at least {LEAST_LAG} seconds")
+    if mode.lower() != "incremental":
+        return
+    for statement in parsed(made.query):
+        for node in statement.walk() if statement else ():
+            if isinstance(node, VOLATILE) and not node.find_ancestor(exp.Where, exp.Having, exp.Qualify):
+                raise Refused(f"incremental refresh: {node.sql('snowflake')} outside of WHERE, HAVING and QUALIFY")
+            if isinstance(node, exp.Select) and isinstance(node.parent, (exp.Exists, exp.In, exp.Subquery)) and not is_relation(node):
+                raise Refused("incremental refresh: a subquery outside of FROM")
+
+
+def is_relation(select: exp.Select) -> bool:
+    """It stands where a table may, or is the whole statement in parentheses."""
+    outer = select.parent
+    while isinstance(outer, exp.Subquery) and isinstance(outer.parent, exp.Subquery):
+        outer = outer.parent
+    return isinstance(outer, exp.Subquery) and (outer.parent is None or isinstance(outer.parent, (exp.From, exp.Join, exp.Lateral)))
 
 
 def parsed(sql: str) -> list[exp.Expr | None]:
