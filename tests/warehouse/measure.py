@@ -1,8 +1,9 @@
 """What the warehouse costs: `measure.py [TRADES ...]` (default 1000000 10000000).
 
-Two weeks of a simulated market, 100 symbols: all but the last five minutes in one load, then runs with five seconds of new
-trades each, at 10,000 trades a minute whatever the history, one in twenty of them late by up to an hour. Seconds are the
-refiner's own, of its answer; CPU seconds are of its process. Prints one line a step, and how the runs grow with the history.
+Two weeks of a simulated market, 100 symbols: all but the last minutes in one load, then runs with five seconds of new
+trades each, at 10,000 trades a minute whatever the history. First five minutes of trades in order, of which one run in
+twelve closes a minute; then two with one trade in twenty late by up to an hour, so that each run corrects closed minutes.
+Seconds are the refiner's own, of its answer; CPU seconds are of its process. Prints how both grow with the history.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ from refining import Refiner
 
 #: 5 s at 10,000 trades a minute.
 STEP = 833
-RUNS = 60
+#: Runs in order, and runs with late trades.
+IN_ORDER, LATE = 60, 24
+RUNS = IN_ORDER + LATE
 #: Rows of an object.
 OBJECT = 250_000
 
 
 def main() -> None:
     sizes = [int(size) for size in sys.argv[1:]] or [1_000_000, 10_000_000]
-    p50 = [measure(size) for size in sizes]
-    for size, seconds in zip(sizes[1:], p50[1:], strict=True):
-        print(f"from {sizes[0]:,} to {size:,} trades a run grows {seconds / p50[0]:.2f} times")
+    medians = [measure(size) for size in sizes]
+    for size, (in_order, late) in zip(sizes[1:], medians[1:], strict=True):
+        growth = f"{in_order / medians[0][0]:.2f} times in order, {late / medians[0][1]:.2f} times with late trades"
+        print(f"from {sizes[0]:,} to {size:,} trades the CPU seconds of a run grow {growth}")
 
 
-def measure(size: int) -> float:
-    """Returns the median of the runs' CPU seconds."""
+def measure(size: int) -> tuple[float, float]:
+    """Returns the medians of the CPU seconds of the runs in order and of those with late trades."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bronze = Bronze(folder / "bronze")
@@ -46,7 +50,8 @@ def measure(size: int) -> float:
                 done = refiner.refine([bronze.slot("trades", start, start + STEP - 1)])
                 times.append(done["seconds"])
                 cpu.append(done["cpu_seconds"])
-            print(f"  {RUNS} runs of {STEP}: {spread(times)} s, CPU {spread(cpu)} s")
+            for name, part in (("in order", slice(IN_ORDER)), ("with late trades", slice(IN_ORDER, None))):
+                print(f"  {len(times[part])} runs of {STEP} {name}: {spread(times[part])} s, CPU {spread(cpu[part])} s")
             status = Path(f"/proc/{refiner.child.pid}/status").read_text()
             print("  " + "; ".join(" ".join(line.split()) for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM"))))
             sizes = {part: sum(path.stat().st_size for path in (folder / part).rglob("*") if path.is_file()) for part in ("bronze", "gold")}
@@ -55,12 +60,12 @@ def measure(size: int) -> float:
             began = time.monotonic()
             done = refiner.refine([], full_refresh=True)
             print(f"  full refresh {time.monotonic() - began:.1f} s, CPU {done['cpu_seconds']:.1f} s", flush=True)
-        return median(cpu)
+        return median(cpu[:IN_ORDER]), median(cpu[IN_ORDER:])
 
 
 def simulate(bronze: Bronze, size: int) -> None:
     """Ten trading days of 6.5 hours, 100 symbols that walk about; of the last trades one in twenty comes late."""
-    first = size - RUNS * STEP
+    first, late = size - RUNS * STEP, size - LATE * STEP
     bronze.connection.execute("select setseed(0.5)")
     bronze.connection.execute(
         f"""
@@ -81,7 +86,7 @@ def simulate(bronze: Bronze, size: int) -> None:
           '{SESSION}' as session, i + 1 as frame, 0 as idx, i as seq, i as record_offset, 'finnhub' as source, 'SIM' || symbol as symbol,
           cast(round(20 + symbol * 3 + sin(i * 60.0 / {size} + symbol) * 2 + random() * 0.1, 2) as decimal(18, 8)) as price,
           cast(1 + floor(random() * 300) as decimal(18, 8)) as size,
-          moment - case when i >= {first} and random() < 0.05 then to_seconds(random() * 3600) else to_seconds(0) end as event_time,
+          moment - case when i >= {late} and random() < 0.05 then to_seconds(random() * 3600) else to_seconds(0) end as event_time,
           moment + interval 20 milliseconds as received_at,
           case when random() < 0.4 then '1,12' else '1' end as conditions,
           false as time_suspect, false as price_update, false as frame_repeat
