@@ -1,7 +1,7 @@
 {# Slots, not time stamps, say what is new: a watermark on a time column loses what arrives late. A
    model takes the slots that are not in its ledger; its post-hook puts them there, in the model's own
-   transaction, so rows and ledger commit or roll back together (on Snowflake: see `mend_books`). It takes all that
-   have arrived, so those are the ones that arrived behind the last of its ledger, however many there are before.
+   transaction, so rows and ledger commit or roll back together (on Snowflake: see `mend_books`). A run takes all
+   that there are, so what is not in the ledger has arrived behind all that is, and nothing older is looked at.
    Slots with an object that cannot be read wait in `unread`, and arrive anew when it can be read. The list of
    slots goes through a table: what a macro changes in `model` does not reach the hooks. A model that is built
    anew takes all.

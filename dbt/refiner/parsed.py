@@ -29,18 +29,22 @@ class Parsed:
         self.kept = Path(sys.prefix) / "parsed" / f"{hashlib.sha256(of.encode()).hexdigest()[:16]}.msgpack"
 
     def bring(self) -> None:
-        if not self.here.exists() and self.kept.exists():
-            self.here.parent.mkdir(parents=True, exist_ok=True)
-            place(self.kept, self.here)
+        with suppress(OSError):
+            if not self.here.exists():
+                self.here.parent.mkdir(parents=True, exist_ok=True)
+                place(self.kept, self.here)
+                os.utime(self.kept)
 
     def keep(self) -> None:
-        """Call it after a parse that went well."""
+        """Call it after a parse that went well. A Python that is not an environment of its own is not ours to write to."""
+        if sys.prefix == sys.base_prefix:
+            return
         with suppress(OSError):
             if self.kept.exists() and self.kept.stat().st_mtime >= self.here.stat().st_mtime:
                 return
             self.kept.parent.mkdir(exist_ok=True)
             place(self.here, self.kept)
-            others = sorted(self.kept.parent.glob("*.msgpack"), key=lambda path: path.stat().st_mtime)
+            others = sorted(self.kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)
             for old in others[:-KEEP]:
                 old.unlink(missing_ok=True)
 

@@ -171,11 +171,11 @@ def keep_poison(connection: duckdb.DuckDBPyConnection, at: list[Any]) -> None:
 
 def retry(connection: duckdb.DuckDBPyConnection) -> None:
     """Has the models take what was unread and can be read now: it arrives anew, behind all that they have taken."""
-    for at, typed, rows, raw, offsets in unread.due(connection):
+    for at, typed, rows, poison, raw, offsets in unread.due(connection):
         connection.execute("create or replace temp table found as from bronze.poison limit 0")
         try:
             typed_rows = unread.read(connection, typed)
-            check(at, rows, typed, typed_rows, len(offsets or []))
+            check(at, rows, typed, typed_rows, poison)
             if offsets:
                 find_poison(connection, at, raw, offsets)
         except (duckdb.Error, Refused) as error:

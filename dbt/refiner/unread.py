@@ -68,11 +68,11 @@ def remove(connection: Connection, at: list[Any]) -> None:
     connection.execute("delete from bronze.unread where stream = ? and partition = ? and generation = ? and start = ?", at)
 
 
-def due(connection: Connection) -> Iterator[tuple[list[Any], str, int, str | None, list[int]]]:
-    """What is tried again in this round, the one that has waited longest first: place, object, rows, and the poison
-    that is still to be read."""
+def due(connection: Connection) -> Iterator[tuple[list[Any], str, int, int, str | None, list[int]]]:
+    """What is tried again in this round, the one that has waited longest first: place, object, rows, how many of them are
+    poison, and the poison that is still to be read."""
     rows = connection.execute(
-        "select stream, partition, generation, start, typed, rows, raw, offsets "
+        "select stream, partition, generation, start, typed, rows, poison, raw, offsets "
         "from bronze.unread join bronze.slots using (stream, partition, generation, start) order by tried"
     ).fetchall()
     until = time.monotonic() + PATIENCE

@@ -214,7 +214,7 @@ pub struct BronzeSettings {
     pub store: String,
     /// An object is closed at this many bytes of records: `32 MiB`.
     pub flush_bytes: Quantity,
-    /// An object is closed this long after its first record: `60s`.
+    /// An object is closed this long after its first record: `5s`.
     pub flush_after: Quantity,
     /// All open objects together: `128 MiB`.
     pub memory: Quantity,

@@ -1,9 +1,9 @@
 """How long a frame takes to be in Gold: `freshness.py DATA_DIR`, beside a running `tickmint demo` (or daemon), until it has ended.
 
-Looks at the manifest ten times a second and notes when a reader could first have seen each run. When there has been none for a minute it
-reads from the warehouse in which run each trade came to Silver and when its frame was received, and prints the spread
-of the times between; a trade is in Gold with the first version that stands at its run or behind it. Of a daemon that is
-stopped, the last runs are those of its draining.
+Start it beside, and end the daemon when there is enough. It looks at the manifest ten times a second and notes when a
+reader could first have seen each run. When there has been none for a minute it reads from the warehouse in which run
+each trade came to Silver and when its frame was received, and prints the spread of the times between; a trade is in
+Gold with the first version that stands at its run or behind it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ EVERY, SILENCE = 0.1, 60
 
 
 def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("freshness: give the folder of a daemon or demo that runs, as data/demo")
     folder = Path(sys.argv[1])
     seen = watch(folder / "gold" / "manifest.json")
+    if not seen:
+        sys.exit(f"freshness: nothing was published in {folder / 'gold'} for {SILENCE} s")
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute("create temp table seen (run bigint, at timestamptz)")
@@ -38,6 +42,8 @@ def main() -> None:
         trades, *spread = connection.execute(
             "select count(*), quantile_cont(seconds, 0.5), quantile_cont(seconds, 0.9), quantile_cont(seconds, 0.99), max(seconds) from waits"
         ).fetchone()
+        if not trades:
+            sys.exit("freshness: no trade came while it looked")
         print(f"{trades:,} trades, {len(seen)} versions of Gold; frame to Gold p50/p90/p99/max {' / '.join(f'{value:.1f}' for value in spread)} s")
 
 

@@ -152,6 +152,33 @@ def test_an_object_that_cannot_be_read_is_told_and_waits_and_the_others_go_on(ho
         assert refiner.refine([bad])["run"] == run, "it is taken once"
 
 
+def test_a_round_with_nothing_of_trades_but_an_object_that_cannot_be_read_is_a_good_one(home: Path, bronze: Bronze) -> None:
+    for number in range(60):
+        bronze.add("trades", price=str(number + 1))
+    bronze.add("gaps")
+    first, bad = (bronze.slot("trades", at, at + 29) for at in (0, 30))
+    with Refiner(home) as refiner:
+        refiner.refine([first])
+        rotten(Path(bad["typed"]))
+        done = refiner.refine([bronze.slot("gaps", 0, 0), bad])
+        assert (done["unread"]["slots"], done["rows"]["silver.trades"], done["rows"]["silver.gaps"]) == (1, 30, 1)
+        assert refiner.refine([])["run"] == done["run"]
+
+
+def test_a_slot_with_poison_whose_typed_object_is_rotten_is_taken_when_it_is_mended(home: Path, bronze: Bronze) -> None:
+    for _ in range(60):
+        bronze.add("trades")
+    slot = bronze.poisoned("trades", 0, 59, 1)
+    path = Path(slot["typed"])
+    content = path.read_bytes()
+    rotten(path)
+    with Refiner(home) as refiner:
+        assert refiner.refine([slot])["unread"]["slots"] == 1
+        path.write_bytes(content)
+        done = refiner.refine([])
+        assert (done["unread"], done["rows"]["silver.trades"], done["rows"]["silver.quarantine"]) == (None, 59, 1)
+
+
 def test_a_whole_folder_that_is_away_is_taken_when_it_is_there_again(home: Path, bronze: Bronze) -> None:
     for _ in range(40):
         bronze.add("trades")
