@@ -1,26 +1,23 @@
-{# Names the touched minutes to the scan of Silver, so that it skips all others: a join alone would read
-   everything between the oldest and the newest of them, which one late trade makes long. Beyond a few
+{# Names the minutes that a query gives to the scan of Silver, as a condition, so that it skips all others: a join alone
+   would read everything between the oldest and the newest of them, which one late trade makes long. Beyond a few
    hundred (the catching up after an outage) that join is the better way. #}
+{% macro only_minutes(column, query, by='bucket_start') -%}
+  {%- set minutes = run_query("select distinct cast(m." ~ by ~ " as varchar) from (" ~ query ~ ") m limit 501").columns[0].values() | list if execute else [] -%}
+  {%- if 0 < minutes | length <= 500 -%}
+    {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
+  {%- else -%} true {%- endif -%}
+{%- endmacro %}
+
 {% macro touched_minutes_only(column) %}
-  {%- if execute and is_incremental() -%}
-    {%- set minutes = run_query(
-          "select distinct cast(bucket_start as varchar) from bronze.touched_" ~ model.name ~ " limit 501"
-        ).columns[0].values() | list -%}
-    {%- if 0 < minutes | length <= 500 -%}
-      where {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
-    {%- endif -%}
+  {%- if is_incremental() -%}
+    where {{ only_minutes(column, "select bucket_start from bronze.touched_" ~ model.name) }}
   {%- endif -%}
 {% endmacro %}
 
 {# The same for a model that reads what no verdict was made on yet. #}
 {% macro minutes_of_new_trades() %}
   {%- if execute and is_incremental() -%}
-    {%- set minutes = run_query(
-          "select distinct cast(bucket_start as varchar) from " ~ ref('stg_trades') ~ " where bucket_start is not null and silver_run > " ~ last_run_used() ~ " limit 501"
-        ).columns[0].values() | list -%}
-    {%- if 0 < minutes | length <= 500 -%}
-      and bucket_start in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
-    {%- endif -%}
+    and {{ only_minutes('bucket_start', "select bucket_start from " ~ ref('stg_trades') ~ " where bucket_start is not null and silver_run > " ~ last_run_used()) }}
   {%- endif -%}
 {% endmacro %}
 

@@ -7,6 +7,16 @@
 {%- set is_newest = "cast(d.bucket_start as date) <= " ~ trading_date('d.symbol', 'w.watermark') -%}
 {%- set since = literal("select coalesce(min(m.d), '1970-01-01 00:00:00+00'::timestamptz) from (select max(d.bucket_start) as d from "
     ~ ref('ohlc_1d') ~ " d join (" ~ times ~ ") w on d.source = w.source and " ~ is_newest ~ " group by d.symbol, d.source) m") %}
+{%- set last_bars -%}
+  select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
+  from {{ ref('ohlc_1m') }} o
+  join (
+    select d.symbol, d.source, max(d.bucket_start) as newest, max(w.watermark) as watermark
+    from {{ ref('ohlc_1d') }} d join ({{ times }}) w on d.source = w.source and {{ is_newest }} group by d.symbol, d.source
+  ) s on o.symbol = s.symbol and o.source = s.source and {{ trading_date('o.symbol', 'o.bucket_start') }} = cast(s.newest as date)
+  where o.bucket_start <= s.watermark and o.bucket_start >= {{ since }}
+  group by o.symbol, o.source
+{%- endset %}
 with times as (
   {{ times }}
 ),
@@ -38,12 +48,7 @@ main as (
 ),
 
 last_bars as (
-  select o.symbol, o.source, max_by(o.close, case when o.close is not null then o.bucket_start end) as last_price, max(o.bucket_start) as last_minute
-  from {{ ref('ohlc_1m') }} o
-  join sums s on o.symbol = s.symbol and o.source = s.source and {{ trading_date('o.symbol', 'o.bucket_start') }} = cast(s.newest as date)
-  join times w on o.source = w.source and o.bucket_start <= w.watermark
-  where o.bucket_start >= {{ since }}
-  group by o.symbol, o.source
+  {{ last_bars }}
 ),
 
 last_trades as (
@@ -51,7 +56,7 @@ last_trades as (
   from {{ ref('trades') }} t
   join last_bars b on t.symbol = b.symbol and t.source = b.source and t.bucket_start = b.last_minute
   join times w on t.source = w.source and t.event_time <= w.watermark
-  where not t.price_update and t.bucket_start >= {{ since }}
+  where not t.price_update and {{ only_minutes('t.bucket_start', last_bars, by='last_minute') }}
   group by t.symbol, t.source
 ),
 
