@@ -29,14 +29,14 @@ def main() -> None:
         sys.exit(f"freshness: nothing was published in {folder / 'gold'} for {SILENCE} s")
     with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.execute("create temp table seen (run bigint, at timestamptz)")
+        connection.execute("create temp table seen (run bigint, seen_at timestamptz)")
         connection.executemany("insert into seen values (?, ?)", list(seen.items()))
         connection.execute(
             """
             create temp table waits as
-            select epoch(s.at - t.received_at) as seconds
+            select epoch(s.seen_at - t.received_at) as seconds
             from silver.trades t asof join seen s on s.run >= t.silver_run
-            where t.received_at >= (select min(at) from seen) and not t.price_update
+            where t.received_at >= (select min(seen_at) from seen) and not t.price_update
             """
         )
         trades, *spread = connection.execute(
