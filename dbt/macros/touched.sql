@@ -1,10 +1,10 @@
 {# Names the minutes that a query gives to the scan of Silver, as a condition, so that it skips all others: a join alone
    would read everything between the oldest and the newest of them, which one late trade makes long. Beyond a few
-   hundred (the catching up after an outage) that join is the better way. #}
+   hundred (the catching up after an outage) that join is the better way. Of no minutes nothing is read. #}
 {% macro only_minutes(column, query, by='bucket_start') -%}
   {%- set minutes = run_query("select distinct cast(m." ~ by ~ " as varchar) from (" ~ query ~ ") m limit 501").columns[0].values() | list if execute else [] -%}
-  {%- if 0 < minutes | length <= 500 -%}
-    {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
+  {%- if not minutes -%} false
+  {%- elif minutes | length <= 500 -%} {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
   {%- else -%} true {%- endif -%}
 {%- endmacro %}
 

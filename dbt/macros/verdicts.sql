@@ -72,19 +72,6 @@
   {%- endif %}
 {%- endmacro %}
 
-{# Names to the scan the minutes with a price out of band, mostly none. #}
-{% macro minutes_out_of_band(column) %}
-  {%- if execute -%}
-    {%- set minutes = run_query(
-          "select distinct cast(bucket_start as varchar) from bronze.pending_" ~ model.name
-          ~ " where " ~ out_of_band('high', 'reference') ~ " or " ~ out_of_band('low', 'reference') ~ " limit 501"
-        ).columns[0].values() | list -%}
-    {%- if not minutes %} and false
-    {%- elif minutes | length <= 500 %} and {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
-    {%- endif -%}
-  {%- endif -%}
-{% endmacro %}
-
 {# The hooks of rejected_trades. A verdict that no longer holds goes, and its minute is noted, for Gold to make its bars
    anew. If the model is built anew, it forgets its books, and every minute that had or has a rejected trade is noted. #}
 {% macro forget_verdicts() -%}

@@ -7,6 +7,8 @@
 -- Rules on the record alone are decided once; the price band for all trades of the minutes that are to be judged.
 {%- set rule = rejected_rule() %}
 {%- do judge_minutes() %}
+{#- Mostly none. #}
+{%- set minutes_out_of_band = "select bucket_start from bronze.pending_" ~ model.name ~ " where " ~ out_of_band('high', 'reference') ~ " or " ~ out_of_band('low', 'reference') %}
 with rejected as (
   select *, {{ rule }} as rule
   from {{ ref('stg_trades') }}
@@ -15,7 +17,7 @@ with rejected as (
   select t.*, 'price_out_of_band' as rule
   from (
     select * from {{ ref('stg_trades') }}
-    where {{ has_a_price_to_judge() }} {{ minutes_out_of_band('bucket_start') }}
+    where {{ has_a_price_to_judge() }} and {{ only_minutes('bucket_start', minutes_out_of_band) }}
   ) t
   join {{ 'bronze.pending_' ~ model.name if execute else ref('minute_prices') }} p
     on t.symbol = p.symbol and t.source = p.source and t.bucket_start = p.bucket_start
