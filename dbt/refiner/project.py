@@ -13,8 +13,8 @@ from typing import Any
 from dbt.cli.main import dbtRunner
 from dbt.version import __version__ as version
 
-from . import events
 from .errors import RunFailed
+from .lean import make_lean
 from .origin import ROOT, fingerprint
 from .parsed import Parsed
 
@@ -45,7 +45,7 @@ class Project:
 
     def __init__(self, db: Path, work: Path, variables: dict[str, Any]) -> None:
         self.variables, self.sources = variables, stamps()
-        events.hear()
+        make_lean()
         # dbt holds what it parsed for one profile: a name without its folder is the same in all.
         os.chdir(db.parent)
         os.environ.update(TICKMINT_DB=db.name, DBT_SEND_ANONYMOUS_USAGE_STATS="false")
