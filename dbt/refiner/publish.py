@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: A replaced file is removed when so many newer runs stand, and so many seconds are over.
 KEEP_RUNS = 3
 KEEP_SECONDS = 30
+
+#: Tables that are written at once.
+WRITERS = 2
 
 #: What a file holds: how its name is made of a day that lies in it.
 SPANS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y", "all": "all"}
@@ -71,7 +75,16 @@ class Publisher:
         before = self.manifest()
         anew = anew or not self.is_of_this_origin()
         since = 0 if anew else before["run"]
-        now = {table.name: self.write_table(connection, run, table, None if anew else before["tables"].get(table.name), since) for table in tables}
+
+        def write(table: Table) -> dict[str, Any]:
+            old = None if anew else before["tables"].get(table.name)
+            own = connection.cursor()
+            own.execute("set TimeZone = 'UTC'")
+            return self.write_table(own, run, table, old, since)
+
+        # A file is sorted and written by one thread for the most part.
+        with ThreadPoolExecutor(WRITERS) as pool:
+            now = {table.name: written for table, written in zip(tables, pool.map(write, tables), strict=True)}
         (newest,) = connection.execute(f"select max(event_time) from silver.stg_trades where {CLOSING} and silver_run > ?", [since]).fetchone()
         marks = [mark for mark in (None if anew else before["watermark"], newest and newest.isoformat()) if mark]
         self.stand(
