@@ -35,6 +35,10 @@ QUALITY = "data_quality"
 #: The one that is made from the user's positions too.
 PORTFOLIO = "portfolio"
 
+#: DuckDB's threads, in a run with more new rows than these. The many small statements of a run with fewer are as quick by
+#: one thread, and cost a fifth less of the processor.
+THREADS, LARGE = 2, 100_000
+
 Progress = Callable[[str], None]
 
 
@@ -56,6 +60,7 @@ class Warehouse:
         self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
+        self.large = False
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)
         self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": fingerprint(variables)})
@@ -91,6 +96,7 @@ class Warehouse:
         slots.store(self.connection, new)
         # A file of the user's that is wrong stops nothing: the last good positions stay, and he is told.
         portfolio_error = positions.load(self.connection, self.positions)
+        self.large = anew or sum(slot["rows"] for slot in new) > LARGE
         try:
             self.advance(progress, anew=anew)
         except RunFailed:
@@ -213,6 +219,7 @@ class Warehouse:
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
         gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
+        self.connection.execute(f"set threads = {THREADS if self.large or gold_anew else 1}")
         if first := models - gold if gold_anew else models:
             # They look at what the last load brought, in this run or in one that failed before it was published.
             self.project.build(sorted(first), anew=anew, tests=bool(first & JUDGED), on_phase=progress)
