@@ -35,7 +35,7 @@
    from the begin of the trading date in closed and continuous. Wants join_calendar. #}
 {% macro session_minute(symbol, minute, session) -%}
   cast(case
-    when {{ session }} in ('pre', 'regular', 'post') then {{ dbt.datediff('calendar.regular_open', minute, 'minute') }}
+    when {{ session }} in ('pre', 'regular', 'post') then {{ microseconds_between('calendar.regular_open', minute) }} / 60000000
     else extract(hour from {{ market_time(symbol, minute) }}) * 60 + extract(minute from {{ market_time(symbol, minute) }})
   end as integer)
 {%- endmacro %}

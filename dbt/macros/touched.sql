@@ -1,11 +1,23 @@
 {# Names the minutes that a query gives to the scan of Silver, as a condition, so that it skips all others: a join alone
-   would read everything between the oldest and the newest of them, which one late trade makes long. Beyond a few
-   hundred (the catching up after an outage) that join is the better way. Of no minutes nothing is read. #}
+   would read everything between the oldest and the newest of them, which one late trade makes long. They are named as
+   stretches that lie more than an hour apart: DuckDB skips by ranges, and not by a list of more than a few values. Many
+   stretches are one, from the first minute to the last, and of no minutes nothing is read. #}
 {% macro only_minutes(column, query, by='bucket_start') -%}
-  {%- set minutes = run_query("select distinct cast(m." ~ by ~ " as varchar) from (" ~ query ~ ") m limit 501").columns[0].values() | list if execute else [] -%}
-  {%- if not minutes -%} false
-  {%- elif minutes | length <= 500 -%} {{ column }} in ('{{ minutes | join("'::timestamptz, '") }}'::timestamptz)
-  {%- else -%} true {%- endif -%}
+  {%- set stretches = run_query("
+    select cast(min(minute) as varchar), cast(max(minute) as varchar)
+    from (
+      select minute, sum(case when minute <= before + interval '1 hour' then 0 else 1 end) over (order by minute rows unbounded preceding) as stretch
+      from (
+        select minute, lag(minute) over (order by minute) as before
+        from (select distinct " ~ by ~ " as minute from (" ~ query ~ ") q where " ~ by ~ " is not null) d
+      ) m
+    ) s
+    group by stretch order by stretch").rows | list if execute else [] -%}
+  {%- if stretches | length > 16 -%}{%- set stretches = [[stretches[0][0], stretches[-1][1]]] -%}{%- endif -%}
+  {%- for first, last in stretches -%}
+    {{ '(' if loop.first else ' or ' }}({{ column }} >= '{{ first }}'::timestamptz and {{ column }} <= '{{ last }}'::timestamptz){{ ')' if loop.last }}
+  {%- else -%} false
+  {%- endfor -%}
 {%- endmacro %}
 
 {% macro touched_minutes_only(column) %}
@@ -42,3 +54,9 @@
   {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
 {% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
+
+{# Of a table that is made whole: by time, as the runs add to it. Its blocks then hold stretches of time, of which a run
+   reads the last. #}
+{% macro by_time(column='bucket_start') -%}
+  {%- if not is_incremental() -%} order by {{ column }} {%- endif -%}
+{%- endmacro %}

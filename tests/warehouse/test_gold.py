@@ -129,7 +129,7 @@ WRONG = [
     ("sale_conditions_decide_what_moves", "models/gold/ohlc_1m.sql", "price, case when moves_open_close", "price, case when moves_high_low"),
     ("a_cross_wants_a_bar_before_that_was_not_beyond", "macros/signals.sql", "value_before - level_before <= ", "value_before - level_before < 0 * "),
     ("breadth_counts_who_has_a_change", "models/gold/market_overview.sql", "change > 0", "change >= 0"),
-    ("a_trade_is_late_by_its_minute_and_suspect_as_the_validator_says", "models/silver/trades.sql", "received_at >= ", "received_at > "),
+    ("a_trade_is_late_by_its_minute_and_suspect_as_the_validator_says", "macros/trades.sql", ".received_at') }} >= ", ".received_at') }} > "),
 ]
 
 

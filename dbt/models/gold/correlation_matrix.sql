@@ -46,16 +46,22 @@ returns as (
   join bars a on b.symbol = a.symbol and b.source = a.source and b.session = a.session and b.bucket_start = a.bucket_start + interval '1 minute'
 ),
 
+-- Before they are paired, which makes fifty of each of a hundred symbols.
+touched_returns as (
+  select r.symbol, r.source, r.bucket_start, r.value, r.window_end
+  from returns r
+  {% if is_incremental() -%}
+  join bronze.touched_{{ model.name }} t on t.span = '30m' and r.source = t.source and r.window_end = t.window_end
+  {%- endif %}
+),
+
 half_hours as (
   select
     a.source, a.window_end, a.symbol as symbol_a, b.symbol as symbol_b, count(*) as n,
     avg(a.value) as mean_a, avg(b.value) as mean_b,
     var_pop(a.value) as variance_a, var_pop(b.value) as variance_b, covar_pop(a.value, b.value) as covariance
-  from returns a
-  join returns b on a.source = b.source and a.bucket_start = b.bucket_start and a.symbol < b.symbol
-  {% if is_incremental() -%}
-  join bronze.touched_{{ model.name }} t on t.span = '30m' and a.source = t.source and a.window_end = t.window_end
-  {% endif -%}
+  from touched_returns a
+  join touched_returns b on a.source = b.source and a.bucket_start = b.bucket_start and a.symbol < b.symbol
   group by a.source, a.window_end, a.symbol, b.symbol
 ),
 
@@ -129,3 +135,4 @@ select
   variance_b,
   covariance
 from windows
+{{ by_time('window_end') }}

@@ -1,42 +1,33 @@
 {{ config(meta={'key': ['symbol', 'source', 'hour_start'], 'region': ['symbol', 'source', 'hour_start'], 'made': 'each_load', 'published_by': 'hour_start'}) }}
 -- Each part counts something and says nothing of the rest; together they are the row of a symbol and hour.
 {% do touched_hours() -%}
-with received as (
-  select {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ touched_hour_of('t') }} as hour_start, count(*) as received, max(t.received_at) as last_received_at
-  from {{ ref('stg_trades') }} t
-  {{ records_if_touched('t') }}
-  group by {{ symbol_of('t') }}, {{ source_of('t') }}, {{ touched_hour_of('t') }}
-),
-
-good as (
+with records as (
   select
-    t.symbol, t.source, {{ touched_hour_of('t') }} as hour_start, t.event_time, t.late, t.time_suspect, t.suspect_repeat,
-    cast(t.lag_seconds * 1000 as double) as lag_ms
-  from {{ ref('trades') }} t
-  {{ records_if_touched('t', 't.symbol', 't.source') }}
+    {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ touched_hour_of('t') }} as hour_start, t.received_at,
+    r.session is null as is_good, t.event_time, t.time_suspect, t.suspect_repeat, {{ is_late('t') }} as late,
+    cast({{ microseconds_between('t.event_time', 't.received_at') }} as double) / 1000 as lag_ms
+  from {{ ref('stg_trades') }} t
+  left join {{ ref('rejected_trades') }} r on t.session = r.session and t.frame = r.frame and t.idx = r.idx
+  {{ records_if_touched('t') }}
 ),
 
-good_trades as (
+trades as (
   select
     symbol, source, hour_start,
-    count(*) as silver,
-    count(case when late then 1 end) as late,
-    count(case when time_suspect then 1 end) as time_suspect,
-    count(case when suspect_repeat then 1 end) as suspect_repeat,
-    max(case when not time_suspect then event_time end) as last_event_time,
-    percentile_cont(0.5) within group (order by lag_ms) as lag_p50_ms,
-    percentile_cont(0.95) within group (order by lag_ms) as lag_p95_ms,
-    percentile_cont(0.99) within group (order by lag_ms) as lag_p99_ms,
-    max(lag_ms) as lag_max_ms
-  from good
+    count(*) as received,
+    max(received_at) as last_received_at,
+    count(case when is_good then 1 end) as silver,
+    count(case when not is_good then 1 end) as rejected,
+    count(case when is_good and late then 1 end) as late,
+    count(case when is_good and time_suspect then 1 end) as time_suspect,
+    count(case when is_good and suspect_repeat then 1 end) as suspect_repeat,
+    max(case when is_good and not time_suspect then event_time end) as last_event_time,
+    percentile_cont(0.5) within group (order by case when is_good then lag_ms end) as lag_p50_ms,
+    percentile_cont(0.95) within group (order by case when is_good then lag_ms end) as lag_p95_ms,
+    percentile_cont(0.99) within group (order by case when is_good then lag_ms end) as lag_p99_ms,
+    max(case when is_good then lag_ms end) as lag_max_ms
+  from records
   group by symbol, source, hour_start
-),
-
-bad_trades as (
-  select {{ symbol_of('r') }} as symbol, {{ source_of('r') }} as source, {{ touched_hour_of('r') }} as hour_start, count(*) as rejected
-  from {{ ref('rejected_trades') }} r
-  {{ records_if_touched('r') }}
-  group by {{ symbol_of('r') }}, {{ source_of('r') }}, {{ touched_hour_of('r') }}
 ),
 
 outages as (
@@ -53,7 +44,7 @@ outages as (
 without_feed as (
   select
     symbol, source, hour_start,
-    sum(case when until > coalesce(until_before, since) then {{ dbt.datediff('greatest(since, coalesce(until_before, since))', 'until', 'microsecond') }} else 0 end) as microseconds
+    sum(case when until > coalesce(until_before, since) then {{ microseconds_between('greatest(since, coalesce(until_before, since))', 'until') }} else 0 end) as microseconds
   from outages
   group by symbol, source, hour_start
 ),
@@ -78,9 +69,7 @@ standstill as (
 ),
 
 places as (
-  select symbol, source, hour_start from received
-  union select symbol, source, hour_start from good_trades
-  union select symbol, source, hour_start from bad_trades
+  select symbol, source, hour_start from trades
   union select symbol, source, hour_start from without_feed
   union select symbol, source, hour_start from quarantined
   union select symbol, source, hour_start from archived
@@ -91,27 +80,25 @@ select
   p.symbol,
   p.source,
   p.hour_start,
-  cast(coalesce(r.received, 0) as bigint) as received,
+  cast(coalesce(t.received, 0) as bigint) as received,
   cast(case when p.symbol = '' then coalesce(a.archived, 0) end as bigint) as archived,
-  cast(coalesce(g.silver, 0) as bigint) as silver,
-  cast(coalesce(b.rejected, 0) as bigint) as rejected,
+  cast(coalesce(t.silver, 0) as bigint) as silver,
+  cast(coalesce(t.rejected, 0) as bigint) as rejected,
   cast(case when p.symbol = '' then coalesce(q.quarantined, 0) end as bigint) as quarantined,
-  cast(coalesce(g.late, 0) as bigint) as late,
-  cast(coalesce(g.time_suspect, 0) as bigint) as time_suspect,
-  cast(coalesce(g.suspect_repeat, 0) as bigint) as suspect_repeat,
+  cast(coalesce(t.late, 0) as bigint) as late,
+  cast(coalesce(t.time_suspect, 0) as bigint) as time_suspect,
+  cast(coalesce(t.suspect_repeat, 0) as bigint) as suspect_repeat,
   cast(cast(coalesce(w.microseconds, 0) as bigint) * cast(0.000001 as decimal(7, 6)) as decimal(18, 6)) as gap_seconds,
-  r.last_received_at,
-  g.last_event_time,
-  g.lag_p50_ms,
-  g.lag_p95_ms,
-  g.lag_p99_ms,
-  g.lag_max_ms,
+  t.last_received_at,
+  t.last_event_time,
+  t.lag_p50_ms,
+  t.lag_p95_ms,
+  t.lag_p99_ms,
+  t.lag_max_ms,
   f.began as gold_failing_since,
   f.reason as gold_failing_reason
 from places p
-left join received r on {{ same_hour('p', 'r') }}
-left join good_trades g on {{ same_hour('p', 'g') }}
-left join bad_trades b on {{ same_hour('p', 'b') }}
+left join trades t on {{ same_hour('p', 't') }}
 left join without_feed w on {{ same_hour('p', 'w') }}
 left join quarantined q on {{ same_hour('p', 'q') }}
 left join archived a on {{ same_hour('p', 'a') }}

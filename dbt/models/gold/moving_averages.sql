@@ -89,3 +89,4 @@ select
 from local l
 {{ join_chunks_before('local') }}
 where l.is_new
+{{ by_time('l.bucket_start') }}

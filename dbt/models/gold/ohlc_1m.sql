@@ -98,3 +98,4 @@ select
   cast(trades as bigint) as trades,
   cast(notional as double) / nullif(cast(volume as double), 0) as vwap
 from bars
+{{ by_time() }}

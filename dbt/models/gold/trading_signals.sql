@@ -88,3 +88,4 @@ select
 from fired f
 join outcomes o on {{ same_series('f', 'o') }} and f.bucket_start = o.bucket_start and f.rule = o.rule and f.version = o.version
 join {{ watermark_now() }} w on f.source = w.source
+{{ by_time('f.bucket_start') }}

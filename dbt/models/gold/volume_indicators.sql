@@ -227,3 +227,4 @@ select
 from dated d
 join days y on {{ same_series('d', 'y') }} and d.bucket_start = y.bucket_start
 left join usual u on {{ same_series('d', 'u') }} and d.bucket_start = u.bucket_start
+{{ by_time('d.bucket_start') }}

@@ -22,3 +22,4 @@ from (
 ) t
 join touched x on t.symbol = x.symbol and t.source = x.source and t.bucket_start = x.bucket_start
 group by t.symbol, t.source, t.bucket_start
+{{ by_time('t.bucket_start') }}

@@ -24,8 +24,8 @@ select
 from (
   select
     *,
-    coalesce(received_at >= bucket_start + interval '{{ 60 + var("late_grace_seconds") }} seconds', false) as late
-  from {{ ref('stg_trades') }}
+    {{ is_late('s') }} as late
+  from {{ ref('stg_trades') }} s
 ) t
 where not exists (
   select 1 from {{ ref('rejected_trades') }} r where r.session = t.session and r.frame = t.frame and r.idx = t.idx
