@@ -12,11 +12,11 @@ from conftest import LONG, RULES, assert_same, oracle
 from refining import Refiner
 
 
-STOCKS, CRYPTO = ("us-equity-20131007", 388_417), ("crypto-btcusdt-20240809", 19_904)
+STOCKS, BUSY, CRYPTO = ("us-equity-20131007", 388_417), ("us-equity-20131008", 654_140), ("crypto-btcusdt-20240809", 19_904)
 
 
 @pytest.mark.parametrize(
-    ("name", "trades", "table"), [(*STOCKS, "cts_utp"), (*CRYPTO, "lean"), *([(*STOCKS, "lean"), (*CRYPTO, "cts_utp")] if LONG else [])]
+    ("name", "trades", "table"), [(*STOCKS, "cts_utp"), (*CRYPTO, "lean"), *([(*STOCKS, "lean"), (*BUSY, "cts_utp"), (*CRYPTO, "cts_utp")] if LONG else [])]
 )
 def test_a_recorded_day(home: Path, bronze: Bronze, real_tape, expected, name: str, trades: int, table: str) -> None:
     """In 40 slots, shuffled, so that most trades come late; then some again; then all anew."""
@@ -35,6 +35,20 @@ def test_a_recorded_day(home: Path, bronze: Bronze, real_tape, expected, name: s
         refiner.refine([], full_refresh=True)
         assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades, "kept": trades}
         assert refiner.bars() == before
+
+
+def test_no_trade_of_a_busy_day_is_merged_with_its_like(home: Path, bronze: Bronze, real_tape) -> None:
+    """Many trades of a frame are equal in time, price and size. Here the day comes at once, and then some of it again."""
+    name, trades = BUSY
+    assert bronze.add_tape(real_tape(name)) == trades
+    (equal,) = bronze.connection.execute(
+        "select count(*) - count(distinct (symbol, price, size, event_time, conditions)) from trades"
+    ).fetchone()
+    assert equal > 10_000
+    with Refiner(home) as refiner:
+        done = refiner.refine([*bronze.cut("trades", 3), bronze.slot("trades", 1000, 5999, generation=2)])
+        assert done["rows"]["silver.trades"] == trades
+        assert refiner.audit()["streams"]["trades"] == {"rows": trades, "distinct": trades, "kept": trades}
 
 
 @pytest.mark.parametrize(("day", "share"), [("20131007", 0.9935), ("20131008", 0.9942)])
