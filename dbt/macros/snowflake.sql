@@ -23,7 +23,7 @@
     {%- set unknown = " from " ~ this ~ " where silver_run > (select coalesce(max(run), 0) from bronze.loads where model = '" ~ model.name ~ "')" -%}
     {%- set mended = ["insert into bronze.loads select '" ~ model.name ~ "', silver_run, 0, count(*)" ~ unknown ~ " group by silver_run"] -%}
     {%- if model.name == 'rejected_trades' -%}
-      {%- do mended.insert(0, "insert into bronze.verdicts_changed select distinct " ~ current_run() ~ ", symbol, source, bucket_start" ~ unknown ~ " and bucket_start is not null") -%}
+      {%- do mended.insert(0, "insert into bronze.verdicts_changed select distinct " ~ current_run() ~ ", symbol, source, bucket_start" ~ unknown ~ " and " ~ could_have_a_bar()) -%}
     {%- endif -%}
     {%- do run_statement(together(mended)) -%}
   {%- endif -%}

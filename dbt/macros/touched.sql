@@ -1,7 +1,7 @@
 {# Names the minutes that a query gives to the scan of Silver, as a condition, so that it skips all others: a join alone
-   would read everything between the oldest and the newest of them, which one late trade makes long. They are named as
-   stretches that lie more than an hour apart: DuckDB skips by ranges, and not by a list of more than a few values. Many
-   stretches are one, from the first minute to the last, and of no minutes nothing is read. #}
+   would read everything between the oldest and the newest of them, which one late trade makes long. They are named as the
+   first, the last, and the holes of more than an hour between: in this form DuckDB skips, and neither by a list of more
+   than a few values nor by stretches joined with `or`. Many holes are none, and of no minutes nothing is read. #}
 {% macro only_minutes(column, query, by='bucket_start') -%}
   {%- set stretches = run_query("
     select cast(min(minute) as varchar), cast(max(minute) as varchar)
@@ -13,11 +13,13 @@
       ) m
     ) s
     group by stretch order by stretch").rows | list if execute else [] -%}
-  {%- if stretches | length > 16 -%}{%- set stretches = [[stretches[0][0], stretches[-1][1]]] -%}{%- endif -%}
-  {%- for first, last in stretches -%}
-    {{ '(' if loop.first else ' or ' }}({{ column }} >= '{{ first }}'::timestamptz and {{ column }} <= '{{ last }}'::timestamptz){{ ')' if loop.last }}
-  {%- else -%} false
-  {%- endfor -%}
+  {%- if not stretches -%} false
+  {%- else -%}
+    ({{ column }} >= '{{ stretches[0][0] }}'::timestamptz and {{ column }} <= '{{ stretches[-1][1] }}'::timestamptz
+    {%- for n in range(1, stretches | length) if stretches | length <= 16 %}
+      and ({{ column }} <= '{{ stretches[n - 1][1] }}'::timestamptz or {{ column }} >= '{{ stretches[n][0] }}'::timestamptz)
+    {%- endfor -%})
+  {%- endif -%}
 {%- endmacro %}
 
 {% macro touched_minutes_only(column) %}

@@ -72,6 +72,9 @@
   {%- endif %}
 {%- endmacro %}
 
+{# A record without a symbol or a time is of no bar, whatever is said of it. #}
+{% macro could_have_a_bar() %}bucket_start is not null and symbol is not null{% endmacro %}
+
 {# The hooks of rejected_trades. A verdict that no longer holds goes, and its minute is noted, for Gold to make its bars
    anew. If the model is built anew, it forgets its books, and every minute that had or has a rejected trade is noted. #}
 {% macro forget_verdicts() -%}
@@ -91,7 +94,7 @@
   {%- elif load_relation(this) -%}
     {{ together([
       "insert into bronze.verdicts_changed
-        select distinct " ~ current_run() ~ ", symbol, source, bucket_start from " ~ this ~ " where bucket_start is not null",
+        select distinct " ~ current_run() ~ ", symbol, source, bucket_start from " ~ this ~ " where " ~ could_have_a_bar(),
       "delete from bronze.loads where model = '" ~ this.identifier ~ "'",
       "delete from bronze.runs_used where model = '" ~ this.identifier ~ "'"
     ]) }}
@@ -104,7 +107,7 @@
   {{ together([
     "insert into bronze.verdicts_changed
       select distinct " ~ current_run() ~ ", symbol, source, bucket_start from " ~ this ~ "
-      where silver_run = " ~ current_run() ~ " and bucket_start is not null" ~ ("" if anew else " and rule = 'price_out_of_band'"),
+      where silver_run = " ~ current_run() ~ " and " ~ could_have_a_bar() ~ ("" if anew else " and rule = 'price_out_of_band'"),
     "insert into bronze.loads
       select '" ~ this.identifier ~ "', " ~ current_run() ~ ",
         (select count(*) from " ~ ref('stg_trades') ~ judged ~ "),

@@ -223,6 +223,15 @@ def pending(connection: duckdb.DuckDBPyConnection) -> set[str]:
     return {model for stream, models in MODELS.items() for model in models if waiting(connection, stream, model, limit=1)}
 
 
+def rows_waiting(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many records of trades are to be taken."""
+    (rows,) = connection.execute(
+        "select coalesce(sum(typed_rows), 0) from bronze.slots where stream = 'trades' and arrival > "
+        "(select coalesce(max(arrival), 0) from bronze.ledger where model = 'stg_trades')"
+    ).fetchone()
+    return rows
+
+
 def waiting(connection: duckdb.DuckDBPyConnection, stream: str, model: str, limit: int | None = None) -> list[tuple[Any, ...]]:
     """The slots that a model has to take, those behind the last that it took: places and objects. See the macro `new_slots`."""
     (reached,) = connection.execute("select coalesce(max(arrival), 0) from bronze.ledger where model = ?", [model]).fetchone()

@@ -60,7 +60,7 @@ class Warehouse:
         self.work.mkdir(exist_ok=True)
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
-        self.large = False
+        self.connection.execute(f"set threads = {THREADS}")
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)
         self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": fingerprint(variables)})
@@ -96,7 +96,6 @@ class Warehouse:
         slots.store(self.connection, new)
         # A file of the user's that is wrong stops nothing: the last good positions stay, and he is told.
         portfolio_error = positions.load(self.connection, self.positions)
-        self.large = anew or sum(slot["rows"] for slot in new) > LARGE
         try:
             self.advance(progress, anew=anew)
         except RunFailed:
@@ -219,7 +218,8 @@ class Warehouse:
 
     def build(self, models: set[str], progress: Progress, *, anew: bool, gold_anew: bool) -> None:
         gold, judged_before = {table.name for table in self.project.gold}, JUDGED & self.built()
-        self.connection.execute(f"set threads = {THREADS if self.large or gold_anew else 1}")
+        large = anew or gold_anew or slots.rows_waiting(self.connection) > LARGE
+        self.connection.execute(f"set threads = {THREADS if large else 1}")
         if first := models - gold if gold_anew else models:
             # They look at what the last load brought, in this run or in one that failed before it was published.
             self.project.build(sorted(first), anew=anew, tests=bool(first & JUDGED), on_phase=progress)
@@ -229,6 +229,7 @@ class Warehouse:
             self.project.build(sorted(self.gold("each_minute")), anew=anew, tests=False, on_phase=progress)
         if anew or gold_anew or time.monotonic() - self.tested > TEST_ALL_EVERY:
             progress("test")
+            self.connection.execute(f"set threads = {THREADS}")
             self.project.test()
             self.tested = time.monotonic()
 

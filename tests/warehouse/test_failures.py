@@ -183,3 +183,17 @@ def test_a_run_at_work_beats_and_one_that_waits_does_not() -> None:
         while time.monotonic() < until:
             pass
     assert len(beats) in (2, 3, 4)
+
+
+def test_a_model_of_silver_that_breaks_its_contract_takes_nothing(home: Path, bronze: Bronze, project: Path) -> None:
+    """Its table stays when it is changed, so each run holds it against the contract."""
+    bronze.add("trades", conditions="1")
+    bronze.add("trades", conditions="1")
+    first, second = bronze.cut("trades", 2)
+    with Refiner(home, project=project) as refiner:
+        refiner.refine([first])
+    edit(project, "models/silver/stg_trades.sql", "  conditions,\n", "")
+    with Refiner(home, project=project) as refiner:
+        failed = refiner.ask([second])
+    assert (failed["event"], failed["phase"]) == ("failed", "silver")
+    assert "contract" in failed["error"]

@@ -349,3 +349,24 @@ def test_killed_at(home: Path, bronze: Bronze, point: str) -> None:
         bad = assert_judged(refiner, first + late + more)
     assert set(verdicts(refiner)) == bad
     assert audit_of(home)["gold"]["faults"] == []
+
+
+def test_what_nobody_should_send_stops_nothing(home: Path, bronze: Bronze) -> None:
+    """Not in the first load, nor in a later one, nor where all is made anew."""
+    for _ in range(2):
+        bronze.add("trades")
+        bronze.add("trades", symbol=None)
+        bronze.add("trades", price="-1")
+        bronze.add("trades", event_time=None)
+        bronze.add("trades", event_time="0001-01-01 00:00:00+00")
+        bronze.add("trades", conditions="the least time")
+    # No difference of this one and another can be taken.
+    bronze.connection.execute("update trades set event_time = make_timestamptz(-9223372022399999999) where conditions = 'the least time'")
+    with Refiner(home) as refiner:
+        for slot in bronze.cut("trades", 2):
+            rows = refiner.refine([slot])["rows"]
+        assert (rows["silver.trades"], rows["silver.rejected_trades"]) == (2, 10)
+        assert refiner.refine([], full_refresh=True)["rows"] == rows
+    with duckdb.connect(str(home / "warehouse.duckdb"), read_only=True) as connection:
+        rules = dict(connection.execute("select rule, count(*) from silver.rejected_trades group by rule").fetchall())
+    assert rules == {"symbol_missing": 2, "price_not_positive": 2, "time_missing": 2, "time_out_of_range": 4}

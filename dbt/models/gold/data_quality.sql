@@ -5,7 +5,8 @@ with records as (
   select
     {{ symbol_of('t') }} as symbol, {{ source_of('t') }} as source, {{ touched_hour_of('t') }} as hour_start, t.received_at,
     r.session is null as is_good, t.event_time, t.time_suspect, t.suspect_repeat, {{ is_late('t') }} as late,
-    cast({{ microseconds_between('t.event_time', 't.received_at') }} as double) / 1000 as lag_ms
+    -- Times that no difference can be taken of are rejected.
+    case when r.session is null then cast({{ microseconds_between('t.event_time', 't.received_at') }} as double) / 1000 end as lag_ms
   from {{ ref('stg_trades') }} t
   left join {{ ref('rejected_trades') }} r on t.session = r.session and t.frame = r.frame and t.idx = r.idx
   {{ records_if_touched('t') }}
@@ -22,10 +23,10 @@ trades as (
     count(case when is_good and time_suspect then 1 end) as time_suspect,
     count(case when is_good and suspect_repeat then 1 end) as suspect_repeat,
     max(case when is_good and not time_suspect then event_time end) as last_event_time,
-    percentile_cont(0.5) within group (order by case when is_good then lag_ms end) as lag_p50_ms,
-    percentile_cont(0.95) within group (order by case when is_good then lag_ms end) as lag_p95_ms,
-    percentile_cont(0.99) within group (order by case when is_good then lag_ms end) as lag_p99_ms,
-    max(case when is_good then lag_ms end) as lag_max_ms
+    percentile_cont(0.5) within group (order by lag_ms) as lag_p50_ms,
+    percentile_cont(0.95) within group (order by lag_ms) as lag_p95_ms,
+    percentile_cont(0.99) within group (order by lag_ms) as lag_p99_ms,
+    max(lag_ms) as lag_max_ms
   from records
   group by symbol, source, hour_start
 ),
