@@ -1,7 +1,8 @@
 {# Names the minutes that a query gives to the scan of Silver, as a condition, so that it skips all others: a join alone
-   would read everything between the oldest and the newest of them, which one late trade makes long. They are named as the
-   first, the last, and the holes of more than an hour between: in this form DuckDB skips, and neither by a list of more
-   than a few values nor by stretches joined with `or`. Many holes are none, and of no minutes nothing is read. #}
+   would read everything between the oldest and the newest of them, which one late trade makes long. They are named as
+   stretches that lie more than an hour apart, and by the holes between these: DuckDB skips blocks by holes, and not by
+   stretches joined with `or` nor by a list of more than a few values; the stretches then sort out rows. Many stretches
+   are one, from the first minute to the last, and of no minutes nothing is read. #}
 {% macro only_minutes(column, query, by='bucket_start') -%}
   {%- set stretches = run_query("
     select cast(min(minute) as varchar), cast(max(minute) as varchar)
@@ -16,9 +17,16 @@
   {%- if not stretches -%} false
   {%- else -%}
     ({{ column }} >= '{{ stretches[0][0] }}'::timestamptz and {{ column }} <= '{{ stretches[-1][1] }}'::timestamptz
-    {%- for n in range(1, stretches | length) if stretches | length <= 16 %}
+    {%- if stretches | length in range(2, 17) %}
+      {%- for n in range(1, stretches | length) %}
       and ({{ column }} <= '{{ stretches[n - 1][1] }}'::timestamptz or {{ column }} >= '{{ stretches[n][0] }}'::timestamptz)
-    {%- endfor -%})
+      {%- endfor %}
+      and (
+      {%- for first, last in stretches -%}
+        {{ ' or ' if not loop.first }}({{ column }} >= '{{ first }}'::timestamptz and {{ column }} <= '{{ last }}'::timestamptz)
+      {%- endfor -%}
+      )
+    {%- endif -%})
   {%- endif -%}
 {%- endmacro %}
 

@@ -23,3 +23,5 @@ select
   cast({{ current_run() }} as bigint) as silver_run
 from {{ typed }}
 qualify row_number() over (partition by session, frame, idx order by record_offset) = 1
+-- A large load too: a run then reads the last blocks.
+order by received_at
