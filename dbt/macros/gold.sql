@@ -122,7 +122,7 @@
    published too: see refiner/publish.py. #}
 {% macro get_incremental_replace_sql(args) -%}
   {%- set target, region = args['target_relation'], in_region() -%}
-  {%- set columns = model.columns.values() | map(attribute='name') | join(', ') -%}
+  {%- set columns = (args['columns'] or args['dest_columns'] | map(attribute='quoted')) | join(', ') -%}
   {{ together([
     "insert into bronze.gold_days " ~ days_of(target ~ " d join bronze.touched_" ~ this.identifier ~ " x on " ~ region),
     "delete from " ~ target ~ " as d using bronze.touched_" ~ this.identifier ~ " x where " ~ region,
