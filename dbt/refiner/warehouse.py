@@ -35,8 +35,8 @@ QUALITY = "data_quality"
 #: The one that is made from the user's positions too.
 PORTFOLIO = "portfolio"
 
-#: DuckDB's threads, in a run with more new rows than these. The many small statements of a run with fewer are as quick by
-#: one thread, and cost a fifth less of the processor.
+#: DuckDB's threads, in a run with more new rows than these. The many small statements of a run with fewer cost a fifth less
+#: of the processor by one thread, and take a seventh longer; the daemon needs the other core.
 THREADS, LARGE = 2, 100_000
 
 Progress = Callable[[str], None]
