@@ -39,7 +39,7 @@
 {# Where a record counts. One that was rejected may lack symbol and source. #}
 {% macro symbol_of(alias) %}coalesce({{ alias }}.symbol, ''){% endmacro %}
 {% macro source_of(alias) %}coalesce({{ alias }}.source, {{ feed() }}){% endmacro %}
-{% macro hour_of(alias) %}date_trunc('hour', {{ alias }}.received_at){% endmacro %}
+{% macro hour_of(alias) %}{{ bucket('hour', 1, alias ~ '.received_at') }}{% endmacro %}
 
 {% macro same_slot(other) -%}
   {{ other }}.stream = s.stream and {{ other }}.partition = s.partition and {{ other }}.generation = s.generation and {{ other }}."start" = s."start"

@@ -19,7 +19,7 @@
 
 {# A frame of the last n bars of a series. #}
 {% macro last_bars(n) -%}
-  over (partition by {{ series() }} order by place rows between {{ n - 1 }} preceding and current row)
+  over (partition by {{ series() }} order by bucket_start rows between {{ n - 1 }} preceding and current row)
 {%- endmacro %}
 
 {# Recursive means in closed form, since SQL has no recursion over rows that is quick. y(t) = x(t) + r y(t-1) is the
@@ -31,7 +31,7 @@
 {% macro place_in_chunk(row) %}({{ row }} - 512 * {{ chunk_of(row) }}){% endmacro %}
 
 {% macro smoothed_in_chunk(x, r) -%}
-  power({{ r }}, in_chunk) * sum({{ x }} * power({{ r }}, -in_chunk)) over (partition by {{ series() }}, chunk order by place rows unbounded preceding)
+  power({{ r }}, in_chunk) * sum({{ x }} * power({{ r }}, -in_chunk)) over (partition by {{ series() }}, chunk order by bucket_start rows unbounded preceding)
 {%- endmacro %}
 
 {# Expects the chunk's own part in {{ name }} of the rows, and the ends of the chunk before and of that before it as e1 and e2. #}

@@ -37,39 +37,50 @@
   {%- endif -%}
 {% endmacro %}
 
-{# What a rule says of each row of `bars`: the value that it looks at, the level that it holds it against, and, where
-   it fires, which way. #}
-{% macro judged_by(rule) -%}
+{# What a rule looks back for, the rule's number in the names: of all rules together, for a pass over the bars is what
+   they cost. Gives nothing for a rule that does not look back. #}
+{% macro looks_back(rule, n) -%}
   {%- set before = "over (partition by " ~ series() ~ " order by place rows between " ~ (rule.bars or 1) ~ " preceding and 1 preceding)" -%}
   {%- set earlier = "lag(%s) over (partition by " ~ series() ~ " order by place)" -%}
-  {%- set nearly = "1e-12 * cast(price as double)" -%}
-  {%- set full = "count(*) " ~ before ~ " = " ~ (rule.bars or 1) -%}
+  {%- set full = "case when count(*) " ~ before ~ " = " ~ rule.bars ~ " then %s " ~ before ~ " end" -%}
+  {%- if rule.kind == 'cross' -%}
+    , {{ earlier | format(rule.value) }} as value_before_{{ n }}, {{ earlier | format(rule.level) }} as level_before_{{ n }}
+  {%- elif rule.kind == 'breakout' -%}
+    , {{ full | format('max(high)') }} as highest_{{ n }}, {{ full | format('min(low)') }} as lowest_{{ n }}
+  {%- elif not rule.value -%}
+    , {{ full | format('avg(volume)') }} as usual_{{ n }}
+  {%- endif -%}
+{%- endmacro %}
+
+{# What a rule says of each row of `looked_back`: the value that it looks at, the level that it holds it against, and, where
+   it fires, which way. #}
+{% macro judged_by(rule, n) -%}
+  {%- set nearly, none_before = "1e-12 * cast(price as double)", "cast(null as double)" -%}
   {%- if rule.kind == 'cross' -%}
     {%- set inputs, value, level = rule.value ~ ', ' ~ rule.level, rule.value, rule.level -%}
-    {%- set value_before, level_before = earlier | format(rule.value), earlier | format(rule.level) -%}
+    {%- set value_before, level_before = 'value_before_' ~ n, 'level_before_' ~ n -%}
     {%- set buy = "value - level > " ~ nearly ~ " and value_before - level_before <= " ~ nearly -%}
     {%- set sell = "level - value > " ~ nearly ~ " and level_before - value_before <= " ~ nearly -%}
     {%- set watch = 'false' -%}
   {%- elif rule.kind == 'breakout' -%}
     {%- set inputs, value = 'close, high and low of ' ~ rule.bars ~ ' bars', 'close' -%}
-    {%- set highest, lowest = "case when " ~ full ~ " then max(high) " ~ before ~ " end", "case when " ~ full ~ " then min(low) " ~ before ~ " end" -%}
-    {%- set level = "case when close < " ~ lowest ~ " then " ~ lowest ~ " else " ~ highest ~ " end" -%}
-    {%- set value_before, level_before = 'cast(null as double)', 'cast(null as double)' -%}
-    {%- set buy, sell, watch = "value > level", "value < level and is_lower", 'false' -%}
+    {%- set level = "case when close < lowest_" ~ n ~ " then lowest_" ~ n ~ " else highest_" ~ n ~ " end" -%}
+    {%- set value_before, level_before = none_before, none_before -%}
+    {%- set buy, sell, watch = "value > level", "close < lowest_" ~ n, 'false' -%}
   {%- else -%}
     {%- set inputs = rule.value or 'volume, mean volume of ' ~ rule.bars ~ ' bars' -%}
-    {%- set value = rule.value or "case when " ~ full ~ " then volume / nullif(avg(volume) " ~ before ~ ", 0) end" -%}
-    {%- set level, value_before, level_before = "cast(" ~ rule.threshold ~ " as double)", 'cast(null as double)', 'cast(null as double)' -%}
+    {%- set value = rule.value or "volume / nullif(usual_" ~ n ~ ", 0)" -%}
+    {%- set level, value_before, level_before = "cast(" ~ rule.threshold ~ " as double)", none_before, none_before -%}
     {%- set buy, sell, watch = 'false', 'false', "value >= level * (1 - 1e-12)" -%}
   {%- endif -%}
   select
-    '{{ rule.rule }}' as rule, {{ rule.version }} as version, '{{ inputs }}' as inputs, {{ series() }}, bucket_start, price, is_new,
+    '{{ rule.rule }}' as rule, {{ rule.version }} as version, '{{ inputs }}' as inputs, {{ series() }}, bucket_start, price,
     value, level, value_before, level_before,
     case when {{ buy }} then 'buy' when {{ sell }} then 'sell' when {{ watch }} then 'watch' end as direction
   from (
     select
       *, {{ value }} as value, {{ level }} as level, {{ value_before }} as value_before, {{ level_before }} as level_before
-      {%- if rule.kind == 'breakout' %}, close < {{ lowest }} as is_lower{% endif %}
-    from bars
+    from looked_back
+    where is_new
   ) r
 {%- endmacro %}

@@ -58,12 +58,16 @@
   {{ return("select " ~ column ~ ", unnest(string_split(" ~ column ~ ", ',')) as " ~ name ~ " from " ~ relation) }}
 {%- endmacro %}
 
-{# The bucket of a width that a minute lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. #}
+{# The bucket of a width that a time since 1970 lies in, cut in UTC; for `date`, the trading date at 00:00 UTC. DuckDB's own
+   cutting of a time with a zone takes ten to thirty times as long. #}
 {% macro bucket(unit, number, of='bucket_start') -%}
   {%- if unit == 'date' -%}date_trunc('day', {{ market_time('symbol', of) }})
   {%- else -%}{{ adapter.dispatch('bucket', 'tickmint')(unit, number, of) }}{%- endif -%}
 {%- endmacro %}
-{% macro default__bucket(unit, number, of) %}time_bucket(interval '{{ number }} {{ unit }}', {{ of }}){% endmacro %}
+{% macro default__bucket(unit, number, of) -%}
+  {%- set width = number * {'minute': 60000000, 'hour': 3600000000}[unit] -%}
+  make_timestamptz(epoch_us({{ of }}) // {{ width }} * {{ width }})
+{%- endmacro %}
 
 {# Of a table that is made whole: by time, as the runs add to it. Its blocks then hold stretches of time, of which a run
    reads the last. #}

@@ -21,7 +21,7 @@
 
   hours_about as (
     {%- for n in range(-hours, hours + 1) %}
-    select symbol, source, date_trunc('hour', bucket_start) + interval '{{ n }} hours' as hour_start from touched
+    select symbol, source, {{ bucket('hour', 1) }} + interval '{{ n }} hours' as hour_start from touched
     {%- if not loop.last %} union{% endif %}
     {%- endfor %}
   ),

@@ -48,15 +48,24 @@ with before as (
   {%- endif %}
 ),
 
+looked_back as (
+  select
+    *
+    {%- for rule in rules %}
+    {{ looks_back(rule, loop.index) }}
+    {%- endfor %}
+  from bars
+),
+
 judged as (
   {%- for rule in rules %}
-  {{ judged_by(rule) }}
+  {{ judged_by(rule, loop.index) }}
   {{ 'union all' if not loop.last }}
   {%- endfor %}
 ),
 
 fired as (
-  select * from judged where is_new and direction is not null
+  select * from judged where direction is not null
 ),
 
 outcomes as (

@@ -24,8 +24,7 @@ earlier as (
 placed as (
   select
     {{ series('n') }}, n.bucket_start, n.high, n.low, n.close, n.volume, n.notional, true as is_new,
-    row_number() over (partition by {{ series('n') }} order by n.bucket_start) {{ '+ coalesce(b.bars, 0)' if is_incremental() }} as place,
-    {{ 'coalesce(b.bars, 1)' if is_incremental() else '1' }} as first_place,
+    {{ 'coalesce(b.bars, 0)' if is_incremental() else '0' }} as bars_before,
     cast(null as decimal(38, 8)) as obv,
     cast(null as double) as macd{% for name in kept %}, cast(null as double) as {{ name }}{% endfor %}
   from new_bars n
@@ -33,7 +32,7 @@ placed as (
   left join before b on {{ same_series('n', 'b') }}
   union all
   select
-    {{ series('e') }}, e.bucket_start, o.high, o.low, o.close, o.volume, o.notional, false, e.bars, e.bars_before,
+    {{ series('e') }}, e.bucket_start, o.high, o.low, o.close, o.volume, o.notional, false, e.bars_before,
     case when e.bars = e.bars_before then e.obv end,
     e.macd{% for name in kept %}, case when e.bars = e.bars_before then e.{{ name }} end{% endfor %}
   from earlier e
@@ -44,13 +43,14 @@ placed as (
 typical as (
   select
     *,
-    place - first_place as row_in_tail,
+    -- The first row of a series is its bar 1, or the first of those before the tail.
+    row_number() over (partition by {{ series() }} order by bucket_start) + greatest(bars_before - 26, 0) as place,
     cast(close as double) as price,
     (cast(high as double) + cast(low as double) + cast(close as double)) / 3 as typical_price,
-    lag(close) over (partition by {{ series() }} order by place) as close_before,
+    lag(close) over (partition by {{ series() }} order by bucket_start) as close_before,
     -- Decimals, as doubles of equal sums may differ by their last bit, and a flow would go the wrong way.
     high + low + close as price_sum,
-    lag(high + low + close) over (partition by {{ series() }} order by place) as price_sum_before,
+    lag(high + low + close) over (partition by {{ series() }} order by bucket_start) as price_sum_before,
     avg(cast(close as double)) {{ last_bars(12) }} as mean_12,
     avg(cast(close as double)) {{ last_bars(26) }} as mean_26
   from placed
@@ -59,18 +59,26 @@ typical as (
 changes as (
   select
     *,
-    {{ chunk_of('row_in_tail') }} as chunk,
-    {{ place_in_chunk('row_in_tail') }} as in_chunk,
+    place - greatest(bars_before, 1) as row_in_tail,
     typical_price * cast(volume as double) as money_flow,
     cast(case when close > close_before then close - close_before else 0 end as double) as gain,
     cast(case when close < close_before then close_before - close else 0 end as double) as loss,
-    case when close > close_before or close_before is null then volume when close < close_before then -volume else 0 end as on_balance
+    case
+      when obv is not null then obv
+      when not is_new then 0
+      when close > close_before or close_before is null then volume
+      when close < close_before then -volume
+      else 0
+    end as x_obv
   from typical
 ),
 
 started as (
   select
     *,
+    {{ chunk_of('row_in_tail') }} as chunk,
+    {{ place_in_chunk('row_in_tail') }} as in_chunk,
+    sum(x_obv) over (partition by {{ series() }} order by bucket_start rows unbounded preceding) as new_obv,
     avg(gain) {{ last_bars(14) }} as mean_gain,
     avg(loss) {{ last_bars(14) }} as mean_loss,
     sum(case when price_sum > price_sum_before then money_flow else 0 end) {{ last_bars(14) }} as flow_in,
@@ -97,18 +105,16 @@ fed as (
       when place < 15 or not is_new then 0
       when place = 15 then mean_{{ name }}
       else {{ wilder_alpha(14) }} * {{ name }}
-    end as x_avg_{{ name }}_14,
-    {% endfor -%}
-    coalesce(obv, case when is_new then on_balance else 0 end) as x_obv
+    end as x_avg_{{ name }}_14{{ ',' if not loop.last }}
+    {% endfor %}
   from started
 ),
 
 local as (
   select
     *,
-    {% for name, decay in decays.items() %}{{ smoothed_in_chunk('x_' ~ name, decay) }} as y_{{ name }},
-    {% endfor -%}
-    sum(x_obv) over (partition by {{ series() }} order by place rows unbounded preceding) as new_obv
+    {% for name, decay in decays.items() %}{{ smoothed_in_chunk('x_' ~ name, decay) }} as y_{{ name }}{{ ',' if not loop.last }}
+    {% endfor %}
   from fed
 ),
 
@@ -126,16 +132,21 @@ macds as (
   select *, case when not is_new then macd when place >= 26 then new_ema_12 - new_ema_26 end as new_macd from means
 ),
 
+first_signals as (
+  select {{ series() }}, avg(new_macd) as mean_macd from macds where place >= 26 and place <= 34 group by {{ series() }}
+),
+
 signals as (
   select
-    *,
+    m.*,
     case
-      when macd_signal is not null then macd_signal
-      when place < 34 or not is_new then 0
-      when place = 34 then avg(new_macd) {{ last_bars(9) }}
-      else {{ ema_alpha(9) }} * new_macd
+      when m.macd_signal is not null then m.macd_signal
+      when m.place < 34 or not m.is_new then 0
+      when m.place = 34 then f.mean_macd
+      else {{ ema_alpha(9) }} * m.new_macd
     end as x_signal
-  from macds
+  from macds m
+  left join first_signals f on {{ same_series('m', 'f') }}
 ),
 
 signals_local as (
@@ -161,23 +172,30 @@ dated as (
   {{ join_calendar('s.symbol', 's.bucket_start') }}
 ),
 
--- What was traded on a date up to a minute: by all bars, also those without a price.
+-- What was traded on a date up to a minute: by all bars, also those without a price. Those before the tail are one row.
+traded as (
+  select {{ series() }}, trading_date, bucket_start, sum(notional) as notional, sum(volume) as volume
+  from (
+    select
+      {{ series('o') }}, {{ trading_date('o.symbol', 'o.bucket_start') }} as trading_date, o.notional, o.volume,
+      {{ 'case when o.bucket_start >= t.since then o.bucket_start end' if is_incremental() else 'o.bucket_start' }} as bucket_start
+    from {{ ref('ohlc_1m') }} o
+    {% if is_incremental() -%}
+    join bronze.touched_{{ model.name }} t
+      on o.symbol = t.symbol and o.source = t.source
+        and {{ trading_date('o.symbol', 'o.bucket_start') }} >= {{ trading_date('t.symbol', 't.since') }}
+    where {{ since_touched('o.bucket_start', back='1 day') }}
+    {%- endif %}
+  ) o
+  group by {{ series() }}, trading_date, bucket_start
+),
+
 days as (
   select
-    {{ series('o') }}, o.bucket_start,
-    sum(o.notional) over (
-      partition by {{ series('o') }}, {{ trading_date('o.symbol', 'o.bucket_start') }} order by o.bucket_start rows unbounded preceding
-    ) as notional,
-    sum(o.volume) over (
-      partition by {{ series('o') }}, {{ trading_date('o.symbol', 'o.bucket_start') }} order by o.bucket_start rows unbounded preceding
-    ) as volume
-  from {{ ref('ohlc_1m') }} o
-  {% if is_incremental() -%}
-  join bronze.touched_{{ model.name }} t
-    on o.symbol = t.symbol and o.source = t.source
-      and {{ trading_date('o.symbol', 'o.bucket_start') }} >= {{ trading_date('t.symbol', 't.since') }}
-  where {{ since_touched('o.bucket_start', back='1 day') }}
-  {%- endif %}
+    {{ series() }}, bucket_start,
+    sum(notional) over (partition by {{ series() }}, trading_date order by bucket_start nulls first rows unbounded preceding) as notional,
+    sum(volume) over (partition by {{ series() }}, trading_date order by bucket_start nulls first rows unbounded preceding) as volume
+  from traded
 ),
 
 minutes as (

@@ -11,7 +11,7 @@ select
   t.symbol,
   t.source,
   t.bucket_start,
-  date_trunc('hour', t.bucket_start) as hour_start,
+  {{ bucket('hour', 1, 't.bucket_start') }} as hour_start,
   percentile_disc(0.5) within group (order by t.price) as price,
   min(t.price) as low,
   max(t.price) as high

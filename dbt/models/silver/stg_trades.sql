@@ -1,5 +1,21 @@
 -- A record that comes again is the same record, so the first one stays. What is said of it is rejected_trades' matter.
 {%- set typed = new_slots('trades') %}
+{%- set identity = 'session, frame, idx' %}
+-- Keys alone are held against each other: a window over whole rows would take a large load's memory, and the order in which it
+-- came, by which a run reads the last blocks.
+with again as (
+  select {{ identity }} from {{ typed }} t group by {{ identity }} having count(*) > 1
+),
+
+records as (
+  select t.* from {{ typed }} t
+  where not exists (select 1 from again a where a.session = t.session and a.frame = t.frame and a.idx = t.idx)
+  union all
+  select t.* from {{ typed }} t
+  join again a on a.session = t.session and a.frame = t.frame and a.idx = t.idx
+  qualify row_number() over (partition by t.session, t.frame, t.idx order by t.record_offset) = 1
+)
+
 select
   session,
   frame,
@@ -13,7 +29,7 @@ select
   -- The years that a calendar takes: others are rejected.
   case
     when event_time >= '1970-01-01 00:00:00+00'::timestamptz and event_time < '2200-01-01 00:00:00+00'::timestamptz
-      then date_trunc('minute', event_time)
+      then {{ bucket('minute', 1, 'event_time') }}
   end as bucket_start,
   received_at,
   conditions,
@@ -21,7 +37,4 @@ select
   coalesce(price_update, false) as price_update,
   coalesce(frame_repeat, false) as suspect_repeat,
   cast({{ current_run() }} as bigint) as silver_run
-from {{ typed }}
-qualify row_number() over (partition by session, frame, idx order by record_offset) = 1
--- A large load too: a run then reads the last blocks.
-order by received_at
+from records
