@@ -14,9 +14,9 @@
    back a reference reaches. #}
 {% macro minutes_to_judge() -%}
   {%- set minutes, hours = var('price_band')['minutes'], var('price_band')['hours'] -%}
+  {%- set new = "bucket_start is not null and " ~ ("silver_run > " ~ last_run_used() if is_incremental() else "false") -%}
   with touched as (
-    select distinct symbol, source, bucket_start from {{ ref('stg_trades') }}
-    where bucket_start is not null and {% if is_incremental() %}silver_run > {{ last_run_used() }}{% else %}false{% endif %}
+    select distinct symbol, source, bucket_start from {{ ref('stg_trades') }} where {{ new }}
   ),
 
   hours_about as (
@@ -33,6 +33,9 @@
     from {{ ref('minute_prices') }} p
     {% if is_incremental() -%}
     join hours_about h on p.symbol = h.symbol and p.source = h.source and p.hour_start = h.hour_start
+    {#- As literals, by which the scan skips what is older. #}
+    where p.bucket_start >= {{ literal("select min(bucket_start) from " ~ ref('stg_trades') ~ " where " ~ new) }} - interval '{{ hours + 1 }} hours'
+      and p.bucket_start <= {{ literal("select max(bucket_start) from " ~ ref('stg_trades') ~ " where " ~ new) }} + interval '{{ hours + 1 }} hours'
     {%- endif %}
   ),
 

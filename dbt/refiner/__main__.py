@@ -85,6 +85,7 @@ def obey(warehouse: Warehouse, answers: IO[str], command: dict[str, Any]) -> Non
     match command.get("cmd"):
         case "refine":
             refine(warehouse, answers, number, command)
+            warehouse.rest()
         case "audit":
             say(answers, event="audited", id=number, **warehouse.audit())
         case "unreadable":

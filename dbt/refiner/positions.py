@@ -140,3 +140,7 @@ def stored(value: object) -> str | None:
 def are_new(connection: Connection) -> bool:
     """Whether the portfolio was made from other positions than those that are stored."""
     return connection.execute("select count(*) > 0 from bronze.positions where used is distinct from content").fetchone()[0]
+
+
+def there_are(connection: Connection) -> bool:
+    return connection.execute("select count(*) > 0 from bronze.fills").fetchone()[0]

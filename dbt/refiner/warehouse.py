@@ -39,6 +39,10 @@ PORTFOLIO = "portfolio"
 #: of the processor by one thread, and take a seventh longer; the daemon needs the other core.
 THREADS, LARGE = 2, 100_000
 
+#: The bytes of DuckDB's log of writes from which on it is worked into the file, which takes most of a second: after a round
+#: has been answered, not at a commit in it, as DuckDB would. BACKSTOP is where DuckDB does it after all.
+LOG, BACKSTOP = 16_000_000, "1GB"
+
 Progress = Callable[[str], None]
 
 
@@ -61,6 +65,7 @@ class Warehouse:
         self.connection = connect(db)
         self.connection.execute("set TimeZone = 'UTC'")
         self.connection.execute(f"set threads = {THREADS}")
+        self.connection.execute(f"set checkpoint_threshold = '{BACKSTOP}'")
         warehouse = slots.prepare(self.connection, str(db))
         self.bucket = s3.Bucket(self.connection)
         self.publisher = Publisher(gold, {"warehouse": warehouse, "rules": fingerprint(variables)})
@@ -106,6 +111,15 @@ class Warehouse:
         self.publisher.note_failing(None)
         outcome = {"run": self.publisher.run(), "slots": len(new), "rows": self.rows()}
         return outcome | {"unread": unread.tell(self.connection), "portfolio_error": portfolio_error}
+
+    def rest(self) -> None:
+        """What can wait until a round is answered."""
+        log = self.db.with_name(self.db.name + ".wal")
+        try:
+            if log.exists() and log.stat().st_size > LOG:
+                self.connection.execute("checkpoint")
+        except duckdb.Error as trouble:
+            print(f"refiner: no checkpoint of {self.db}: {trouble}", file=sys.stderr)
 
     def rows(self) -> dict[str, int]:
         """The rows of the tables. What is good is not counted itself: that would read all of Silver each time."""
@@ -163,8 +177,11 @@ class Warehouse:
             models = models | {"trades"}  # a view, which stands otherwise
         if gold_anew or "stg_trades" in models or (built >= every and self.unpublished()):
             models = models | JUDGED | gold
-        if positions.are_new(self.connection) and PORTFOLIO in built:
-            models = models | {PORTFOLIO}
+        if PORTFOLIO in built:
+            if positions.are_new(self.connection):
+                models = models | {PORTFOLIO}
+            elif not (anew or gold_anew or positions.there_are(self.connection)):
+                models = models - {PORTFOLIO}
         return models | each_load if models else models
 
     def gold(self, *made: str) -> set[str]:

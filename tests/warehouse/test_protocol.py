@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,21 @@ from refining import PROJECT, Refiner, run_audit
 sys.path.insert(0, str(PROJECT))
 
 from refiner import s3  # noqa: E402
+
+
+@pytest.mark.parametrize(("limit", "waits"), [("16_000_000", True), ("0", False)])
+def test_a_checkpoint_is_made_when_the_round_is_answered(home: Path, tmp_path: Path, bronze: Bronze, limit: str, *, waits: bool) -> None:
+    project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
+    program = project / "refiner/warehouse.py"
+    assert "LOG, BACKSTOP = 16_000_000," in program.read_text()
+    program.write_text(program.read_text().replace("LOG, BACKSTOP = 16_000_000,", f"LOG, BACKSTOP = {limit},"))
+    for _ in range(10):
+        bronze.add("trades")
+    with Refiner(home, project=project) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 9)])
+        refiner.audit()  # is done after all that the round left to do
+        log = refiner.db.with_name(refiner.db.name + ".wal")
+        assert (log.exists() and log.stat().st_size > 0) is waits
 
 
 def test_a_round_from_hello_to_done(home: Path, bronze: Bronze) -> None:

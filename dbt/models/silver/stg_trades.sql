@@ -4,7 +4,7 @@
 -- Keys alone are held against each other: a window over whole rows would take a large load's memory, and the order in which it
 -- came, by which a run reads the last blocks.
 with again as (
-  select {{ identity }} from {{ typed }} t group by {{ identity }} having count(*) > 1
+  select {{ identity }} from {{ typed }} group by {{ identity }} having count(*) > 1
 ),
 
 records as (
