@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import duckdb
 import pytest
 from bronze import SESSION, Bronze
 from conftest import LONG, assert_same
-from refining import Refiner
+from measure import simulate
+from refining import PROJECT, Refiner
 
 OTHER = "0199d1f0-7c00-7000-8000-000000000002"
 
@@ -205,3 +207,28 @@ def test_shuffled_slots_and_repeats_give_the_bars_of_the_tape(home: Path, bronze
         refiner.refine([], full_refresh=True)
         assert refiner.audit()["streams"]["trades"] == {"rows": total, "distinct": total, "kept": total}
         assert refiner.bars() == before
+
+
+@pytest.mark.parametrize(("control", "outcome"), [(False, "gold"), (True, "Out of Memory")])
+def test_a_first_load_fits_less_memory_than_it_has_rows(tmp_path: Path, bronze: Bronze, outcome: str, *, control: bool) -> None:
+    """A million trades with a tenth of the usual memory, as ten million would have. The control sorts whole rows."""
+    project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
+    change(project / "profiles.yml", "memory_limit: 2GB", "memory_limit: 220MB")
+    if control:
+        model = project / "models/silver/stg_trades.sql"
+        text = model.read_text()
+        change(model, text[text.index("with again as") : text.index("select\n  session,\n  frame,")], "")
+        change(model, "from records\n", "from {{ typed }} qualify row_number() over (partition by session, frame, idx order by record_offset) = 1 order by received_at\n")
+    simulate(bronze, 1_000_000)
+    with Refiner(tmp_path / "home", project=project) as refiner:
+        refiner.send(cmd="refine", traceparent=None, slots=[bronze.slot("trades", first, first + 249_999) for first in range(0, 1_000_000, 250_000)])
+        while (event := refiner.event()).get("phase") in ("load", "silver", "test") and event["event"] == "progress":
+            pass
+        assert outcome in event.get("error", event["phase"])
+        refiner.kill()
+
+
+def change(path: Path, text: str, other: str) -> None:
+    found = path.read_text()
+    assert found.count(text) == 1
+    path.write_text(found.replace(text, other))
