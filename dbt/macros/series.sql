@@ -9,11 +9,31 @@
   {{ a }}.symbol = {{ b }}.symbol and {{ a }}.source = {{ b }}.source and {{ a }}.session = {{ b }}.session
 {%- endmacro %}
 
-{# The last bar before the tail of each touched series: from it recursive indicators go on. #}
-{% macro last_before_tail(table=none) -%}
+{# The last bar before the tail of each touched series: from it recursive indicators go on. The series that have a bar in
+   the tail, `going_on`, are looked for in all that is older only if the last days have none of them. #}
+{% macro last_before_tail(going_on, table=none) -%}
+  {%- set days = '4 days' -%}
+  with near as (
+    select {{ series('p') }}, max(p.bars) as bars
+    from {{ table or this }} p
+    join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+    where {{ since_touched('p.bucket_start', back=days) }}
+    group by {{ series('p') }}
+  ),
+
+  far as (
+    select g.symbol, g.source, g.session, t.since
+    from (select distinct {{ series() }} from {{ going_on }}) g
+    join bronze.touched_{{ model.name }} t on g.symbol = t.symbol and g.source = t.source
+    where not exists (select 1 from near n where {{ same_series('n', 'g') }})
+  )
+
+  select {{ series() }}, bars from near
+  union all
   select {{ series('p') }}, max(p.bars) as bars
   from {{ table or this }} p
-  join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+  join far f on {{ same_series('p', 'f') }} and p.bucket_start < f.since
+  where not {{ since_touched('p.bucket_start', back=days) }}
   group by {{ series('p') }}
 {%- endmacro %}
 

@@ -118,7 +118,7 @@ class Warehouse:
         try:
             if log.exists() and log.stat().st_size > LOG:
                 self.connection.execute("checkpoint")
-        except duckdb.Error as trouble:
+        except (duckdb.Error, OSError) as trouble:
             print(f"refiner: no checkpoint of {self.db}: {trouble}", file=sys.stderr)
 
     def rows(self) -> dict[str, int]:

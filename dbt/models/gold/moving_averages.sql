@@ -7,7 +7,7 @@ with new_bars as (
 
 {% if is_incremental() -%}
 before as (
-  {{ last_before_tail() }}
+  {{ last_before_tail('new_bars') }}
 ),
 
 -- As many bars before the tail as the longest window looks back.

@@ -18,15 +18,16 @@
 {%- endif -%}
 
 {% if is_incremental() -%}
+{%- set going_on = "(select symbol, source, session from " ~ ref('moving_averages') ~ " m where " ~ since_touched('m.bucket_start') ~ ")" -%}
 {#- The first bar that any rule looks at, as a literal: three tables are joined. -#}
 {%- set first = literal("select min(since) from (
       select since from bronze.touched_" ~ model.name ~ "
       union all
-      select p.bucket_start from " ~ ref('moving_averages') ~ " p join (" ~ last_before_tail(ref('moving_averages')) ~ ") b
+      select p.bucket_start from " ~ ref('moving_averages') ~ " p join (" ~ last_before_tail(going_on, ref('moving_averages')) ~ ") b
         on " ~ same_series('p', 'b') ~ " and p.bars > b.bars - " ~ lookback ~ " and p.bars <= b.bars
     ) s") -%}
 with before as (
-  {{ last_before_tail(ref('moving_averages')) }}
+  {{ last_before_tail(going_on, ref('moving_averages')) }}
 ),
 
 {% endif -%}

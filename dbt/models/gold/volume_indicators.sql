@@ -10,7 +10,7 @@ with new_bars as (
 
 {% if is_incremental() -%}
 before as (
-  {{ last_before_tail() }}
+  {{ last_before_tail('new_bars') }}
 ),
 
 -- The longest window looks 26 bars back.

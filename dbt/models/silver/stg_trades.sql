@@ -1,8 +1,8 @@
 -- A record that comes again is the same record, so the first one stays. What is said of it is rejected_trades' matter.
 {%- set typed = new_slots('trades') %}
 {%- set identity = 'session, frame, idx' %}
--- Keys alone are held against each other: a window over whole rows would take a large load's memory, and the order in which it
--- came, by which a run reads the last blocks.
+-- Keys alone are held against each other: a window over whole rows would take a large load's memory, and all of the order in
+-- which it came, by which a run reads the last blocks. (Two threads keep it for the most part.)
 with again as (
   select {{ identity }} from {{ typed }} group by {{ identity }} having count(*) > 1
 ),
