@@ -60,6 +60,7 @@ create table if not exists bronze.gold_days (model varchar not null, day date no
 create table if not exists bronze.verdicts_changed (run bigint not null, symbol varchar not null, source varchar not null,
   bucket_start timestamptz not null);
 create table if not exists bronze.warehouse (layout integer not null, id varchar not null);
+create table if not exists bronze.rules (fingerprint varchar not null);
 """
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from . import failures, positions, s3, slots, unread
+from . import failures, positions, rules, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
 from .origin import fingerprint
@@ -79,8 +79,13 @@ class Warehouse:
     def load_project(self) -> None:
         self.project = Project(self.db, self.work, self.variables)
         self.publisher.origin["rules"] = self.project.fingerprint()
-        if not self.publisher.is_of_this_origin():
+        if self.is_by_other_rules():
+            rules.leave(self.connection)
             self.project.seed()
+
+    def is_by_other_rules(self) -> bool:
+        """Whether Gold, as published or as it stands in the file, was made by other rules than those of the project."""
+        return not self.publisher.is_of_this_origin() or not rules.hold(self.connection, self.publisher.origin["rules"])
 
     def greeting(self) -> dict[str, Any]:
         """What the daemon must know to go on: the last slot of each chain, the last run published."""
@@ -159,13 +164,15 @@ class Warehouse:
 
     def advance(self, progress: Progress, *, anew: bool) -> None:
         """A run, if there is something to build or to publish."""
-        stale = not self.publisher.is_of_this_origin()
+        stale = self.is_by_other_rules()
         models = self.models(anew=anew, gold_anew=stale)
         if models:
             run = self.begin()
             self.build(models, progress, anew=anew, gold_anew=stale)
             progress("publish")
-            self.publisher.publish(self.connection, run, self.project.gold, slots.tails(self.connection), anew=anew)
+            self.publisher.publish(self.connection, run, self.project.gold, slots.tails(self.connection), anew=anew or stale)
+            if stale:
+                rules.keep(self.connection, self.publisher.origin["rules"])
 
     def models(self, *, anew: bool, gold_anew: bool) -> set[str]:
         """The models that have something to do; empty if there is nothing to build or to publish. Those of each minute

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from bronze import Bronze
 from refining import PROJECT, Refiner
@@ -197,3 +198,30 @@ def test_a_model_of_silver_that_breaks_its_contract_takes_nothing(home: Path, br
         failed = refiner.ask([second])
     assert (failed["event"], failed["phase"]) == ("failed", "silver")
     assert "contract" in failed["error"]
+
+
+def test_a_calendar_that_was_wrong_for_a_round_leaves_no_bar_behind(home: Path, bronze: Bronze, project: Path) -> None:
+    """The seed is loaded and Gold made by it before a test says that it is wrong; then it is put back as it was."""
+    for _ in range(15):
+        bronze.add("trades")
+    calendar = project / "seeds/trading_calendar.csv"
+    right = calendar.read_text()
+    (day,) = [line for line in right.splitlines() if line.startswith("US,2026-11-23,")]
+    wrong = day.replace("T14:30", "T16:00").replace("T09:00", "T04:00")
+    assert wrong.count("T04:00") == wrong.count("T16:00") == 1, "the minute 15:00 is before the open; a session begins before its day"
+    with Refiner(home, project=project) as refiner:
+        refiner.refine([bronze.slot("trades", 0, 4)])
+        assert {session for _, session, _ in refiner.bars()} == {"regular"}
+    calendar.write_text(right.replace(day, wrong))
+    with Refiner(home, project=project) as refiner:
+        refused = refiner.ask([bronze.slot("trades", 5, 9)])
+        assert (refused["event"], refused["phase"]) == ("failed", "test")
+        assert "calendar_is_sound" in refused["error"]
+        refiner.kill()
+        with duckdb.connect(str(refiner.db), read_only=True) as connection:
+            assert connection.execute("select distinct session from gold.ohlc_1m").fetchall() == [("pre",)]
+    calendar.write_text(right)
+    with Refiner(home, project=project) as refiner:
+        refiner.refine([bronze.slot("trades", 10, 14)])
+        assert {session for _, session, _ in refiner.bars()} == {"regular"}
+        assert refiner.manifest()["tables"]["ohlc_1m"]["rows"] == 1
