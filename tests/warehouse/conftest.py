@@ -17,6 +17,7 @@ import bars as oracle  # noqa: E402
 import made  # noqa: E402
 from bronze import Bronze  # noqa: E402
 from deliveries import LONG as LONG  # noqa: E402
+from refining import PROJECT  # noqa: E402
 
 RULES = {"cts_utp": oracle.cts_utp, "lean": oracle.lean}
 FIELDS = 7  # open, high, low, close, volume, notional, trades
@@ -33,6 +34,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         shutil.rmtree(child) if child.is_dir() else child.unlink()
     return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, to be broken."""
+    return Path(shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @pytest.fixture

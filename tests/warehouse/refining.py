@@ -124,6 +124,14 @@ def audit_of(home: Path, sale_conditions: str = "cts_utp") -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def edit(project: Path, file: str, old: str, new: str) -> None:
+    """Replaces a text of a copy of the project, which must stand there once."""
+    path = project / file
+    text = path.read_text()
+    assert text.count(old) == 1, text
+    path.write_text(text.replace(old, new))
+
+
 def published(gold: Path) -> dict[tuple, tuple]:
     """The bars of the version that stands now: (symbol, session, minute in ms) to the rest of the row."""
     table = json.loads((gold / "manifest.json").read_text())["tables"]["ohlc_1m"]

@@ -3,7 +3,6 @@ said in the answer, in the greeting of the next process and in the manifest, unt
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -13,26 +12,13 @@ from typing import Any
 import duckdb
 import pytest
 from bronze import Bronze
-from refining import PROJECT, Refiner
+from refining import PROJECT, Refiner, edit
 
 sys.path.insert(0, str(PROJECT))
 
 from refiner.pulse import Pulse  # noqa: E402
 
 GOLD = "models/gold/ohlc_1m.sql"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project, to be broken."""
-    return Path(shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__")))
-
-
-def edit(project: Path, file: str, old: str, new: str) -> None:
-    path = project / file
-    text = path.read_text()
-    assert text.count(old) == 1, text
-    path.write_text(text.replace(old, new))
 
 
 def files(refiner: Refiner) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from bronze import Bronze
-from refining import PROJECT, Refiner, run_audit
+from refining import PROJECT, Refiner, edit, run_audit
 
 sys.path.insert(0, str(PROJECT))
 
@@ -20,11 +19,8 @@ from refiner import s3  # noqa: E402
 
 
 @pytest.mark.parametrize(("limit", "waits"), [("16_000_000", True), ("0", False)])
-def test_a_checkpoint_is_made_when_the_round_is_answered(home: Path, tmp_path: Path, bronze: Bronze, limit: str, *, waits: bool) -> None:
-    project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
-    program = project / "refiner/warehouse.py"
-    assert "LOG, BACKSTOP = 16_000_000," in program.read_text()
-    program.write_text(program.read_text().replace("LOG, BACKSTOP = 16_000_000,", f"LOG, BACKSTOP = {limit},"))
+def test_a_checkpoint_is_made_when_the_round_is_answered(home: Path, project: Path, bronze: Bronze, limit: str, *, waits: bool) -> None:
+    edit(project, "refiner/warehouse.py", "LOG, BACKSTOP = 16_000_000,", f"LOG, BACKSTOP = {limit},")
     for _ in range(10):
         bronze.add("trades")
     with Refiner(home, project=project) as refiner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -14,7 +13,7 @@ import duckdb
 import pytest
 from bronze import Bronze
 from conftest import LONG
-from refining import PROJECT, Refiner, audit_of
+from refining import Refiner, audit_of
 
 HOUR = timedelta(hours=1)
 START = datetime(2026, 11, 23, 13, 30, tzinfo=UTC)
@@ -204,12 +203,6 @@ def test_slots_that_overlap_or_cannot_be_read_stand_in_archived(home: Path, bron
         assert refiner.refine([])["unread"] is None
         found = quality(refiner)
         assert (found[key]["received"], found[whole]["archived"]) == (20, 25)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project, to be broken."""
-    return Path(shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def test_it_says_since_when_and_why_gold_stands_still_and_goes_on_itself(home: Path, bronze: Bronze, project: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from bronze import SESSION, Bronze
 from conftest import LONG, assert_same
 from measure import simulate
-from refining import PROJECT, Refiner
+from refining import Refiner, edit
 
 OTHER = "0199d1f0-7c00-7000-8000-000000000002"
 
@@ -210,25 +209,19 @@ def test_shuffled_slots_and_repeats_give_the_bars_of_the_tape(home: Path, bronze
 
 
 @pytest.mark.parametrize(("control", "outcome"), [(False, "gold"), (True, "Out of Memory")])
-def test_a_first_load_fits_less_memory_than_it_has_rows(tmp_path: Path, bronze: Bronze, outcome: str, *, control: bool) -> None:
+def test_a_first_load_fits_less_memory_than_it_has_rows(home: Path, project: Path, bronze: Bronze, outcome: str, *, control: bool) -> None:
     """A million trades with a tenth of the usual memory, as ten million would have. The control sorts whole rows."""
-    project = Path(shutil.copytree(PROJECT, tmp_path / "dbt"))
-    change(project / "profiles.yml", "memory_limit: 2GB", "memory_limit: 220MB")
+    edit(project, "profiles.yml", "memory_limit: 2GB", "memory_limit: 220MB")
     if control:
-        model = project / "models/silver/stg_trades.sql"
-        text = model.read_text()
-        change(model, text[text.index("with again as") : text.index("select\n  session,\n  frame,")], "")
-        change(model, "from records\n", "from {{ typed }} qualify row_number() over (partition by session, frame, idx order by record_offset) = 1 order by received_at\n")
+        model = "models/silver/stg_trades.sql"
+        text = (project / model).read_text()
+        edit(project, model, text[text.index("with again as") : text.index("select\n  session,\n  frame,")], "")
+        sorted_rows = "from {{ typed }} qualify row_number() over (partition by {{ identity }} order by record_offset) = 1 order by received_at\n"
+        edit(project, model, "from records\n", sorted_rows)
     simulate(bronze, 1_000_000)
-    with Refiner(tmp_path / "home", project=project) as refiner:
+    with Refiner(home, project=project) as refiner:
         refiner.send(cmd="refine", traceparent=None, slots=[bronze.slot("trades", first, first + 249_999) for first in range(0, 1_000_000, 250_000)])
         while (event := refiner.event()).get("phase") in ("load", "silver", "test") and event["event"] == "progress":
             pass
         assert outcome in event.get("error", event["phase"])
         refiner.kill()
-
-
-def change(path: Path, text: str, other: str) -> None:
-    found = path.read_text()
-    assert found.count(text) == 1
-    path.write_text(found.replace(text, other))
