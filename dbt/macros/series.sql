@@ -12,12 +12,12 @@
 {# The last bar before the tail of each touched series: from it recursive indicators go on. The series that have a bar in
    the tail, `going_on`, are looked for in all that is older only if the last days have none of them. #}
 {% macro last_before_tail(going_on, table=none) -%}
-  {%- set days = '4 days' -%}
+  {%- set recent = since_touched('p.bucket_start', back='4 days') -%}
   with near as (
     select {{ series('p') }}, max(p.bars) as bars
     from {{ table or this }} p
     join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
-    where {{ since_touched('p.bucket_start', back=days) }}
+    where {{ recent }}
     group by {{ series('p') }}
   ),
 
@@ -33,7 +33,7 @@
   select {{ series('p') }}, max(p.bars) as bars
   from {{ table or this }} p
   join far f on {{ same_series('p', 'f') }} and p.bucket_start < f.since
-  where not {{ since_touched('p.bucket_start', back=days) }}
+  where not {{ recent }}
   group by {{ series('p') }}
 {%- endmacro %}
 

@@ -15,23 +15,20 @@
           join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or s.bucket_start > b.before - interval '62 minutes')
           where s.bucket_start > " ~ watermark_before('62 minutes') ~ "
         ) t group by symbol, source") -%}
+  {%- set going_on = "(select symbol, source, session from " ~ ref('moving_averages') ~ " m where " ~ since_touched('m.bucket_start') ~ ")" -%}
+  {%- do run_statement("create or replace table bronze.before_" ~ model.name ~ " as " ~ last_before_tail(going_on, ref('moving_averages'))) -%}
 {%- endif -%}
 
 {% if is_incremental() -%}
-{%- set going_on = "(select symbol, source, session from " ~ ref('moving_averages') ~ " m where " ~ since_touched('m.bucket_start') ~ ")" -%}
 {#- The first bar that any rule looks at, as a literal: three tables are joined. -#}
 {%- set first = literal("select min(since) from (
       select since from bronze.touched_" ~ model.name ~ "
       union all
-      select p.bucket_start from " ~ ref('moving_averages') ~ " p join (" ~ last_before_tail(going_on, ref('moving_averages')) ~ ") b
+      select p.bucket_start from " ~ ref('moving_averages') ~ " p join bronze.before_" ~ model.name ~ " b
         on " ~ same_series('p', 'b') ~ " and p.bars > b.bars - " ~ lookback ~ " and p.bars <= b.bars
     ) s") -%}
-with before as (
-  {{ last_before_tail(going_on, ref('moving_averages')) }}
-),
-
-{% endif -%}
-{{ 'with ' if not is_incremental() }}bars as (
+{%- endif -%}
+with bars as (
   select
     {{ series('m') }}, m.bucket_start, m.bars as place, m.close as price,
     cast(m.close as double) as close, cast(o.high as double) as high, cast(o.low as double) as low, cast(o.volume as double) as volume,
@@ -43,7 +40,7 @@ with before as (
   join {{ ref('ohlc_1m') }} o on {{ same_series('m', 'o') }} and m.bucket_start = o.bucket_start
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on m.symbol = t.symbol and m.source = t.source
-  left join before b on {{ same_series('m', 'b') }}
+  left join bronze.before_{{ model.name }} b on {{ same_series('m', 'b') }}
   where m.bars > coalesce(b.bars, 0) - {{ lookback }}
     and m.bucket_start >= {{ first }} and v.bucket_start >= {{ first }} and o.bucket_start >= {{ first }}
   {%- endif %}

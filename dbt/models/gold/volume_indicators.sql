@@ -1,6 +1,8 @@
 {{ config(meta={'region': 'tails', 'made': 'each_minute'}) }}
 {#- EMAs of MACD, and Wilder's means of RSI: the last values before the tail are kept in the table. -#}
 {%- set decays = {'ema_12': ema_decay(12), 'ema_26': ema_decay(26), 'avg_gain_14': wilder_decay(14), 'avg_loss_14': wilder_decay(14)} -%}
+{#- The longest window. -#}
+{%- set longest = 26 -%}
 {%- set kept = decays.keys() | list + ['macd_signal'] -%}
 {%- set faded = "1e-30 * cast(d.close as double)" -%}
 {% do touched_tails() -%}
@@ -13,11 +15,11 @@ before as (
   {{ last_before_tail('new_bars') }}
 ),
 
--- The longest window looks 26 bars back.
+-- As many bars before the tail as the longest window looks back.
 earlier as (
   select {{ series('p') }}, p.bucket_start, p.bars, b.bars as bars_before, p.obv, p.macd, {{ kept | join(', ') }}
   from {{ this }} p
-  join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - 26 and p.bars <= b.bars
+  join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - {{ longest }} and p.bars <= b.bars
 ),
 {%- endif %}
 
@@ -44,7 +46,7 @@ typical as (
   select
     *,
     -- The first row of a series is its bar 1, or the first of those before the tail.
-    row_number() over (partition by {{ series() }} order by bucket_start) + greatest(bars_before - 26, 0) as place,
+    row_number() over (partition by {{ series() }} order by bucket_start) + greatest(bars_before - {{ longest }}, 0) as place,
     cast(close as double) as price,
     (cast(high as double) + cast(low as double) + cast(close as double)) / 3 as typical_price,
     lag(close) over (partition by {{ series() }} order by bucket_start) as close_before,
