@@ -25,7 +25,7 @@ enum Command {
     Check(check::Args),
     /// What a running daemon does: its actors, their state and what they say
     Status(status::Args),
-    /// Audits spool, chains, Bronze and Silver, and proves that nothing is lost or doubled
+    /// Audits spool, chains, Bronze, Silver and Gold, and proves that nothing is lost or doubled
     Verify(verify::Args),
     /// Looks into the commit chain
     #[command(subcommand)]

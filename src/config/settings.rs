@@ -55,7 +55,7 @@ impl<'de> Deserialize<'de> for Quantity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The folder of everything that Tickmint keeps: `/var/lib/tickmint`.
+    /// The folder of everything that Tickmint keeps: `data`, in the working directory.
     pub data_dir: PathBuf,
     /// How long an ordered stop may take in all: `60s`.
     pub drain_within: Quantity,
