@@ -42,7 +42,7 @@ chaos:
 warehouse:
     TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 warehouse:: snowflake::
 
-# What the warehouse costs beside 1 and 10 million trades (about 20 min); `--fresh DIR` tells how fresh Gold is
+# What the warehouse costs beside 1 and 10 million trades (about 10 min); `--fresh DIR` tells how fresh Gold is
 measure *ARGS:
     scripts/measure {{ARGS}}
 

@@ -1,7 +1,7 @@
-"""What the warehouse costs: `measure.py [TRADES ...]` (default 1000000 10000000).
+"""What the warehouse costs: `measure.py [TRADES[xDAYS] ...]` (default 1000000 10000000, of ten trading days).
 
-Two weeks of a simulated market, 100 symbols: all but the last minutes in one load, then runs with five seconds of new
-trades each, at 10,000 trades a minute whatever the history. First five minutes of trades in order, of which one run in
+A simulated market, 100 symbols: all but the last minutes in one load, then runs with five seconds of new trades each, at
+10,000 trades a minute whatever the history. First five minutes of trades in order, of which one run in
 twelve closes a minute; then two with one trade in twenty late by up to an hour, so that each run corrects closed minutes.
 Seconds are the refiner's own, of its answer; CPU seconds are of its process. What it does after an answer (a checkpoint)
 is in neither: the mean of all CPU seconds of the process has it. Prints how the CPU seconds grow with the history.
@@ -24,36 +24,46 @@ STEP = 833
 #: Runs in order, and runs with late trades.
 IN_ORDER, LATE = 60, 24
 RUNS = IN_ORDER + LATE
+NAMES = ("in order", "that close a minute", "with late trades")
 #: Rows of an object.
 OBJECT = 250_000
 
 
 def main() -> None:
-    sizes = [int(size) for size in sys.argv[1:]] or [1_000_000, 10_000_000]
-    medians = [measure(size) for size in sizes]
-    for size, (in_order, late) in zip(sizes[1:], medians[1:], strict=True):
-        growth = f"{in_order / medians[0][0]:.2f} times in order, {late / medians[0][1]:.2f} times with late trades"
-        print(f"from {sizes[0]:,} to {size:,} trades the CPU seconds of a run grow {growth}")
+    histories = [history_of(word) for word in sys.argv[1:]] or [(1_000_000, 10), (10_000_000, 10)]
+    medians = [measure(*history) for history in histories]
+    (first, over), before = histories[0], medians[0]
+    for (size, days), now in zip(histories[1:], medians[1:], strict=True):
+        growth = ", ".join(f"{after / own:.2f} times {name}" for name, own, after in zip(NAMES, before, now, strict=True))
+        print(f"from {first:,} trades in {over} days to {size:,} in {days} the CPU seconds of a run grow {growth}")
 
 
-def measure(size: int) -> tuple[float, float]:
-    """Returns the medians of the CPU seconds of the runs in order and of those with late trades."""
+def history_of(word: str) -> tuple[int, int]:
+    size, _, days = word.partition("x")
+    return int(size), int(days or 10)
+
+
+def measure(size: int, days: int) -> tuple[float, ...]:
+    """Returns the medians of the CPU seconds of the runs by name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bronze = Bronze(folder / "bronze")
-        simulate(bronze, size)
+        simulate(bronze, size, days)
         first = size - RUNS * STEP
         with Refiner(folder) as refiner:
             slots = [bronze.slot("trades", start, min(start + OBJECT, first) - 1) for start in range(0, first, OBJECT)]
             done = refiner.refine(slots)
-            print(f"{size:,} trades: first load {done['seconds']:.1f} s, CPU {done['cpu_seconds']:.1f} s, {done['rows']['gold.ohlc_1m']:,} bars")
+            print(f"{size:,} trades in {days} days: first load {done['seconds']:.1f} s, CPU {done['cpu_seconds']:.1f} s, {done['rows']['gold.ohlc_1m']:,} bars")
             times, cpu, before = [], [], cpu_of(refiner.child.pid)
             for start in range(first, size, STEP):
                 done = refiner.refine([bronze.slot("trades", start, start + STEP - 1)])
                 times.append(done["seconds"])
                 cpu.append(done["cpu_seconds"])
-            for name, part in (("in order", slice(IN_ORDER)), ("with late trades", slice(IN_ORDER, None))):
-                print(f"  {len(times[part])} runs of {STEP} {name}: {spread(times[part])} s, CPU {spread(cpu[part])} s")
+            # A run that closes a minute makes the indicators anew, by its time the longest in its twelve.
+            closing = sorted(range(IN_ORDER), key=times.__getitem__)[-IN_ORDER // 12 :]
+            parts = [range(IN_ORDER), closing, range(IN_ORDER, RUNS)]
+            for name, part in zip(NAMES, parts, strict=True):
+                print(f"  {len(part)} runs of {STEP} {name}: {spread([times[n] for n in part])} s, CPU {spread([cpu[n] for n in part])} s")
             refiner.audit()  # behind what the last round left to do
             print(f"  all CPU of the process by run: mean {(cpu_of(refiner.child.pid) - before) / RUNS:.2f} s, of which answered {sum(cpu) / RUNS:.2f} s")
             status = Path(f"/proc/{refiner.child.pid}/status").read_text()
@@ -64,25 +74,25 @@ def measure(size: int) -> tuple[float, float]:
             began = time.monotonic()
             done = refiner.refine([], full_refresh=True)
             print(f"  full refresh {time.monotonic() - began:.1f} s, CPU {done['cpu_seconds']:.1f} s", flush=True)
-        return median(cpu[:IN_ORDER]), median(cpu[IN_ORDER:])
+        return tuple(median([cpu[n] for n in part]) for part in parts)
 
 
-def simulate(bronze: Bronze, size: int) -> None:
-    """Ten trading days of 6.5 hours, 100 symbols that walk about; of the last trades one in twenty comes late."""
+def simulate(bronze: Bronze, size: int, days: int) -> None:
+    """Weekdays of 6.5 hours up to the same Friday, 100 symbols that walk about; of the last trades one in twenty comes late."""
     first, late = size - RUNS * STEP, size - LATE * STEP
     bronze.connection.execute("select setseed(0.5)")
     bronze.connection.execute(
         f"""
         insert into trades by name
         with places as (
-          select i, least(i, {first}) * 10.0 / {first} as day, greatest(i - {first}, 0) * 5.0 / {STEP} as tail, cast(random() * 99 as integer) as symbol
+          select i, least(i, {first}) * {days}.0 / {first} as day, greatest(i - {first}, 0) * 5.0 / {STEP} as tail, cast(random() * 99 as integer) as symbol
           from range({size}) t(i)
         ),
         days as (
-          select i, symbol, tail, least(floor(day), 9)::integer as day, day - least(floor(day), 9) as part from places
+          select i, symbol, tail, least(floor(day), {days - 1})::integer as day, day - least(floor(day), {days - 1}) as part from places
         ),
         trades as (
-          select i, symbol, timestamptz '2026-11-02 14:30:00+00' + to_days(day + 2 * (day // 5))
+          select i, symbol, timestamptz '2026-11-16 14:30:00+00' + to_days(day + 2 * (day // 5) - {days // 5 * 7})
             + to_microseconds(cast(part * {23400 - RUNS * 5} * 1e6 + tail * 1e6 as bigint)) as moment
           from days
         )

@@ -218,7 +218,7 @@ def test_a_first_load_fits_less_memory_than_it_has_rows(home: Path, project: Pat
         edit(project, model, text[text.index("with again as") : text.index("select\n  session,\n  frame,")], "")
         sorted_rows = "from {{ typed }} qualify row_number() over (partition by {{ identity }} order by record_offset) = 1 order by received_at\n"
         edit(project, model, "from records\n", sorted_rows)
-    simulate(bronze, 1_000_000)
+    simulate(bronze, 1_000_000, 10)
     with Refiner(home, project=project) as refiner:
         refiner.send(cmd="refine", traceparent=None, slots=[bronze.slot("trades", first, first + 249_999) for first in range(0, 1_000_000, 250_000)])
         while (event := refiner.event()).get("phase") in ("load", "silver", "test") and event["event"] == "progress":
