@@ -82,15 +82,47 @@
   group by n.source
 {%- endmacro %}
 
+{# The query of a model over tails, for some symbols at a time where there are many bars, as in a year that is made anew: the
+   windows over all of them need more memory than DuckDB may have. To be called with the query, which takes the condition on
+   the symbols of bars o. #}
+{% macro by_parts() -%}
+  {%- set parts = parts_of_tails() if execute else 1 -%}
+  {%- if parts == 1 -%}
+    {{ caller('true') }}
+    {{ by_time() }}
+  {%- else -%}
+    {%- set made = 'parts_of_' ~ model.name -%}
+    {%- for part in range(parts) -%}
+      {%- do run_statement(("create or replace temporary table " ~ made ~ " as " if loop.first else "insert into " ~ made ~ " ")
+            ~ caller("hash(o.symbol) % " ~ parts ~ " = " ~ part)) -%}
+    {%- endfor -%}
+    select * from {{ made }} {{ by_time() }}
+  {%- endif -%}
+{%- endmacro %}
+
+{% macro parts_of_tails() %}{{ return(adapter.dispatch('parts_of_tails', 'tickmint')()) }}{% endmacro %}
+{% macro default__parts_of_tails() -%}
+  {%- set all = "select coalesce(max(estimated_size), 0) from duckdb_tables() where schema_name = 'gold' and table_name = 'ohlc_1m'" -%}
+  {%- set touched = "select count(*) from " ~ ref('ohlc_1m') ~ " o join bronze.touched_" ~ model.name ~ " t
+        on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since where " ~ since_touched('o.bucket_start') -%}
+  {%- set bars = run_query(all).columns[0].values()[0] -%}
+  {%- if bars > var('bars_in_part') and is_incremental() -%}
+    {%- set bars = run_query(touched).columns[0].values()[0] -%}
+  {%- endif -%}
+  {{ return(bars // var('bars_in_part') + 1) }}
+{%- endmacro %}
+{# Snowflake's warehouses write to disk what does not fit. #}
+{% macro snowflake__parts_of_tails() %}{{ return(1) }}{% endmacro %}
+
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
-{% macro closed_bars() -%}
+{% macro closed_bars(part='true') -%}
   select o.symbol, o.source, o.session, o.bucket_start, o.high, o.low, o.close, o.volume, o.notional
   from {{ ref('ohlc_1m') }} o
   join {{ watermark_now() }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since
   {% endif -%}
-  where o.close is not null and o.high is not null and {{ since_touched('o.bucket_start') }}
+  where o.close is not null and o.high is not null and {{ since_touched('o.bucket_start') }} and {{ part }}
 {%- endmacro %}
 
 {# A value of the warehouse as a literal of a timestamp. #}

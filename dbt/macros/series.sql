@@ -9,32 +9,47 @@
   {{ a }}.symbol = {{ b }}.symbol and {{ a }}.source = {{ b }}.source and {{ a }}.session = {{ b }}.session
 {%- endmacro %}
 
-{# The last bar before the tail of each touched series: from it recursive indicators go on. The series that have a bar in
-   the tail, `going_on`, are looked for in all that is older only if the last days have none of them. #}
-{% macro last_before_tail(going_on, table=none) -%}
-  {%- set recent = since_touched('p.bucket_start', back='4 days') -%}
-  with near as (
-    select {{ series('p') }}, max(p.bars) as bars
-    from {{ table or this }} p
-    join bronze.touched_{{ model.name }} t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
-    where {{ recent }}
-    group by {{ series('p') }}
-  ),
+{# Notes in bronze.before_<model> the last n bars before the tail of each series that has a bar in it, `going_on`: from the
+   last of them recursive indicators go on, and windows look back over all. They are looked for in the last days, and further
+   back only for the series that have not so many there: a series that is seldom traded, or new. #}
+{% macro note_bars_before(n, going_on, table=none) %}
+  {%- set table, mine = table or this, "bronze.before_" ~ model.name -%}
+  {%- if execute and is_incremental() -%}
+    {%- do run_statement("create or replace table " ~ mine ~ " as select " ~ series() ~ ", bucket_start, bars from " ~ table ~ " where false") -%}
+    {%- set wanted = "select distinct " ~ series('g') ~ " from (" ~ going_on ~ ") g left join (
+          select " ~ series() ~ ", min(bars) as lowest, max(bars) as highest from " ~ mine ~ " group by " ~ series() ~ "
+        ) b on " ~ same_series('g', 'b') ~ " where b.lowest is null or b.lowest > greatest(b.highest - " ~ (n - 1) ~ ", 1)" -%}
+    {%- set reaches = ['4 days', '60 days', none] -%}
+    {%- for reach in reaches -%}
+      {%- if loop.first or run_query(wanted ~ " limit 1").rows -%}
+        {%- set since = since_touched('p.bucket_start', back=reach) if reach else 'true' -%}
+        {%- set until = 'true' if loop.first else 'not ' ~ since_touched('p.bucket_start', back=loop.previtem) -%}
+        {%- do run_statement("insert into " ~ mine ~ "
+              with reached as (
+                select " ~ series('p') ~ ", p.bucket_start, p.bars from " ~ table ~ " p
+                join bronze.touched_" ~ model.name ~ " t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+                join (" ~ wanted ~ ") w on " ~ same_series('p', 'w') ~ "
+                where " ~ since ~ " and " ~ until ~ "
+              ),
+              newest as (
+                select " ~ series() ~ ", max(bars) as bars
+                from (select " ~ series() ~ ", bars from reached union all select " ~ series() ~ ", bars from " ~ mine ~ ") b
+                group by " ~ series() ~ "
+              )
+              select " ~ series('r') ~ ", r.bucket_start, r.bars from reached r join newest n on " ~ same_series('r', 'n') ~ " and r.bars > n.bars - " ~ n) -%}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+{% endmacro %}
 
-  far as (
-    select g.symbol, g.source, g.session, t.since
-    from (select distinct {{ series() }} from {{ going_on }}) g
-    join bronze.touched_{{ model.name }} t on g.symbol = t.symbol and g.source = t.source
-    where not exists (select 1 from near n where {{ same_series('n', 'g') }})
-  )
+{# How many bars each of these series has before its tail. #}
+{% macro bars_before(part) -%}
+  select {{ series() }}, max(bars) as bars from bronze.before_{{ model.name }} o where {{ part }} group by {{ series() }}
+{%- endmacro %}
 
-  select {{ series() }}, bars from near
-  union all
-  select {{ series('p') }}, max(p.bars) as bars
-  from {{ table or this }} p
-  join far f on {{ same_series('p', 'f') }} and p.bucket_start < f.since
-  where not {{ recent }}
-  group by {{ series('p') }}
+{# Only the minutes of those bars, as a condition on a scan. #}
+{% macro minutes_before(column) -%}
+  {{ only_minutes(column, "select bucket_start from bronze.before_" ~ model.name) }}
 {%- endmacro %}
 
 {# A frame of the last n bars of a series. #}

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import walks
-from refining import Refiner
+from refining import Refiner, edit
 
 from bronze import Bronze
 
@@ -43,10 +43,10 @@ class Published:
         return [difference for result in results for difference in result.differences]
 
 
-def publish(bronze: Bronze, home: Path, kept: Path, runs: list[str]) -> list[Published]:
+def publish(bronze: Bronze, home: Path, kept: Path, runs: list[str], **how: Any) -> list[Published]:
     """The records of each of these conditions in runs of their own; a copy of Gold after each."""
     versions, total = [], bronze.count("trades")
-    with Refiner(home) as refiner:
+    with Refiner(home, **how) as refiner:
         for n, where in enumerate(runs):
             cuts = [total * part // 4 for part in range(5)]
             slots = [
@@ -88,6 +88,36 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Published]:
 @pytest.mark.parametrize("run", range(4))
 def test_a_made_tape(made: list[Published], run: int) -> None:
     assert made[run].differences() == []
+
+
+@pytest.fixture
+def walked(tmp_path: Path) -> Bronze:
+    bronze = Bronze(tmp_path / "bronze")
+    bronze.add_tape(walks.tape(tmp_path / "tape.jsonl.gz"))
+    return bronze
+
+
+#: All but the last hour, made anew in many parts; then that hour, for which the tails look back, of RARE over half a year.
+THEN_AN_HOUR = ["event_time < '2026-03-10 14:00:00+00'", "event_time >= '2026-03-10 14:00:00+00'"]
+
+
+def test_in_many_parts_and_then_an_hour(walked: Bronze, home: Path, tmp_path: Path) -> None:
+    versions = publish(walked, home, tmp_path, THEN_AN_HOUR, bars_in_part=300)
+    assert [version.differences() for version in versions] == [[], []]
+
+
+#: The file, what is right in it, and what misses rows.
+FORGETFUL = {
+    "parts left out": ("macros/gold.sql", "for part in range(parts)", "for part in range(parts // 2)"),
+    "bars of half a year ago": ("macros/series.sql", "'60 days', none]", "'60 days']"),
+}
+
+
+@pytest.mark.parametrize("forgotten", FORGETFUL)
+def test_what_a_model_forgets_is_seen(walked: Bronze, home: Path, tmp_path: Path, project: Path, forgotten: str) -> None:
+    edit(project, *FORGETFUL[forgotten])
+    versions = publish(walked, home, tmp_path, THEN_AN_HOUR, project=project, bars_in_part=300)
+    assert [version.differences() for version in versions] != [[], []]
 
 
 def test_the_last_trade_closed_a_minute(made: list[Published]) -> None:

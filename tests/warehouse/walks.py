@@ -60,6 +60,8 @@ WALKS = [
     # A twentieth of its price from one trade to the next, as at a split.
     Walk("SPLT", 90_000, 0.01, lambda trade, chance: -85_500 if trade == 300 else chance.randint(-9, 9), shares),
     Walk("THIN", 500, 0.01, steps(9), shares, share=0.04),
+    # Its last 50 bars reach back over half a year: see `long_ago`.
+    Walk("RARE", 4_000, 0.01, steps(9), shares, share=0.05),
     Walk("BINANCE:BTCUSDT", 6_000_000, 0.01, steps(300), coins),
     Walk("BINANCE:SHIBUSDT", 1_234, 0.00000001, steps(2), coins, share=0.3),
 ]
@@ -68,7 +70,7 @@ WALKS = [
 def tape(path: Path, *, seed: int = 20260306) -> Path:
     """Trades in order of time, a frame each."""
     chance = random.Random(seed)
-    trades = [trade for walk in WALKS for trade in walked(walk, chance)] + list(months(chance))
+    trades = [trade for walk in WALKS for trade in walked(walk, chance)] + list(months(chance)) + list(long_ago(chance))
     trades.append(line("ALFA", END, "100.07", "100", ["1"]))
     trades.sort()
     with gzip.open(path, "wt", compresslevel=1) as out:
@@ -112,6 +114,13 @@ def months(chance: random.Random) -> Iterator[tuple[datetime, str]]:
         for minute in (0, 1):
             moment = datetime(day.year, day.month, day.day, 10, minute, 30, tzinfo=NEW_YORK).astimezone(UTC)
             yield line("ALFA", moment, f"{chance.randint(9_000, 11_000) / 100}", shares(chance), ["1"])
+
+
+def long_ago(chance: random.Random) -> Iterator[tuple[datetime, str]]:
+    for day, bars in ((date(2025, 9, 3), 40), (date(2025, 12, 10), 12)):
+        for minute in range(bars):
+            moment = datetime(day.year, day.month, day.day, 10, minute, 15, tzinfo=NEW_YORK).astimezone(UTC)
+            yield line("RARE", moment, f"{chance.randint(3_900, 4_100) / 100}", shares(chance), ["1"])
 
 
 def line(symbol: str, moment: datetime, price: str, size: str, codes: list[str] | None) -> tuple[datetime, str]:

@@ -6,6 +6,7 @@
     the five-day windows of each date and of the four behind it. Longer windows are put together from the shorter ones: moments add up. -#}
 {%- set half_hour = "interval '30 minutes'" -%}
 {%- set date_of = "date_trunc('day', %s - interval '5 hours') + interval '5 hours'" -%}
+{%- set reach = [] -%}
 {% do changed_bars() -%}
 {%- if execute and is_incremental() -%}
   {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
@@ -13,22 +14,31 @@
           select distinct source, " ~ bucket('minute', 30, 'm.touched_at') ~ " as window_start from (
             select source, bucket_start as touched_at from bronze.changed_" ~ model.name ~ "
             union all select source, bucket_start + interval '1 minute' from bronze.changed_" ~ model.name ~ ") m
-        ),
-        dates as (select distinct source, " ~ date_of | format('window_start') ~ " as date_start from half_hours),
-        known as (
-          select source, date_start, true as is_new from dates
-          union
-          select distinct source, window_start, false from " ~ this ~ " t where span = '1d'
-            and not exists (select 1 from dates d where d.source = t.source and d.date_start = t.window_start)
-        ),
-        near as (
-          select source, date_start, max(case when is_new then 1 else 0 end) over (
-            partition by source order by date_start rows between 4 preceding and current row) as is_touched
-          from known
         )
         select source, '30m' as span, window_start + " ~ half_hour ~ " as window_end from half_hours
-        union all select source, '1d', date_start + interval '1 day' from dates
-        union all select source, '5d', date_start + interval '1 day' from near where is_touched = 1") -%}
+        union
+        select source, '1d', " ~ date_of | format('window_start') ~ " + interval '1 day' from half_hours") -%}
+  {#- Where four dates before the first one lie in the last days, nothing older is looked at. -#}
+  {%- set near = "t.window_start >= " ~ literal("select min(window_end) - interval '17 days' from bronze.touched_" ~ model.name ~ " where span = '1d'") -%}
+  {%- set short = run_query("
+        select d.source from (select source, min(window_end) as first_end from bronze.touched_" ~ model.name ~ " where span = '1d' group by source) d
+        left join (select distinct t.source, t.window_end from " ~ this ~ " t where t.span = '1d' and " ~ near ~ ") t
+          on d.source = t.source and t.window_end < d.first_end
+        group by d.source having count(t.window_end) < 4").rows -%}
+  {%- do reach.append("true" if short else near) -%}
+  {%- do run_statement("insert into bronze.touched_" ~ model.name ~ "
+        with known as (
+          select source, window_end, true as is_new from bronze.touched_" ~ model.name ~ " where span = '1d'
+          union
+          select distinct t.source, t.window_end, false from " ~ this ~ " t where t.span = '1d' and " ~ reach[0] ~ " and not exists (
+            select 1 from bronze.touched_" ~ model.name ~ " d where d.span = '1d' and d.source = t.source and d.window_end = t.window_end)
+        ),
+        near as (
+          select source, window_end, max(case when is_new then 1 else 0 end) over (
+            partition by source order by window_end rows between 4 preceding and current row) as is_touched
+          from known
+        )
+        select source, '5d', window_end from near where is_touched = 1") -%}
 {%- endif -%}
 
 with bars as (
@@ -87,19 +97,23 @@ all_dates as (
   select source, date_start, {{ moments() }} from dates
   {% if is_incremental() -%}
   union all
-  select source, window_start, {{ moments() }} from {{ this }} p
-  where span = '1d' and not exists (
-    select 1 from bronze.touched_{{ model.name }} x where x.span = '1d' and x.source = p.source and x.window_end = p.window_end
+  select source, window_start, {{ moments() }} from {{ this }} t
+  where span = '1d' and {{ reach[0] }} and not exists (
+    select 1 from bronze.touched_{{ model.name }} x where x.span = '1d' and x.source = t.source and x.window_end = t.window_end
   )
   {%- endif %}
 ),
 
+placed_dates as (
+  select source, date_start, row_number() over (partition by source order by date_start) as place
+  from (select distinct source, date_start from all_dates) d
+),
+
 -- Which dates stand in the five-day window that ends with a date.
 five_dates as (
-  select
-    source, date_start as last_start,
-    coalesce(lag(date_start, 4) over (partition by source order by date_start), min(date_start) over (partition by source)) as first_start
-  from (select distinct source, date_start from all_dates) d
+  select l.source, d.date_start, l.date_start as last_start, min(d.date_start) over (partition by l.source, l.date_start) as first_start
+  from placed_dates l
+  join placed_dates d on l.source = d.source and d.place > l.place - 5 and d.place <= l.place
 ),
 
 five_days as (
@@ -108,7 +122,7 @@ five_days as (
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on t.span = '5d' and f.source = t.source and f.last_start + interval '1 day' = t.window_end
   {% endif -%}
-  join all_dates d on f.source = d.source and d.date_start >= f.first_start and d.date_start <= f.last_start
+  join all_dates d on f.source = d.source and f.date_start = d.date_start
   group by f.source, f.first_start, f.last_start, d.symbol_a, d.symbol_b
 ),
 

@@ -1,13 +1,15 @@
 {{ config(meta={'region': 'tails', 'made': 'each_minute'}) }}
 {%- set periods = [5, 20, 50] -%}
-{% do touched_tails() -%}
+{%- do touched_tails() -%}
+{%- do note_bars_before(periods | max, closed_bars()) %}
+{%- call(part) by_parts() %}
 with new_bars as (
-  {{ closed_bars() }}
+  {{ closed_bars(part) }}
 ),
 
 {% if is_incremental() -%}
 before as (
-  {{ last_before_tail('new_bars') }}
+  {{ bars_before(part) }}
 ),
 
 -- As many bars before the tail as the longest window looks back.
@@ -15,6 +17,7 @@ earlier as (
   select {{ series('p') }}, p.bucket_start, p.close, p.bars, p.ema_5, p.ema_20, p.ema_50, b.bars as bars_before
   from {{ this }} p
   join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - {{ periods | max }} and p.bars <= b.bars
+  where {{ minutes_before('p.bucket_start') }}
 ),
 {%- endif %}
 
@@ -89,4 +92,4 @@ select
 from local l
 {{ join_chunks_before('local') }}
 where l.is_new
-{{ by_time('l.bucket_start') }}
+{%- endcall %}

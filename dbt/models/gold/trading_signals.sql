@@ -15,19 +15,14 @@
           join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or s.bucket_start > b.before - interval '62 minutes')
           where s.bucket_start > " ~ watermark_before('62 minutes') ~ "
         ) t group by symbol, source") -%}
-  {%- set going_on = "(select symbol, source, session from " ~ ref('moving_averages') ~ " m where " ~ since_touched('m.bucket_start') ~ ")" -%}
-  {%- do run_statement("create or replace table bronze.before_" ~ model.name ~ " as " ~ last_before_tail(going_on, ref('moving_averages'))) -%}
 {%- endif -%}
-
-{% if is_incremental() -%}
-{#- The first bar that any rule looks at, as a literal: three tables are joined. -#}
-{%- set first = literal("select min(since) from (
-      select since from bronze.touched_" ~ model.name ~ "
-      union all
-      select p.bucket_start from " ~ ref('moving_averages') ~ " p join bronze.before_" ~ model.name ~ " b
-        on " ~ same_series('p', 'b') ~ " and p.bars > b.bars - " ~ lookback ~ " and p.bars <= b.bars
-    ) s") -%}
-{%- endif -%}
+{%- set tail = "select " ~ series('m') ~ ", m.bucket_start from " ~ ref('moving_averages') ~ " m
+      join bronze.touched_" ~ model.name ~ " t on m.symbol = t.symbol and m.source = t.source and m.bucket_start >= t.since
+      where " ~ since_touched('m.bucket_start') -%}
+{%- do note_bars_before(lookback, tail, ref('moving_averages')) -%}
+{#- The minutes that any rule looks at, named to each of three tables. -#}
+{%- set looked_at = only_minutes('bucket_start', "select bucket_start from bronze.before_" ~ model.name ~ " union select bucket_start from (" ~ tail ~ ") m") if is_incremental() -%}
+{%- call(part) by_parts() %}
 with bars as (
   select
     {{ series('m') }}, m.bucket_start, m.bars as place, m.close as price,
@@ -40,10 +35,13 @@ with bars as (
   join {{ ref('ohlc_1m') }} o on {{ same_series('m', 'o') }} and m.bucket_start = o.bucket_start
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on m.symbol = t.symbol and m.source = t.source
-  left join bronze.before_{{ model.name }} b on {{ same_series('m', 'b') }}
-  where m.bars > coalesce(b.bars, 0) - {{ lookback }}
-    and m.bucket_start >= {{ first }} and v.bucket_start >= {{ first }} and o.bucket_start >= {{ first }}
+  left join bronze.before_{{ model.name }} b on {{ same_series('m', 'b') }} and m.bucket_start = b.bucket_start
   {%- endif %}
+  where {% for table in ['m', 'v', 'o'] %}{{ 'and ' if not loop.first }}{{ part | replace('o.symbol', table ~ '.symbol') }} {% endfor %}
+    {%- if is_incremental() %}
+    and (m.bucket_start >= t.since or b.bars is not null)
+    {%- for table in ['m', 'v', 'o'] %} and {{ looked_at | replace('bucket_start', table ~ '.bucket_start') }}{% endfor %}
+    {%- endif %}
 ),
 
 looked_back as (
@@ -66,14 +64,23 @@ fired as (
   select * from judged where direction is not null
 ),
 
+-- The hours in which an outcome may lie, or each signal would be held against all bars of its series.
+looked_ahead as (
+  select rule, version, {{ series() }}, bucket_start, {{ bucket('hour', 1) }} as hour_start from fired
+  union all
+  select rule, version, {{ series() }}, bucket_start, {{ bucket('hour', 1) }} + interval '1 hour' from fired
+),
+
 outcomes as (
   select
     f.rule, f.version, {{ series('f') }}, f.bucket_start,
     {%- for minutes in [5, 15, 60] %}
     max_by(b.close, case when b.bucket_start <= f.bucket_start + interval '{{ minutes }} minutes' then b.bucket_start end) as close_{{ minutes }}{{ ',' if not loop.last }}
     {%- endfor %}
-  from fired f
-  join bars b on {{ same_series('f', 'b') }} and b.bucket_start >= f.bucket_start and b.bucket_start <= f.bucket_start + interval '60 minutes'
+  from looked_ahead f
+  join (select {{ series() }}, bucket_start, {{ bucket('hour', 1) }} as hour_start, close from bars) b
+    on {{ same_series('f', 'b') }} and f.hour_start = b.hour_start
+      and b.bucket_start >= f.bucket_start and b.bucket_start <= f.bucket_start + interval '60 minutes'
   group by f.rule, f.version, {{ series('f') }}, f.bucket_start
 )
 
@@ -95,4 +102,4 @@ select
 from fired f
 join outcomes o on {{ same_series('f', 'o') }} and f.bucket_start = o.bucket_start and f.rule = o.rule and f.version = o.version
 join {{ watermark_now() }} w on f.source = w.source
-{{ by_time('f.bucket_start') }}
+{%- endcall %}

@@ -5,14 +5,16 @@
 {%- set longest = 26 -%}
 {%- set kept = decays.keys() | list + ['macd_signal'] -%}
 {%- set faded = "1e-30 * cast(d.close as double)" -%}
-{% do touched_tails() -%}
+{%- do touched_tails() -%}
+{%- do note_bars_before(longest, closed_bars()) %}
+{%- call(part) by_parts() %}
 with new_bars as (
-  {{ closed_bars() }}
+  {{ closed_bars(part) }}
 ),
 
 {% if is_incremental() -%}
 before as (
-  {{ last_before_tail('new_bars') }}
+  {{ bars_before(part) }}
 ),
 
 -- As many bars before the tail as the longest window looks back.
@@ -20,6 +22,7 @@ earlier as (
   select {{ series('p') }}, p.bucket_start, p.bars, b.bars as bars_before, p.obv, p.macd, {{ kept | join(', ') }}
   from {{ this }} p
   join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - {{ longest }} and p.bars <= b.bars
+  where {{ minutes_before('p.bucket_start') }}
 ),
 {%- endif %}
 
@@ -39,6 +42,7 @@ placed as (
     e.macd{% for name in kept %}, case when e.bars = e.bars_before then e.{{ name }} end{% endfor %}
   from earlier e
   join {{ ref('ohlc_1m') }} o on {{ same_series('e', 'o') }} and e.bucket_start = o.bucket_start
+  where {{ minutes_before('o.bucket_start') }}
   {%- endif %}
 ),
 
@@ -186,8 +190,8 @@ traded as (
     join bronze.touched_{{ model.name }} t
       on o.symbol = t.symbol and o.source = t.source
         and {{ trading_date('o.symbol', 'o.bucket_start') }} >= {{ trading_date('t.symbol', 't.since') }}
-    where {{ since_touched('o.bucket_start', back='1 day') }}
     {%- endif %}
+    where {{ since_touched('o.bucket_start', back='1 day') }} and {{ part }}
   ) o
   group by {{ series() }}, trading_date, bucket_start
 ),
@@ -247,4 +251,4 @@ select
 from dated d
 join days y on {{ same_series('d', 'y') }} and d.bucket_start = y.bucket_start
 left join usual u on {{ same_series('d', 'u') }} and d.bucket_start = u.bucket_start
-{{ by_time('d.bucket_start') }}
+{%- endcall %}
