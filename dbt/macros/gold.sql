@@ -62,9 +62,9 @@
 {# The table of it. #}
 {% macro watermark_now() %}bronze.watermark_{{ model.name }}{% endmacro %}
 
-{# A literal so long before what the watermark was, of the source that is farthest behind. #}
+{# A literal so long before what the watermark was, of the source that is farthest behind; one that stands still closes nothing. #}
 {% macro watermark_before(back) -%}
-  {{ literal("select min(coalesce(before, '1970-01-01 00:00:00+00'::timestamptz)) - interval '" ~ back ~ "' from bronze.watermark_" ~ model.name) }}
+  {{ literal("select min(coalesce(before, '1970-01-01 00:00:00+00'::timestamptz)) - interval '" ~ back ~ "' from bronze.watermark_" ~ model.name ~ " where before is null or watermark > before") }}
 {%- endmacro %}
 
 {# The newest event time of each source now: what the indicators have seen, and what has come since they ran. For
@@ -84,32 +84,32 @@
 
 {# The query of a model over tails, for some symbols at a time where there are many bars, as in a year that is made anew: the
    windows over all of them need more memory than DuckDB may have. To be called with the query, which takes the condition on
-   the symbols of bars o. #}
-{% macro by_parts() -%}
+   the symbols of bars o; `time` is its column of time. #}
+{% macro by_parts(time) -%}
   {%- set parts = parts_of_tails() if execute else 1 -%}
   {%- if parts == 1 -%}
     {{ caller('true') }}
-    {{ by_time() }}
+    {{ by_time(time) }}
   {%- else -%}
-    {%- set made = 'parts_of_' ~ model.name -%}
+    {%- set made = 'made_of_' ~ model.name -%}
     {%- for part in range(parts) -%}
       {%- do run_statement(("create or replace temporary table " ~ made ~ " as " if loop.first else "insert into " ~ made ~ " ")
-            ~ caller("hash(o.symbol) % " ~ parts ~ " = " ~ part)) -%}
+            ~ caller("o.symbol in (select symbol from bronze.parts_" ~ model.name ~ " where part = " ~ part ~ ")")) -%}
     {%- endfor -%}
     select * from {{ made }} {{ by_time() }}
   {%- endif -%}
 {%- endmacro %}
 
+{# How many parts there are. Which symbols are in which stands in bronze.parts_<model>, if it is more than one. #}
 {% macro parts_of_tails() %}{{ return(adapter.dispatch('parts_of_tails', 'tickmint')()) }}{% endmacro %}
 {% macro default__parts_of_tails() -%}
-  {%- set all = "select coalesce(max(estimated_size), 0) from duckdb_tables() where schema_name = 'gold' and table_name = 'ohlc_1m'" -%}
-  {%- set touched = "select count(*) from " ~ ref('ohlc_1m') ~ " o join bronze.touched_" ~ model.name ~ " t
-        on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since where " ~ since_touched('o.bucket_start') -%}
-  {%- set bars = run_query(all).columns[0].values()[0] -%}
-  {%- if bars > var('bars_in_part') and is_incremental() -%}
-    {%- set bars = run_query(touched).columns[0].values()[0] -%}
-  {%- endif -%}
-  {{ return(bars // var('bars_in_part') + 1) }}
+  {%- set all = run_query("select coalesce(max(estimated_size), 0) from duckdb_tables() where schema_name = 'gold' and table_name = 'ohlc_1m'").columns[0].values()[0] -%}
+  {%- if all <= var('bars_in_part') -%}{{ return(1) }}{%- endif -%}
+  {%- set touched = "join bronze.touched_" ~ model.name ~ " t on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since" if is_incremental() -%}
+  {%- do run_statement("create or replace table bronze.parts_" ~ model.name ~ " as
+        select symbol, cast(floor((sum(bars) over (order by symbol rows unbounded preceding) - 1) / " ~ var('bars_in_part') ~ ") as integer) as part
+        from (select o.symbol, count(*) as bars from " ~ ref('ohlc_1m') ~ " o " ~ touched ~ " where " ~ since_touched('o.bucket_start') ~ " group by o.symbol) b") -%}
+  {{ return(run_query("select coalesce(max(part), 0) + 1 from bronze.parts_" ~ model.name).columns[0].values()[0]) }}
 {%- endmacro %}
 {# Snowflake's warehouses write to disk what does not fit. #}
 {% macro snowflake__parts_of_tails() %}{{ return(1) }}{% endmacro %}

@@ -22,14 +22,14 @@
     {%- set reaches = ['4 days', '60 days', none] -%}
     {%- for reach in reaches -%}
       {%- if loop.first or run_query(wanted ~ " limit 1").rows -%}
-        {%- set since = since_touched('p.bucket_start', back=reach) if reach else 'true' -%}
-        {%- set until = 'true' if loop.first else 'not ' ~ since_touched('p.bucket_start', back=loop.previtem) -%}
+        {%- set since = "p.bucket_start >= t.since - interval '" ~ reach ~ "' and " ~ since_touched('p.bucket_start', back=reach) if reach else 'true' -%}
+        {%- set until = 't.since' if loop.first else "t.since - interval '" ~ loop.previtem ~ "'" -%}
         {%- do run_statement("insert into " ~ mine ~ "
               with reached as (
                 select " ~ series('p') ~ ", p.bucket_start, p.bars from " ~ table ~ " p
-                join bronze.touched_" ~ model.name ~ " t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < t.since
+                join bronze.touched_" ~ model.name ~ " t on p.symbol = t.symbol and p.source = t.source and p.bucket_start < " ~ until ~ "
                 join (" ~ wanted ~ ") w on " ~ same_series('p', 'w') ~ "
-                where " ~ since ~ " and " ~ until ~ "
+                where " ~ since ~ "
               ),
               newest as (
                 select " ~ series() ~ ", max(bars) as bars

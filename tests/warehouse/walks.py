@@ -113,11 +113,13 @@ def months(chance: random.Random) -> Iterator[tuple[datetime, str]]:
         found += 1
         for minute in (0, 1):
             moment = datetime(day.year, day.month, day.day, 10, minute, 30, tzinfo=NEW_YORK).astimezone(UTC)
-            yield line("ALFA", moment, f"{chance.randint(9_000, 11_000) / 100}", shares(chance), ["1"])
+            # Of two symbols, so that each of these dates has a pair of returns.
+            for symbol in ("ALFA", "BRAV"):
+                yield line(symbol, moment, f"{chance.randint(9_000, 11_000) / 100}", shares(chance), ["1"])
 
 
 def long_ago(chance: random.Random) -> Iterator[tuple[datetime, str]]:
-    for day, bars in ((date(2025, 9, 3), 40), (date(2025, 12, 10), 12)):
+    for day, bars in ((date(2025, 9, 3), 40), (date(2026, 1, 20), 12)):
         for minute in range(bars):
             moment = datetime(day.year, day.month, day.day, 10, minute, 15, tzinfo=NEW_YORK).astimezone(UTC)
             yield line("RARE", moment, f"{chance.randint(3_900, 4_100) / 100}", shares(chance), ["1"])

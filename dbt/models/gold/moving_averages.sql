@@ -2,7 +2,7 @@
 {%- set periods = [5, 20, 50] -%}
 {%- do touched_tails() -%}
 {%- do note_bars_before(periods | max, closed_bars()) %}
-{%- call(part) by_parts() %}
+{%- call(part) by_parts('l.bucket_start') %}
 with new_bars as (
   {{ closed_bars(part) }}
 ),

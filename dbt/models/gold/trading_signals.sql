@@ -12,7 +12,7 @@
           select symbol, source, bucket_start - interval '60 minutes' as since from bronze.changed_" ~ model.name ~ "
           union all
           select s.symbol, s.source, s.bucket_start from " ~ this ~ " s
-          join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or s.bucket_start > b.before - interval '62 minutes')
+          join bronze.watermark_" ~ model.name ~ " b on s.source = b.source and (b.before is null or (b.watermark > b.before and s.bucket_start > b.before - interval '62 minutes'))
           where s.bucket_start > " ~ watermark_before('62 minutes') ~ "
         ) t group by symbol, source") -%}
 {%- endif -%}
@@ -22,7 +22,7 @@
 {%- do note_bars_before(lookback, tail, ref('moving_averages')) -%}
 {#- The minutes that any rule looks at, named to each of three tables. -#}
 {%- set looked_at = only_minutes('bucket_start', "select bucket_start from bronze.before_" ~ model.name ~ " union select bucket_start from (" ~ tail ~ ") m") if is_incremental() -%}
-{%- call(part) by_parts() %}
+{%- call(part) by_parts('f.bucket_start') %}
 with bars as (
   select
     {{ series('m') }}, m.bucket_start, m.bars as place, m.close as price,

@@ -7,7 +7,7 @@
 {%- set faded = "1e-30 * cast(d.close as double)" -%}
 {%- do touched_tails() -%}
 {%- do note_bars_before(longest, closed_bars()) %}
-{%- call(part) by_parts() %}
+{%- call(part) by_parts('d.bucket_start') %}
 with new_bars as (
   {{ closed_bars(part) }}
 ),
