@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import indicators
 import market
 import pyarrow as pa
@@ -124,6 +125,13 @@ def test_the_last_trade_closed_a_minute(made: list[Published]) -> None:
     bars = [rows_of(version.gold, "moving_averages") for version in made]
     newest = [max(row["bucket_start"] for row in rows if row["source"] == "finnhub") for rows in bars]
     assert newest[2] < newest[3] == walks.END - timedelta(minutes=1)
+
+
+def test_a_source_that_is_silent_is_left_alone(made: list[Published]) -> None:
+    """Its last signals wait for outcomes that only its own next trade can tell; a run of the other source makes nothing of them."""
+    assert any(row["source"] == "replay" and row["return_60m"] is None for row in rows_of(made[-1].gold, "trading_signals"))
+    with duckdb.connect(str(made[-1].warehouse), read_only=True) as connection:
+        assert connection.execute("select distinct source from bronze.touched_trading_signals").fetchall() == [("finnhub",)]
 
 
 def fired(version: Published) -> Counter[tuple[str, str]]:
