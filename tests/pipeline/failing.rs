@@ -137,7 +137,7 @@ fn a_project_that_cannot_be_parsed_is_told_from_the_start() {
 fn a_run_that_works_is_not_killed_and_one_that_hangs_is() {
     let Some((rig, project)) = world() else { return };
     let model = project.join(MODEL);
-    let slow = "cross join (select count(*) as n from range(20000) a, range(20000) b where hash(a.range + b.range) = 1) slow";
+    let slow = "cross join (select count(*) as n from range(50000) a, range(20000) b where hash(a.range + b.range) = 1) slow";
     edit(&model, "\nfrom bars\n", &format!("\nfrom bars {slow}\n"));
     edit(&model, "cast(trades as bigint)", "cast(trades + slow.n as bigint)");
     let timeout = Duration::from_secs(3);
