@@ -20,8 +20,10 @@
           select " ~ series() ~ ", min(bars) as lowest, max(bars) as highest from " ~ mine ~ " group by " ~ series() ~ "
         ) b on " ~ same_series('g', 'b') ~ " where b.lowest is null or b.lowest > greatest(b.highest - " ~ (n - 1) ~ ", 1)" -%}
     {%- set reaches = ['4 days', '60 days', none] -%}
+    {%- set more = namespace(wanted=true) -%}
     {%- for reach in reaches -%}
-      {%- if loop.first or run_query(wanted ~ " limit 1").rows -%}
+      {%- set more.wanted = loop.first or (more.wanted and run_query(wanted ~ " limit 1").rows) -%}
+      {%- if more.wanted -%}
         {%- set since = "p.bucket_start >= t.since - interval '" ~ reach ~ "' and " ~ since_touched('p.bucket_start', back=reach) if reach else 'true' -%}
         {%- set until = 't.since' if loop.first else "t.since - interval '" ~ loop.previtem ~ "'" -%}
         {%- do run_statement("insert into " ~ mine ~ "

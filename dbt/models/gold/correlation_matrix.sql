@@ -6,7 +6,6 @@
     the five-day windows of each date and of the four behind it. Longer windows are put together from the shorter ones: moments add up. -#}
 {%- set half_hour = "interval '30 minutes'" -%}
 {%- set date_of = "date_trunc('day', %s - interval '5 hours') + interval '5 hours'" -%}
-{%- set reach = [] -%}
 {% do changed_bars() -%}
 {%- if execute and is_incremental() -%}
   {%- do run_statement("create or replace table bronze.touched_" ~ model.name ~ " as
@@ -25,12 +24,12 @@
         left join (select distinct t.source, t.window_end from " ~ this ~ " t where t.span = '1d' and " ~ near ~ ") t
           on d.source = t.source and t.window_end < d.first_end
         group by d.source having count(t.window_end) < 4").rows -%}
-  {%- do reach.append("true" if short else near) -%}
+  {%- set reach = "true" if short else near -%}
   {%- do run_statement("insert into bronze.touched_" ~ model.name ~ "
         with known as (
           select source, window_end, true as is_new from bronze.touched_" ~ model.name ~ " where span = '1d'
           union
-          select distinct t.source, t.window_end, false from " ~ this ~ " t where t.span = '1d' and " ~ reach[0] ~ " and not exists (
+          select distinct t.source, t.window_end, false from " ~ this ~ " t where t.span = '1d' and " ~ reach ~ " and not exists (
             select 1 from bronze.touched_" ~ model.name ~ " d where d.span = '1d' and d.source = t.source and d.window_end = t.window_end)
         ),
         near as (
@@ -98,7 +97,7 @@ all_dates as (
   {% if is_incremental() -%}
   union all
   select source, window_start, {{ moments() }} from {{ this }} t
-  where span = '1d' and {{ reach[0] }} and not exists (
+  where span = '1d' and {{ reach }} and not exists (
     select 1 from bronze.touched_{{ model.name }} x where x.span = '1d' and x.source = t.source and x.window_end = t.window_end
   )
   {%- endif %}
