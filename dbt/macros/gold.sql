@@ -115,14 +115,14 @@
 {% macro snowflake__parts_of_tails() %}{{ return(1) }}{% endmacro %}
 
 {# The bars of the tails, closed ones with a price; all of them where the model is made anew. #}
-{% macro closed_bars(part='true') -%}
+{% macro closed_bars() -%}
   select o.symbol, o.source, o.session, o.bucket_start, o.high, o.low, o.close, o.volume, o.notional
   from {{ ref('ohlc_1m') }} o
   join {{ watermark_now() }} w on o.source = w.source and o.bucket_start <= w.watermark - interval '1 minute'
   {% if is_incremental() -%}
   join bronze.touched_{{ model.name }} t on o.symbol = t.symbol and o.source = t.source and o.bucket_start >= t.since
   {% endif -%}
-  where o.close is not null and o.high is not null and {{ since_touched('o.bucket_start') }} and {{ part }}
+  where o.close is not null and o.high is not null and {{ since_touched('o.bucket_start') }}
 {%- endmacro %}
 
 {# A value of the warehouse as a literal of a timestamp. #}

@@ -10,7 +10,7 @@
 {%- endmacro %}
 
 {# Notes in bronze.before_<model> the last n bars before the tail of each series that has a bar in it, `going_on`: from the
-   last of them recursive indicators go on, and windows look back over all. They are looked for in the last days, and further
+   last of them recursive indicators go on, and windows look back over all. They are looked for in the last hours, and further
    back only for the series that have not so many there: a series that is seldom traded, or new. #}
 {% macro note_bars_before(n, going_on, table=none) %}
   {%- set table, mine = table or this, "bronze.before_" ~ model.name -%}
@@ -19,7 +19,7 @@
     {%- set wanted = "select distinct " ~ series('g') ~ " from (" ~ going_on ~ ") g left join (
           select " ~ series() ~ ", min(bars) as lowest, max(bars) as highest from " ~ mine ~ " group by " ~ series() ~ "
         ) b on " ~ same_series('g', 'b') ~ " where b.lowest is null or b.lowest > greatest(b.highest - " ~ (n - 1) ~ ", 1)" -%}
-    {%- set reaches = ['4 days', '60 days', none] -%}
+    {%- set reaches = ['4 hours', '4 days', '60 days', none] -%}
     {%- set more = namespace(wanted=true) -%}
     {%- for reach in reaches -%}
       {%- set more.wanted = loop.first or (more.wanted and run_query(wanted ~ " limit 1").rows) -%}

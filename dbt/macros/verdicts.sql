@@ -39,21 +39,35 @@
     {%- endif %}
   ),
 
-  steps as (
-    {%- for n in range(minutes + 1) %} select {{ n }} as n {%- if not loop.last %} union all{% endif %}{% endfor %}
+  {% if is_incremental() -%}
+  new_places as (
+    select m.symbol, m.source, m.bucket_start, m.place
+    from touched t
+    join placed m on t.symbol = m.symbol and t.source = m.source and t.bucket_start = m.bucket_start
+  ),
+
+  -- Spelled out: joined with the steps, DuckDB would hold each step against every minute of the symbol.
+  reached as (
+    {%- for n in range(minutes + 1) %}
+    select symbol, source, bucket_start, place + {{ n }} as place from new_places
+    {%- if not loop.last %} union all{% endif %}
+    {%- endfor %}
   ),
 
   to_judge as (
-    {%- if is_incremental() %}
     select distinct a.symbol, a.source, a.bucket_start, a.low, a.high, a.place
-    from touched t
-    join placed m on t.symbol = m.symbol and t.source = m.source and t.bucket_start = m.bucket_start
-    cross join steps s
-    join placed a on m.symbol = a.symbol and m.source = a.source and m.place + s.n = a.place
+    from reached m
+    join placed a on m.symbol = a.symbol and m.source = a.source and m.place = a.place
     where a.bucket_start <= m.bucket_start + interval '{{ hours }} hours'
-    {%- else %}
+  ),
+  {%- else -%}
+  to_judge as (
     select symbol, source, bucket_start, low, high, place from placed
-    {%- endif %}
+  ),
+  {%- endif %}
+
+  steps as (
+    {%- for n in range(1, minutes + 1) %} select {{ n }} as n {%- if not loop.last %} union all{% endif %}{% endfor %}
   ),
 
   referred as (
@@ -65,7 +79,6 @@
     left join placed e
       on j.symbol = e.symbol and j.source = e.source and j.place - s.n = e.place
       and e.bucket_start >= j.bucket_start - interval '{{ hours }} hours'
-    where s.n > 0
     group by j.symbol, j.source, j.bucket_start, j.low, j.high
   )
 

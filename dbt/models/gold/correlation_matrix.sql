@@ -74,22 +74,31 @@ half_hours as (
   group by a.source, a.window_end, a.symbol, b.symbol
 ),
 
+half_hours_of_dates as (
+  select source, window_end, {{ moments() }} from half_hours
+  {% if is_incremental() -%}
+  union all
+  select p.source, p.window_end, {{ moments('p.') }}
+  from {{ this }} p
+  join bronze.touched_{{ model.name }} t
+    on t.span = '1d' and p.source = t.source and p.window_start >= t.window_end - interval '1 day' and p.window_end <= t.window_end
+  where p.span = '30m' and not exists (
+    select 1 from bronze.touched_{{ model.name }} x where x.span = '30m' and x.source = p.source and x.window_end = p.window_end
+  )
+  {%- endif %}
+),
+
+-- The times of all pairs are the same few.
+dates_of_half_hours as (
+  select window_end, {{ date_of | format('window_end - ' ~ half_hour) }} as date_start
+  from (select distinct window_end from half_hours_of_dates) h
+),
+
 dates as (
-  select source, {{ date_of | format('window_end - ' ~ half_hour) }} as date_start, symbol_a, symbol_b, {{ pooled_moments() }}
-  from (
-    select source, window_end, {{ moments() }} from half_hours
-    {% if is_incremental() -%}
-    union all
-    select p.source, p.window_end, {{ moments('p.') }}
-    from {{ this }} p
-    join bronze.touched_{{ model.name }} t
-      on t.span = '1d' and p.source = t.source and p.window_start >= t.window_end - interval '1 day' and p.window_end <= t.window_end
-    where p.span = '30m' and not exists (
-      select 1 from bronze.touched_{{ model.name }} x where x.span = '30m' and x.source = p.source and x.window_end = p.window_end
-    )
-    {%- endif %}
-  ) h
-  group by source, date_start, symbol_a, symbol_b
+  select h.source, d.date_start, h.symbol_a, h.symbol_b, {{ pooled_moments('h.') }}
+  from half_hours_of_dates h
+  join dates_of_half_hours d on h.window_end = d.window_end
+  group by h.source, d.date_start, h.symbol_a, h.symbol_b
 ),
 
 all_dates as (

@@ -1,10 +1,11 @@
 {{ config(meta={'region': 'tails', 'made': 'each_minute'}) }}
 {%- set periods = [5, 20, 50] -%}
 {%- do touched_tails() -%}
-{%- do note_bars_before(periods | max, closed_bars()) %}
+{%- set tail = closed_bars() -%}
+{%- do note_bars_before(periods | max, tail) %}
 {%- call(part) by_parts('l.bucket_start') %}
 with new_bars as (
-  {{ closed_bars(part) }}
+  select * from ({{ tail }}) o where {{ part }}
 ),
 
 {% if is_incremental() -%}

@@ -75,7 +75,7 @@ outcomes as (
   select
     f.rule, f.version, {{ series('f') }}, f.bucket_start,
     {%- for minutes in [5, 15, 60] %}
-    max_by(b.close, case when b.bucket_start <= f.bucket_start + interval '{{ minutes }} minutes' then b.bucket_start end) as close_{{ minutes }}{{ ',' if not loop.last }}
+    max_by(b.close, case when {{ microseconds_between('f.bucket_start', 'b.bucket_start') }} <= {{ 60000000 * minutes }} then b.bucket_start end) as close_{{ minutes }}{{ ',' if not loop.last }}
     {%- endfor %}
   from looked_ahead f
   join (select {{ series() }}, bucket_start, {{ bucket('hour', 1) }} as hour_start, close from bars) b

@@ -6,10 +6,12 @@
 {%- set kept = decays.keys() | list + ['macd_signal'] -%}
 {%- set faded = "1e-30 * cast(d.close as double)" -%}
 {%- do touched_tails() -%}
-{%- do note_bars_before(longest, closed_bars()) %}
+{%- set tail = closed_bars() -%}
+{%- do note_bars_before(longest, tail) -%}
+{%- set before_tail = minutes_before('bucket_start') if is_incremental() %}
 {%- call(part) by_parts('d.bucket_start') %}
 with new_bars as (
-  {{ closed_bars(part) }}
+  select * from ({{ tail }}) o where {{ part }}
 ),
 
 {% if is_incremental() -%}
@@ -22,7 +24,7 @@ earlier as (
   select {{ series('p') }}, p.bucket_start, p.bars, b.bars as bars_before, p.obv, p.macd, {{ kept | join(', ') }}
   from {{ this }} p
   join before b on {{ same_series('p', 'b') }} and p.bars > b.bars - {{ longest }} and p.bars <= b.bars
-  where {{ minutes_before('p.bucket_start') }}
+  where {{ before_tail | replace('bucket_start', 'p.bucket_start') }}
 ),
 {%- endif %}
 
@@ -42,7 +44,7 @@ placed as (
     e.macd{% for name in kept %}, case when e.bars = e.bars_before then e.{{ name }} end{% endfor %}
   from earlier e
   join {{ ref('ohlc_1m') }} o on {{ same_series('e', 'o') }} and e.bucket_start = o.bucket_start
-  where {{ minutes_before('o.bucket_start') }}
+  where {{ before_tail | replace('bucket_start', 'o.bucket_start') }}
   {%- endif %}
 ),
 
