@@ -302,7 +302,7 @@ def test_any_order_in_any_runs_gives_the_same_verdicts(home: Path, bronze: Bronz
     ("file", "text", "wrong"),
     [
         # A trade is judged when it comes, by what has come before: no verdict ever changes.
-        ("macros/verdicts.sql", "m.place + s.n = a.place", "m.place + 0 * s.n = a.place"),
+        ("macros/verdicts.sql", "place + {{ n }} as place", "place + {{ 0 * n }} as place"),
         # Verdicts change, and the bars are not told.
         ("macros/touched.sql", "select symbol, source, bucket_start from bronze.verdicts_changed where run >", "select symbol, source, bucket_start from bronze.verdicts_changed where run < 0 and run >"),
         # Verdicts are made, and never taken back.
