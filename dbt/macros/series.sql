@@ -11,7 +11,7 @@
 
 {# Notes in bronze.before_<model> the last n bars before the tail of each series that has a bar in it, `going_on`: from the
    last of them recursive indicators go on, and windows look back over all. They are looked for in the last hours, and further
-   back only for the series that have not so many there: a series that is seldom traded, or new. #}
+   back only for the series that have not so many there: of a session that has just begun, seldom traded, or new. #}
 {% macro note_bars_before(n, going_on, table=none) %}
   {%- set table, mine = table or this, "bronze.before_" ~ model.name -%}
   {%- if execute and is_incremental() -%}

@@ -46,17 +46,20 @@ def make_lean() -> None:
     for name in ("ConnectionUsed", "SQLQuery", "SQLQueryStatus"):
         setattr(connections, name, Unheard)
     agate_helper.build_type_tester = type_tester
-    agate_helper.empty_table = cache(agate_helper.empty_table)
+    agate_helper.empty_table = empty_table
     MacroFuzzEnvironment.compile = compile_once
-    PluginManager.get_prefixed_modules = cache(PluginManager.get_prefixed_modules)
+    PluginManager.get_prefixed_modules = staticmethod(plugins)
 
 
+# Here, not in `make_lean`: a second call would hold the one in the other.
 build_type_tester = cache(agate_helper.build_type_tester)
+empty_table = cache(agate_helper.empty_table)
+plugins = cache(PluginManager.get_prefixed_modules)
 
 
 def settle() -> None:
     """Has Python's collector leave out all that stands now, a parsed project above all: going through it takes 0.2 s, which
-    falls into about every run that is not a small one. To be called again when another project stands."""
+    falls into about every run that is not a small one. To be called again when another project stands in its place."""
     gc.set_threshold(YOUNG)
     gc.unfreeze()
     gc.collect()
@@ -73,7 +76,7 @@ compiled: dict[tuple[type, str], CodeType] = {}
 
 
 def compile_once(self: MacroFuzzEnvironment, source: str) -> CodeType:
-    """A template's code, which depends on nothing but its text and the kind of environment."""
+    """A template's code, which depends on nothing but its text and the kind of environment: dbt makes those of a kind alike."""
     of = (type(self), source)
     if of not in compiled:
         compiled[of] = compile_template(self, source)

@@ -14,7 +14,7 @@ from dbt.cli.main import dbtRunner
 from dbt.version import __version__ as version
 
 from .errors import RunFailed
-from .lean import make_lean, settle
+from .lean import make_lean
 from .origin import ROOT, fingerprint
 from .parsed import Parsed
 
@@ -64,7 +64,6 @@ class Project:
         self.gold = sorted((table(node) for node in parsed.result.nodes.values() if is_gold(node)), key=lambda table: table.name)
         self.on_phase: Callable[[str], None] = lambda _: None
         self.runner = dbtRunner(manifest=parsed.result, callbacks=[self._heard])
-        settle()
 
     def fingerprint(self) -> str:
         """Of all that decides how a bar comes out of Silver's records."""

@@ -14,6 +14,7 @@ import duckdb
 from . import failures, positions, rules, s3, slots, unread
 from .audit import count
 from .errors import RunFailed
+from .lean import settle
 from .origin import fingerprint
 from .project import Project, version
 from .publish import CLOSING, Publisher
@@ -82,6 +83,7 @@ class Warehouse:
         if self.is_by_other_rules():
             rules.leave(self.connection)
             self.project.seed()
+        settle()
 
     def is_by_other_rules(self) -> bool:
         """Whether Gold, as published or as it stands in the file, was made by other rules than those of the project."""

@@ -88,10 +88,10 @@ half_hours_of_dates as (
   {%- endif %}
 ),
 
--- The times of all pairs are the same few.
+-- The times of all pairs are the same few. Made anew, there is nothing but the half-hours: read twice, a copy would be held.
 dates_of_half_hours as (
   select window_end, {{ date_of | format('window_end - ' ~ half_hour) }} as date_start
-  from (select distinct window_end from half_hours_of_dates) h
+  from (select distinct window_end from {{ 'half_hours_of_dates' if is_incremental() else 'half_hours' }}) h
 ),
 
 dates as (
