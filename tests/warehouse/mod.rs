@@ -52,7 +52,7 @@ fn the_trading_calendar() {
 }
 
 #[test]
-fn what_fails_is_told_until_it_is_mended() {
+fn failures_are_told_until_they_are_mended() {
     pytest("test_failures");
 }
 
@@ -72,7 +72,7 @@ fn the_portfolio_of_a_file_of_fills() {
 }
 
 #[test]
-fn whatever_way_a_day_is_delivered() {
+fn deliveries_in_any_order_end_in_the_same_gold() {
     pytest("test_deliveries");
 }
 
