@@ -27,6 +27,7 @@ use crate::bronze::archiver::{Archiver, Limits, Parts};
 use crate::bronze::budget::Budget;
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
+use crate::bronze::source::Spooled;
 use crate::clock;
 use crate::config::{Config, StoreConfig};
 use crate::domain::chain::ChainId;
@@ -40,6 +41,7 @@ use crate::io::probed::Probed;
 use crate::io::store::{self, Store};
 use crate::spool::logs::{self, FolderLock, Logs};
 use crate::spool::pace::Pace;
+use crate::spool::segment::LogKind;
 use crate::spool::writer::{LogWriter, create_dir_durably};
 use crate::supervisor::{ChildSpec, Intensity, Policy, Root};
 use crate::telemetry::{Metrics, Traces};
@@ -106,17 +108,18 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     let budget = Budget::new(config.bronze.memory);
     for stream in Stream::ALL {
         let archiver = archiver_of(stream, config, &store, &logs, &budget, traces);
-        let (logs, covered, metrics) = (logs.clone(), covered.clone(), metrics.clone());
+        let (covered, metrics) = (covered.clone(), metrics.clone());
         let spec = ChildSpec { together: true, ..child(stream.name(), DRAIN_WITHIN) };
         writers.spawn(spec, &bronze.handle(), move |_, vitals| {
-            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, logs, covered, archiver })
+            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, covered, archiver })
         })?;
     }
 
     let parts = (config.spool.clone(), logs.clone(), metrics.clone(), traces.clone());
     let spool = root.top.spawn(child("spool", DRAIN_WITHIN), &io.handle(), move |_, vitals| {
         let (config, logs, metrics, traces) = parts;
-        spool::Spool::new(spool::SpoolParts { config, vitals, logs, log, durable, metrics, traces })
+        let kind = LogKind::BRONZE;
+        spool::Spool::new(spool::SpoolParts { config, vitals, logs, kind, log, durable, metrics, traces })
     })?;
     drop(covered.set(spool.clone().recipient()));
 
@@ -185,8 +188,9 @@ fn archiver_of(
     Arc::new(move || {
         let chain = Chain::new(ChainId { stream, partition: 0 }, store.clone());
         let poison = Poison::load(notes.clone());
-        let (store, logs, budget, traces) = (store.clone(), logs.clone(), budget.clone(), traces.clone());
-        Archiver::new(Parts { chain, store, logs, limits, budget, poison, traces })
+        let source = Box::new(Spooled::new(logs.clone(), stream));
+        let (store, budget, traces) = (store.clone(), budget.clone(), traces.clone());
+        Archiver::new(Parts { chain, store, source, limits, budget, poison, traces })
     })
 }
 
@@ -198,7 +202,7 @@ fn open_spool(config: &Config) -> Result<(Logs, LogWriter, watch::Sender<crate::
     logs::sweep(dir).map_err(failed("which cannot be cleaned up"))?;
     let found = logs::find(dir).map_err(failed("which cannot be read"))?;
     let id = LogId::after(found.dead.keys().next_back().copied());
-    let log = LogWriter::create(dir, id, found.last.inherit(), config.spool.segment_bytes);
+    let log = LogWriter::create(dir, id, found.last, config.spool.segment_bytes);
     let mut log = log.map_err(failed("where no log can be begun"))?;
     fail_point!("start.log-created");
     let now = clock::now();
@@ -256,7 +260,7 @@ fn start_feed(
     for (shard, key) in &config.feed.shards {
         let supervisor = shards.supervisor(child(&shard.name, DRAIN_WITHIN), policy(5, 30))?;
         let now = clock::now();
-        let watch = Arc::new(Watchlist::new(shard.symbols.iter(), now));
+        let watch = Arc::new(Watchlist::partitioned(shard, 1, now));
         let micros = |span: Option<Duration>| span.map(|span| span.as_micros() as i64);
         let rules = Rules {
             watch: watch.clone(),

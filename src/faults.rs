@@ -35,11 +35,14 @@ pub enum Flaw {
     DedupByValue,
     /// What was read of a log is forgotten when its generation is closed, though a copy of it may come.
     ForgetEarly,
+    /// What was acknowledged and then passed by the chain is not sent again: only what lies in another incarnation, or
+    /// behind the end of the log.
+    NoResend,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 11] = [
+    pub const ALL: [Flaw; 12] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -51,6 +54,7 @@ impl Flaw {
         Flaw::HourNotHandedOn,
         Flaw::DedupByValue,
         Flaw::ForgetEarly,
+        Flaw::NoResend,
     ];
 }
 

@@ -17,6 +17,7 @@ pub mod config;
 pub mod domain;
 pub mod exchange;
 pub mod faults;
+pub mod forward;
 pub mod http;
 pub mod io;
 pub mod messages;

@@ -16,6 +16,7 @@ use tickmint::domain::shard::Shard;
 use tickmint::messages::feed::{AppendError, Judge};
 use tickmint::spool::logs::Logs;
 use tickmint::spool::pace::Pace;
+use tickmint::spool::segment::LogKind;
 use tickmint::spool::state::LogState;
 use tickmint::spool::writer::LogWriter;
 use tickmint::supervisor::Vitals;
@@ -118,7 +119,8 @@ async fn waits(rate: &str, dir: &std::path::Path) -> Vec<Duration> {
     let (metrics, waits) = (Arc::new(Metrics::new()), Arc::new(Mutex::new(Vec::new())));
     let vitals = Vitals::unsupervised;
     let traces = Traces::default();
-    let parts = spool::SpoolParts { config, vitals: vitals("spool"), logs, log, durable, metrics: metrics.clone(), traces };
+    let kind = LogKind::BRONZE;
+    let parts = spool::SpoolParts { config, vitals: vitals("spool"), logs, kind, log, durable, metrics: metrics.clone(), traces };
     let spool_thread = Arbiter::new(); // as the daemon has it
     let spool = spool::Spool::start_in_arbiter(&spool_thread.handle(), move |_| spool::Spool::new(parts));
     let watch = Arc::new(Watchlist::new(&symbols, 0));

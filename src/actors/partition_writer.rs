@@ -15,10 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::bronze::chain::ChainError;
-use crate::domain::chain::{Archived, Slot};
+use crate::domain::chain::{Archived, ChainId, Slot};
 use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
-use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
 
@@ -50,8 +49,6 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What it archives.
     pub stream: Stream,
-    /// The log it drains.
-    pub logs: Logs,
     /// Told what is archived. Set once the spool, which starts later, has an address.
     pub covered: Arc<OnceLock<Recipient<Covered>>>,
     /// Makes an archiver that has not looked at anything yet.
@@ -163,13 +160,11 @@ impl Outage {
 
 /// Archives for ever; returns why it cannot.
 async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
-    let mut durable = parts.logs.watch();
     let mut outage = Outage::default();
     loop {
-        durable.mark_unchanged();
         let mut guard = archiver.lock().await;
         let done = step(parts, &mut guard, false).await;
-        let logs = guard.log_span();
+        let (logs, changed) = (guard.log_span(), guard.changed());
         drop(guard);
         if done.is_ok()
             && let Some(took) = outage.end(Instant::now())
@@ -186,7 +181,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                 }
                 let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
                 tokio::select! {
-                    _ = durable.changed() => {}
+                    () = changed => {}
                     () = sleep_until(due) => {}
                 }
             }
@@ -236,7 +231,8 @@ async fn tell(parts: &Parts, slot: &Slot) {
         }
     }
     parts.metrics.slot_decided(slot);
-    let covered = Covered { stream: slot.stream, archived: Archived::behind(slot) };
+    let chain = ChainId { stream: slot.stream, partition: slot.partition };
+    let covered = Covered { chain, archived: Archived::behind(slot) };
     // A spool that is down learns it with the next slot.
     if let Some(spool) = parts.covered.get()
         && let Err(error) = spool.send(covered).await
@@ -255,7 +251,7 @@ fn trouble(error: &ArchiveError) -> Trouble {
             Trouble::Lasting(text)
         }
         ArchiveError::Chain(ChainError::Store(error)) => Trouble::Passing { error: text, refused: !error.is_retryable() },
-        ArchiveError::Log(_) => Trouble::Passing { error: text, refused: false },
+        ArchiveError::Log(_) | ArchiveError::Encoder(_) => Trouble::Passing { error: text, refused: false },
     }
 }
 
@@ -270,9 +266,11 @@ mod tests {
     use crate::bronze::budget::Budget;
     use crate::bronze::chain::Chain;
     use crate::bronze::poison::Poison;
+    use crate::bronze::source::Spooled;
     use crate::domain::chain::ChainId;
     use crate::domain::identity::LogId;
     use crate::io::memory::{Fault, MemoryStore};
+    use crate::spool::logs::Logs;
     use crate::spool::state::LogState;
     use crate::spool::writer::LogWriter;
     use crate::telemetry::Traces;
@@ -282,12 +280,12 @@ mod tests {
         let (stream, id) = (Stream::Gaps, LogId::generate());
         let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).expect("a test's folder can be written");
         let logs = Logs::new(dir.to_path_buf(), BTreeMap::new(), id, watch::channel(log.view()).1);
-        let (store, notes, drained) = (Arc::new(store.clone()), dir.join("poison.json"), logs.clone());
+        let (store, notes, drained) = (Arc::new(store.clone()), dir.join("poison.json"), logs);
         let archiver = move || {
             Archiver::new(archiver::Parts {
                 chain: Chain::new(ChainId { stream, partition: 0 }, store.clone()),
                 store: store.clone(),
-                logs: drained.clone(),
+                source: Box::new(Spooled::new(drained.clone(), stream)),
                 limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
                 budget: Budget::new(1 << 20),
                 poison: Poison::load(notes.clone()),
@@ -295,7 +293,7 @@ mod tests {
             })
         };
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
-        Parts { vitals, metrics, stream, logs, covered: Arc::default(), archiver: Arc::new(archiver) }
+        Parts { vitals, metrics, stream, covered: Arc::default(), archiver: Arc::new(archiver) }
     }
 
     #[tokio::test]

@@ -15,17 +15,17 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::SpoolConfig;
-use crate::domain::chain::Archived;
 use crate::domain::hour::Hour;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
-use crate::spool::archived::{dead_may_go, may_go};
+use crate::spool::archived::{Chains, dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::pace::Pace;
 use crate::spool::reader::LogView;
+use crate::spool::segment::LogKind;
 use crate::spool::writer::LogWriter;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::traces::logs_of;
@@ -51,6 +51,7 @@ pub struct Spool {
     config: SpoolConfig,
     vitals: Arc<Vitals>,
     logs: Logs,
+    kind: LogKind,
     log: SharedLog,
     durable: Arc<watch::Sender<LogView>>,
     metrics: Arc<Metrics>,
@@ -65,7 +66,7 @@ pub struct Spool {
     hour: Option<Hour>,
     /// A turn is on its way into the log.
     turning: bool,
-    archived: PerStream<Archived>,
+    archived: Chains,
 }
 
 /// What a spool is made of.
@@ -76,6 +77,8 @@ pub struct SpoolParts {
     pub vitals: Arc<Vitals>,
     /// The logs of this machine.
     pub logs: Logs,
+    /// Of what kind the living one is.
+    pub kind: LogKind,
     /// The living one.
     pub log: LogWriter,
     /// Where it tells what is durable.
@@ -90,11 +93,12 @@ impl Spool {
     /// A spool on an open log.
     pub fn new(parts: SpoolParts) -> Spool {
         let pace = Pace::new(parts.config.group);
-        let SpoolParts { config, vitals, logs, log, durable, metrics, traces } = parts;
+        let SpoolParts { config, vitals, logs, kind, log, durable, metrics, traces } = parts;
         Spool {
             config,
             vitals,
             logs,
+            kind,
             hour: log.state().hour,
             turning: false,
             log: Arc::new(Mutex::new(Some(log))),
@@ -105,7 +109,7 @@ impl Spool {
             pace,
             busy: false,
             writing: None,
-            archived: PerStream::default(),
+            archived: Chains::new(),
         }
     }
 
@@ -137,25 +141,26 @@ impl Spool {
         let (requests, answers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().unzip();
         let answers = if flawed(Flaw::AckBeforeFsync) { answer_all(answers) } else { answers };
         let room = self.tell_room();
-        let (log, durable, config, id) = (self.log.clone(), self.durable.clone(), self.config.clone(), self.logs.live());
+        let (log, durable, config) = (self.log.clone(), self.durable.clone(), self.config.clone());
+        let (kind, id) = (self.kind, self.logs.live());
         let (metrics, traces) = (self.metrics.clone(), self.traces.clone());
         let work = move || {
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = match shared.take() {
                 Some(log) => Ok(log),
-                None => LogWriter::reopen(&config.dir, id, config.segment_bytes),
+                None => LogWriter::reopen_of(kind, &config.dir, id, config.segment_bytes),
             };
             match taken {
                 Ok(mut log) => {
                     let mut span = traces.span_append(traced(&requests));
-                    let (began, before) = (Instant::now(), log.state().next);
+                    let (began, before) = (Instant::now(), log.state().next.totals());
                     let results = commit(&mut log, &requests, room, clock::now());
                     let took = began.elapsed();
                     let refused = results.iter().find_map(|result| result.as_ref().err());
                     span.iter_mut().zip(refused).for_each(|(span, refused)| span.fail(refused));
                     let logs = logs_of(span.as_ref());
                     drop(span); // before anybody can read what it wrote
-                    measure(&metrics, &requests, &results, took, before, log.state().next);
+                    measure(&metrics, &requests, &results, took, before, log.state().next.totals());
                     durable.send_replace(log.view());
                     log.take_gaps().iter().for_each(|reason| metrics.gap(reason));
                     *shared = Some(log);
@@ -247,9 +252,10 @@ impl Spool {
     /// Deletes what the chains have archived.
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
         let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
+        let kind = self.kind;
         let work = move || -> std::io::Result<()> {
             for (id, view) in logs.dead() {
-                if dead_may_go(&view, id, &archived) {
+                if dead_may_go(&view, id, view.kind().unwrap_or(kind), &archived) {
                     logs.delete(id)?;
                     tracing::info!(log = %id, "a drained log is deleted");
                 }
@@ -321,7 +327,7 @@ impl Handler<Covered> for Spool {
     type Result = ();
 
     fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
-        self.archived[covered.stream.index()] = covered.archived;
+        self.archived.insert(covered.chain, covered.archived);
         self.delete_covered(ctx);
     }
 }
@@ -400,7 +406,8 @@ mod tests {
         };
         let (metrics, vitals) = (Arc::new(Metrics::new()), Vitals::unsupervised("spool"));
         let (counted, shown) = (metrics.clone(), vitals.clone());
-        let parts = SpoolParts { config, vitals, logs, log, durable, metrics, traces: Traces::default() };
+        let (kind, traces) = (LogKind::BRONZE, Traces::default());
+        let parts = SpoolParts { config, vitals, logs, kind, log, durable, metrics, traces };
         (Spool::new(parts), view, counted, shown)
     }
 

@@ -110,7 +110,7 @@ impl Validator {
         let judged = catch_unwind(AssertUnwindSafe(|| (self.judge)(frame, previous, &self.parts.rules)));
         judged.unwrap_or_else(|_| {
             tracing::error!(frame = frame.number, "validation died on a frame: this is a fault of tickmint");
-            refuse(frame, Reason::WrongShape, "validation died on it: please report this")
+            refuse(frame, &self.parts.rules, Reason::WrongShape, "validation died on it: please report this")
         })
     }
 

@@ -68,8 +68,8 @@ pub struct FrameCount {
 /// What is known of one session.
 #[derive(Clone, Debug, Default)]
 pub struct SessionCount {
-    /// Sequence numbers, by stream.
-    pub seqs: PerStream<Intervals>,
+    /// Sequence numbers, by chain.
+    pub seqs: BTreeMap<ChainId, Intervals>,
     /// Records of trades and quarantine, by frame.
     pub frames: BTreeMap<u32, FrameCount>,
     /// Its first frame that made records, and when that was read.
@@ -221,7 +221,7 @@ impl Found {
                 return Ok(());
             }
         };
-        let mut rows = 0;
+        let (mut rows, id) = (0, ChainId { stream: slot.stream, partition: slot.partition });
         for line in lines {
             let line = line.ok().and_then(|line| serde_json::from_str::<Line>(&line).ok());
             let Some(line) = line else {
@@ -233,7 +233,7 @@ impl Found {
             if slot.stream == Stream::Quarantine && line.reason.is_empty() {
                 self.faults.push(format!("{} frame {} is in quarantine without a reason", line.session, line.frame));
             }
-            if !self.record(slot.stream, line.session, (line.frame, line.received_at), line.seq) {
+            if !self.record(id, line.session, (line.frame, line.received_at), line.seq) {
                 self.duplicated += 1;
                 self.faults.push(format!("{} frame {} index {} is archived twice", line.session, line.frame, line.index));
             }
@@ -260,9 +260,9 @@ impl Found {
     }
 
     /// Counts a record; `false` when it was counted before.
-    pub(super) fn record(&mut self, stream: Stream, session: SessionId, (frame, at): (u32, Micros), seq: u64) -> bool {
-        let count = self.sessions.entry(session).or_default();
-        if !count.seqs[stream.index()].insert(seq) {
+    pub(super) fn record(&mut self, chain: ChainId, session: SessionId, (frame, at): (u32, Micros), seq: u64) -> bool {
+        let (stream, count) = (chain.stream, self.sessions.entry(session).or_default());
+        if !count.seqs.entry(chain).or_default().insert(seq) {
             return false;
         }
         if stream != Stream::Gaps && count.first.is_none_or(|(first, _)| frame < first) {

@@ -122,8 +122,10 @@ mod tests {
                 shard: "s".into(),
                 frames: 1,
                 records: [0; 3],
+                partitions: None,
                 last_received_at: Some(at),
                 reason: "stalled".into(),
+                opened: None,
             };
             let gap = |previous: &SessionId| Gap {
                 shard: "s".into(),
@@ -133,6 +135,7 @@ mod tests {
                 last_received_at: Some(at - 100),
                 first_received_at: Some(at),
                 reason: "stalled".into(),
+                opened: None,
             };
             let count = SessionCount {
                 frames: [(1, FrameCount { trades: 1, quarantined: 0 })].into(),

@@ -1,13 +1,15 @@
 //! Holds what was found against what should be there. Nothing here reads anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::bronze::{Found, SessionCount};
 use super::ledger::{Connection, Sent};
 use super::outages;
+use crate::domain::chain::ChainId;
 use crate::domain::identity::SessionId;
+use crate::domain::intervals::Intervals;
 use crate::domain::stream::Stream;
 
 /// How many findings are written out; all are counted.
@@ -112,19 +114,28 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
 fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
     let mut missing = BTreeMap::<_, u64>::new();
     for (session, count) in &found.sessions {
-        for stream in Stream::ALL {
-            let seqs = &count.seqs[stream.index()];
+        let none = Intervals::default();
+        for chain in chains_of(count) {
+            let seqs = count.seqs.get(&chain).unwrap_or(&none);
             let highest = seqs.iter().last().map_or(0, |(_, high)| high + 1);
-            let wanted = count.end.as_ref().map_or(highest, |end| end.records[stream.index()].max(highest));
+            let wanted = count.end.as_ref().map_or(highest, |end| end.records_of(chain).max(highest));
             for (low, high) in seqs.holes_below(wanted) {
-                report.lose(high - low + 1, || format!("session {session}: {stream} {low} to {high} are missing"));
-                if stream != Stream::Gaps {
+                report.lose(high - low + 1, || format!("session {session}: {chain} {low} to {high} are missing"));
+                if chain.stream != Stream::Gaps {
                     *missing.entry(*session).or_default() += high - low + 1;
                 }
             }
         }
     }
     missing
+}
+
+/// The chains that have something of a session, or should.
+fn chains_of(count: &SessionCount) -> BTreeSet<ChainId> {
+    let partitions =
+        count.end.iter().flat_map(|end| end.partitions.iter().flat_map(|counts| counts.iter().map(|(chain, _)| chain)));
+    let streams = Stream::ALL.into_iter().map(ChainId::from);
+    count.seqs.keys().copied().chain(streams).chain(partitions).collect()
 }
 
 /// Each frame of the ledger. What is `missing` already by its number is not lost once more.
@@ -193,14 +204,13 @@ mod tests {
             shard: "s".into(),
             frames,
             records: [trades, 0, 0],
+            partitions: None,
             last_received_at: None,
             reason: "shutdown".into(),
+            opened: None,
         });
-        let seqs = if trades == 0 {
-            Default::default()
-        } else {
-            [Intervals::of(0, trades - 1), Intervals::default(), Intervals::default()]
-        };
+        let all = trades.checked_sub(1).map(|last| (Stream::Trades.into(), Intervals::of(0, last)));
+        let seqs = all.into_iter().collect();
         let frames = (1..=frames).map(|n| (n, TWO_TRADES)).collect();
         let count = SessionCount { seqs, frames, end, shard: Some("s".into()), ..SessionCount::default() };
         let found = Found { sessions: [(session, count)].into(), archived: [trades, 0, 0], ..Found::default() };
@@ -308,7 +318,8 @@ mod tests {
     #[test]
     fn a_missing_tail_is_lost_by_the_counts_of_the_end() {
         let (mut found, _, session) = world(10, 10, true);
-        found.sessions.get_mut(&session).unwrap().seqs[0] = Intervals::of(0, 17);
+        let seqs = &mut found.sessions.get_mut(&session).unwrap().seqs;
+        seqs.insert(Stream::Trades.into(), Intervals::of(0, 17));
         assert_eq!(report(&found, None).lost, 2);
     }
 
@@ -317,8 +328,9 @@ mod tests {
         let (mut found, ledger, session) = world(10, 11, false);
         let count = found.sessions.get_mut(&session).unwrap();
         count.frames.remove(&4);
-        count.seqs[0] = Intervals::of(0, 5);
-        (8..20).for_each(|seq| assert!(count.seqs[0].insert(seq)));
+        let mut there = Intervals::of(0, 5);
+        there.insert_all(8, 19);
+        count.seqs.insert(Stream::Trades.into(), there);
         assert_eq!(report(&found, Some(&ledger)).lost, 2 + 2, "a frame in the middle, and one that nothing tells of");
     }
 

@@ -51,9 +51,9 @@ impl Found {
                 self.sessions.entry(session).or_default();
                 return;
             }
-            Content::Tick(_) | Content::Ended(_) => return,
+            Content::Tick(_) | Content::Ended(_) | Content::Lost { .. } => return,
         };
-        if !self.record(stream, delivery.session, (delivery.frame, record.received_at), seq) {
+        if !self.record(stream.into(), delivery.session, (delivery.frame, record.received_at), seq) {
             return; // archived already
         }
         self.waiting[stream.index()] += 1;

@@ -1,6 +1,6 @@
 //! Drains a log into a chain: what a partition writer does, one step at a time.
 //!
-//! In: records of one stream, in offset order. Out: objects and slots. Nothing in here is the
+//! In: records of one chain, in offset order. Out: objects and slots. Nothing in here is the
 //! truth: after a crash, or when another writer decided a slot, it starts from the chain again, and
 //! never from what it remembers.
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fail::fail_point;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::chain::{Chain, ChainError};
 use super::encode::{self, Encoded};
 use super::open::Open;
 use super::poison::Poison;
+use super::source::{Opening, Piece, Source, SourceError};
 use crate::clock;
 use crate::domain::chain::{Body, DataRange, SLOT_VERSION, Slot, Tail};
 use crate::domain::entry::Record;
@@ -25,8 +27,6 @@ use crate::domain::identity::{LogId, Micros};
 use crate::domain::object::{self, Form};
 use crate::faults::{Flaw, flawed};
 use crate::io::store::Store;
-use crate::spool::logs::Logs;
-use crate::spool::reader::{Chunk, LogReader};
 use crate::telemetry::traces::{Span, Traces, logs_of};
 
 /// When an object is closed.
@@ -47,8 +47,11 @@ pub enum ArchiveError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The log cannot be read.
-    #[error("the spool cannot be read: {0}")]
-    Log(#[from] std::io::Error),
+    #[error(transparent)]
+    Log(#[from] SourceError),
+    /// The encoder did not come to its end.
+    #[error("records could not be encoded: {0}")]
+    Encoder(String),
 }
 
 impl From<crate::io::store::StoreError> for ArchiveError {
@@ -62,7 +65,7 @@ impl ArchiveError {
     pub fn is_retryable(&self) -> bool {
         match self {
             ArchiveError::Chain(error) => error.is_retryable(),
-            ArchiveError::Log(_) => true,
+            ArchiveError::Log(_) | ArchiveError::Encoder(_) => true,
         }
     }
 }
@@ -89,11 +92,11 @@ struct Prepared {
     span: Option<Span>,
 }
 
-/// Drains the log of one stream into its chain.
+/// Drains the log of one chain.
 pub struct Archiver {
     chain: Chain,
     store: Arc<dyn Store>,
-    logs: Logs,
+    source: Box<dyn Source>,
     limits: Limits,
     budget: Arc<Budget>,
     poison: Poison,
@@ -110,8 +113,8 @@ pub struct Parts {
     pub chain: Chain,
     /// Where objects go.
     pub store: Arc<dyn Store>,
-    /// The logs it drains.
-    pub logs: Logs,
+    /// What it drains.
+    pub source: Box<dyn Source>,
     /// When objects are closed.
     pub limits: Limits,
     /// Shared with the other writers.
@@ -125,9 +128,9 @@ pub struct Parts {
 impl Archiver {
     /// An archiver that has not looked at anything yet.
     pub fn new(parts: Parts) -> Archiver {
-        let Parts { chain, store, logs, limits, budget, poison, traces } = parts;
+        let Parts { chain, store, source, limits, budget, poison, traces } = parts;
         let writer = Uuid::now_v7();
-        Archiver { chain, store, logs, limits, budget, poison, traces, writer, epoch: 0, open: None, prepared: None }
+        Archiver { chain, store, source, limits, budget, poison, traces, writer, epoch: 0, open: None, prepared: None }
     }
 
     /// Does the next thing that is to be done. With `flush`, what is open counts as due.
@@ -140,8 +143,8 @@ impl Archiver {
             return self.begin(tail).await;
         }
         if let Some(open) = &mut self.open {
-            open.absorb(self.chain.id.stream, self.limits.flush_bytes);
-            self.budget.holds(self.chain.id.stream.index(), open.buffer_bytes);
+            open.absorb(self.limits.flush_bytes);
+            self.budget.holds(self.chain.id, open.buffer_bytes);
         }
         if self.is_due(flush) {
             self.prepare_data().await?;
@@ -154,7 +157,7 @@ impl Archiver {
     /// has been read; `None` before the chain was read.
     pub fn lag(&self) -> Option<(u64, Option<Micros>)> {
         let open = self.open.as_ref()?;
-        let end = self.logs.view(open.log)?.end(self.chain.id.stream);
+        let end = self.source.end().unwrap_or(open.read);
         let oldest = open.buffer.first().or(open.pending.front());
         Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
     }
@@ -163,8 +166,13 @@ impl Archiver {
     /// what the chain has.
     pub fn past_end(&self) -> Option<(LogId, u64)> {
         let open = self.open.as_ref()?;
-        let end = self.logs.view(open.log)?.end(self.chain.id.stream);
+        let end = self.source.end()?;
         (open.at.start > end).then_some((open.log, open.at.start))
+    }
+
+    /// Resolves when there may be more to read than the last step found.
+    pub fn changed(&self) -> BoxFuture<'static, ()> {
+        self.source.changed()
     }
 
     /// Where log lines of what is under way belong.
@@ -178,60 +186,58 @@ impl Archiver {
         fail_point!("archive.began");
         #[cfg(feature = "faults")]
         let tail = super::flawed::stored_offset(self.poison.path(), tail);
-        let stream = self.chain.id.stream;
-        let here = tail.incarnation.and_then(|log| Some((log, self.logs.view(log)?)));
-        let Some((log, _)) = here else {
-            let next = self.logs.after(None);
-            self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new(), span: None });
-            return self.commit().await;
-        };
-        let reader = LogReader::new(&self.logs.dir(log), stream);
-        self.open = Some(Open::at(tail, log, reader));
-        Ok(Step::Progress)
+        match (self.source.open(tail.incarnation, tail.next.start).await?, tail.incarnation) {
+            (Opening::Read, Some(log)) => {
+                self.open = Some(Open::at(tail, log));
+                Ok(Step::Progress)
+            }
+            (Opening::Read, None) => Ok(Step::Progress),
+            (Opening::Close { next }, _) => {
+                self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new(), span: None });
+                self.commit().await
+            }
+        }
     }
 
     /// Reads the next records, or finds out that there are none.
     async fn read(&mut self) -> Result<Step, ArchiveError> {
         let Some(open) = &mut self.open else { return Ok(Step::Progress) };
         let due = open.since.map(|since| since + self.limits.flush_after);
-        // A dead log that was deleted meanwhile has been drained by everyone who needs it.
-        let view = self.logs.view(open.log).unwrap_or_default();
-        let (Some(mut reader), from) = (open.reader.take(), open.read) else {
-            self.open = None;
-            return Ok(Step::Progress);
-        };
-        let task = tokio::task::spawn_blocking(move || (reader.read(&view, from), reader));
-        let (chunk, reader) = task.await.map_err(std::io::Error::other)?;
-        open.reader = Some(reader);
-        match chunk? {
-            Chunk::Records { records, next } => {
+        match self.source.read(open.read).await? {
+            Piece::Records { records, next } => {
                 open.pending.extend(records);
                 open.read = next;
                 Ok(Step::Progress)
             }
-            Chunk::Lost { to } => {
+            Piece::Lost { to, reason, spooled } => {
                 if open.absorbed > open.at.start {
                     self.prepare_data().await?;
                 } else {
                     // A log that is read again after another one may begin behind what was read before.
-                    let (was_read, last) = open.carry.read.run(open.log, open.at.start);
-                    let end = last.min(to - 1);
-                    let body = if was_read {
-                        Body::Data { end, data: None }
-                    } else {
-                        open.carry.lost.insert_all(open.log, open.at.start, end);
-                        Body::Gap { end, reason: "the spool does not hold these records any more".to_string() }
+                    let run = spooled.map(|log| (log, open.carry.read.run(log, open.at.start)));
+                    let body = match run {
+                        Some((_, (true, last))) => Body::Data { end: last.min(to - 1), data: None },
+                        Some((log, (false, last))) => {
+                            let end = last.min(to - 1);
+                            open.carry.lost.insert_all(log, open.at.start, end);
+                            Body::Gap { end, reason: reason.to_string() }
+                        }
+                        None => Body::Gap { end: to - 1, reason: reason.to_string() },
                     };
                     self.prepare(body, Vec::new());
                 }
                 self.commit().await
             }
-            Chunk::End if open.log == self.logs.live() => Ok(Step::Idle { due }),
-            Chunk::End => {
+            Piece::End => Ok(Step::Idle { due }),
+            Piece::Changed => {
+                self.open = None;
+                self.budget.holds(self.chain.id, 0);
+                Ok(Step::Progress)
+            }
+            Piece::Closed { next } => {
                 if open.absorbed > open.at.start {
                     self.prepare_data().await?;
                 } else {
-                    let next = self.logs.after(Some(open.log));
                     self.prepare(Body::End { next }, Vec::new());
                 }
                 self.commit().await
@@ -244,10 +250,8 @@ impl Archiver {
         let Some(since) = open.since else { return false };
         // What stays behind after absorbing waits for the object to be closed.
         let full = !open.pending.is_empty() || open.buffer_bytes >= self.limits.flush_bytes;
-        let drained = || self.logs.view(open.log).is_none_or(|view| open.read >= view.end(self.chain.id.stream));
-        full || since.elapsed() >= self.limits.flush_after
-            || flush && drained()
-            || self.budget.must_flush(self.chain.id.stream.index())
+        let drained = || !self.source.is_drained_to_its_end() || self.source.end().is_none_or(|end| open.read >= end);
+        full || since.elapsed() >= self.limits.flush_after || flush && drained() || self.budget.must_flush(self.chain.id)
     }
 
     /// Makes the objects of what is absorbed, and the slot that commits them.
@@ -271,7 +275,7 @@ impl Archiver {
             // A panic of the encoder is the writer's own: its supervisor restarts it.
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => return Err(std::io::Error::other(error).into()),
+                Err(error) => return Err(ArchiveError::Encoder(error.to_string())),
             },
         };
         let Encoded { rows, raw, typed, min_time, max_time, event_hours, poison } = encoded;
@@ -332,7 +336,7 @@ impl Archiver {
             span.fail(&"another writer decided the slot");
         }
         self.poison.passed();
-        self.budget.holds(self.chain.id.stream.index(), 0);
+        self.budget.holds(self.chain.id, 0);
         let tail = stands.tail();
         match &mut self.open {
             Some(open)
@@ -364,18 +368,19 @@ mod tests {
 
     use super::*;
     use crate::audit;
+    use crate::bronze::source::Spooled;
     use crate::domain::chain::{Archived, ChainId};
     use crate::domain::identity::SessionId;
     use crate::domain::shard::Shard;
-    use crate::domain::stream::{PerStream, Stream};
+    use crate::domain::stream::Stream;
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
     use crate::messages::feed::{Append, EndSession, OpenSession};
-    use crate::spool::archived::{dead_may_go, may_go};
+    use crate::spool::archived::{Chains, dead_may_go, may_go};
     use crate::spool::commit::{Request, Room, commit};
-    use crate::spool::logs;
+    use crate::spool::logs::{self, Logs};
     use crate::spool::reader::LogView;
-    use crate::spool::segment;
+    use crate::spool::segment::{self, LogKind};
     use crate::spool::writer::LogWriter;
 
     const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
@@ -392,7 +397,7 @@ mod tests {
         fn begin(spool: &Path) -> Life {
             let id = LogId::generate();
             let found = logs::find(spool).unwrap();
-            let log = LogWriter::create(spool, id, found.last.inherit(), 2000).unwrap();
+            let log = LogWriter::create(spool, id, found.last, 2000).unwrap();
             let (durable, view) = watch::channel(log.view());
             Life { log, durable, logs: Logs::new(spool.to_path_buf(), found.dead, id, view) }
         }
@@ -409,7 +414,8 @@ mod tests {
             let frames = numbers.map(|number| {
                 let payload = Bytes::from(format!("{TRADE},{TRADE}"));
                 let length = TRADE.len() as u32;
-                let element = |start| Judged { range: start..start + length, verdict: Verdict::Trade(Flags::default()) };
+                let element =
+                    |start| Judged { range: start..start + length, partition: 0, verdict: Verdict::Trade(Flags::default()) };
                 let frame = RawFrame { number, received_at: Hour(hour).begins() + i64::from(number), payload, binary: false };
                 JudgedFrame { frame, elements: vec![element(0), element(length + 1)], traceparent: None }
             });
@@ -430,7 +436,7 @@ mod tests {
             Archiver::new(Parts {
                 chain: Chain::new(id, store.clone()),
                 store: store.clone(),
-                logs: self.logs.clone(),
+                source: Box::new(Spooled::new(self.logs.clone(), id)),
                 limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(3600), zstd_level: 1 },
                 budget: Budget::new(1 << 20),
                 poison: Poison::load(spool.join("poison.json")),
@@ -493,14 +499,14 @@ mod tests {
         std::fs::write(damaged, bytes).unwrap();
 
         let second = Life::begin(&spool);
-        let mut archived = PerStream::<Archived>::default();
+        let mut archived = Chains::new();
         for stream in Stream::ALL {
             let slots = drain(&mut second.archiver_of(stream, &store, &spool)).await;
-            archived[stream.index()] = Archived::behind(slots.last().unwrap());
+            archived.insert(stream.into(), Archived::behind(slots.last().unwrap()));
         }
         let found = audit::bronze::read(&store, None).await.unwrap();
         assert!(found.slots[1] > 0 && found.archived[0] < 160, "nothing was damaged: {found:?}");
-        assert!(dead_may_go(&second.logs.view(dead).unwrap(), dead, &archived), "{archived:?}");
+        assert!(dead_may_go(&second.logs.view(dead).unwrap(), dead, LogKind::BRONZE, &archived), "{archived:?}");
     }
 
     #[tokio::test]
@@ -585,11 +591,11 @@ mod tests {
         copy.commit(end(40, "process_died"));
         let new = copy.open();
         copy.append(new, 1..=10, 10);
-        let mut archived = PerStream::<Archived>::default();
+        let mut archived = Chains::new();
         for _ in 0..3 {
             for stream in Stream::ALL {
                 let slots = drain(&mut life.archiver_of(stream, &store, &spool)).await;
-                archived[stream.index()] = Archived::behind(slots.last().unwrap());
+                archived.insert(stream.into(), Archived::behind(slots.last().unwrap()));
                 drain(&mut copy.archiver_of(stream, &store, &copied)).await;
             }
             life.log.delete_while(|segment| may_go(segment, life.logs.live(), &archived)).unwrap();

@@ -1,46 +1,47 @@
 //! The memory of all writers of a process together: `bronze.memory`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::domain::stream::STREAMS;
+use crate::domain::chain::ChainId;
 
 /// How much all writers of this process hold together; the one that holds most must flush first.
 #[derive(Debug)]
 pub struct Budget {
     cap: usize,
-    used: [AtomicUsize; STREAMS],
+    used: Mutex<BTreeMap<ChainId, usize>>,
 }
 
 impl Budget {
     /// A budget of `cap` bytes.
     pub fn new(cap: usize) -> Arc<Budget> {
-        Arc::new(Budget { cap, used: Default::default() })
+        Arc::new(Budget { cap, used: Mutex::default() })
     }
 
-    /// The writer of the stream at `index` holds so much.
-    pub fn holds(&self, index: usize, bytes: usize) {
-        self.used[index].store(bytes, Relaxed);
+    /// The writer of `chain` holds so much.
+    pub fn holds(&self, chain: ChainId, bytes: usize) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(chain, bytes);
     }
 
     /// Whether they hold too much together, and that one the most.
-    pub fn must_flush(&self, index: usize) -> bool {
-        let used: Vec<usize> = self.used.iter().map(|used| used.load(Relaxed)).collect();
-        used.iter().sum::<usize>() > self.cap && used.iter().max() == used.get(index)
+    pub fn must_flush(&self, chain: ChainId) -> bool {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.values().sum::<usize>() > self.cap && used.values().max() == used.get(&chain)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::stream::Stream;
 
     #[test]
     fn above_the_cap_who_holds_the_most_flushes_and_no_other() {
-        let budget = Budget::new(10);
-        budget.holds(0, 4);
-        budget.holds(1, 6);
-        assert!((0..STREAMS).all(|index| !budget.must_flush(index)), "the cap is not passed");
-        budget.holds(1, 7);
-        assert_eq!([0, 1, 2].map(|index| budget.must_flush(index)), [false, true, false]);
+        let (budget, [one, two, three]) = (Budget::new(10), Stream::ALL.map(ChainId::from));
+        budget.holds(one, 4);
+        budget.holds(two, 6);
+        assert!(![one, two, three].iter().any(|chain| budget.must_flush(*chain)), "the cap is not passed");
+        budget.holds(two, 7);
+        assert_eq!([one, two, three].map(|chain| budget.must_flush(chain)), [false, true, false]);
     }
 }

@@ -5,6 +5,7 @@
 //! * [`poison`]: counts the records that kill their writer.
 //! * [`sealer`]: declares hours complete and sweeps orphans out of them.
 //! * [`archiver`]: drains a log into a chain; what a partition writer does, step by step.
+//! * [`source`]: where the records come from.
 //! * [`budget`]: the memory of all writers together.
 
 pub mod archiver;
@@ -17,3 +18,4 @@ mod flawed;
 mod open;
 pub mod poison;
 pub mod sealer;
+pub mod source;

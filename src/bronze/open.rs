@@ -9,9 +9,7 @@ use crate::domain::entry::{Content, Payload, Record};
 use crate::domain::hour::Hour;
 use crate::domain::identity::LogId;
 use crate::domain::intervals::Read;
-use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
-use crate::spool::reader::LogReader;
 
 /// What a record costs in memory beside its own bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
@@ -22,8 +20,6 @@ pub(super) struct Open {
     pub(super) at: Position,
     /// The log of the open generation.
     pub(super) log: LogId,
-    /// Away while it reads.
-    pub(super) reader: Option<LogReader>,
     /// What the next slot will hand on, as far as absorbed.
     pub(super) carry: Carry,
     /// The offset behind what is absorbed.
@@ -42,12 +38,11 @@ pub(super) struct Open {
 
 impl Open {
     /// Takes up `log` at the tail of the chain.
-    pub(super) fn at(tail: Tail, log: LogId, reader: LogReader) -> Open {
+    pub(super) fn at(tail: Tail, log: LogId) -> Open {
         let Tail { next: at, carry, .. } = tail;
         Open {
             at,
             log,
-            reader: Some(reader),
             carry: handed_on(carry, at.start),
             absorbed: at.start,
             pending: VecDeque::new(),
@@ -59,7 +54,7 @@ impl Open {
     }
 
     /// Moves records from what was read into the buffer, until it holds `flush_bytes` or an hour turns.
-    pub(super) fn absorb(&mut self, stream: Stream, flush_bytes: usize) {
+    pub(super) fn absorb(&mut self, flush_bytes: usize) {
         while let Some(record) = self.pending.front() {
             let hour = Hour::of(record.received_at);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
@@ -69,7 +64,7 @@ impl Open {
             let Some(record) = self.pending.pop_front() else { break };
             self.absorbed = record.offset + 1;
             self.since.get_or_insert_with(Instant::now);
-            if self.carry.take(stream, self.log, &record)
+            if self.carry.take(&record)
                 && !(flawed(Flaw::DedupByValue) && self.buffer.last().is_some_and(|last| equals(last, &record)))
             {
                 self.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
@@ -107,14 +102,14 @@ fn handed_on(mut carry: Carry, start: u64) -> Carry {
 fn equals(one: &Record, other: &Record) -> bool {
     let text = |record: &Record| match &record.content {
         Content::Data { payload: Payload::Trade { raw, .. }, .. } => Some(raw.clone()),
-        Content::Data { .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => None,
+        Content::Data { .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) | Content::Lost { .. } => None,
     };
     text(one).is_some_and(|text_of_one| Some(text_of_one) == text(other))
 }
 
 fn record_bytes(record: &Record) -> usize {
     match &record.content {
-        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => 0,
+        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) | Content::Lost { .. } => 0,
         Content::Data { payload: Payload::Trade { raw, .. }, .. } => raw.len(),
         Content::Data { payload: Payload::Quarantined { raw, detail, .. }, .. } => raw.len() + detail.len(),
         Content::Data { payload: Payload::Control(_), .. } => 256,

@@ -4,13 +4,14 @@
 //! slot before it plus one, so each name is a one-shot decision: whoever creates it first decides.
 //! See design section 4; `tests/model` checks this protocol with all interleavings.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Content, Control, Payload, Record};
 use super::hour::Hour;
-use super::identity::{LogId, Micros};
+use super::identity::{LogId, Micros, Origin, SessionId};
 use super::intervals::{Read, Seen};
 use super::stream::Stream;
 
@@ -35,6 +36,13 @@ impl ChainId {
     /// The folder of its slots, with the slash at the end.
     pub fn prefix(self) -> String {
         format!("_commit/{}/p{}/", self.stream, self.partition)
+    }
+}
+
+/// The only chain of a stream where the spool is the log, else its first.
+impl From<Stream> for ChainId {
+    fn from(stream: Stream) -> ChainId {
+        ChainId { stream, partition: 0 }
     }
 }
 
@@ -85,52 +93,75 @@ fn invert(n: u64, digits: usize) -> u64 {
 /// memory matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carry {
-    /// Per log, the offsets that were read. A record that stands there is a repeat.
+    /// Per log of the spool, the places that were read. A record that stands there is a repeat.
     #[serde(default)]
     pub read: Read,
-    /// Per log, the offsets that it did not hold any more when their turn came. A copy of the log may hold them
-    /// still: so they are not among those that were read.
+    /// Per log of the spool, the places that it did not hold any more when their turn came. A copy of the log may hold
+    /// them still: so they are not among those that were read.
     #[serde(default, skip_serializing_if = "Read::is_empty")]
     pub lost: Read,
-    /// Per session that has not ended, what has been archived. A record in here is a repeat.
+    /// In the chains of gaps, per session that has not ended, what has been archived. A record in here is a repeat.
     pub seen: Seen,
+    /// In the chains of gaps, sessions whose end was archived before their opening was read.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ended: BTreeSet<SessionId>,
     /// The archive hour reached; `None` before the first record.
     pub archive_hour: Option<Hour>,
 }
 
 impl Carry {
-    /// Takes in a record of `log`; whether it is to be archived. Of a session nothing is left in here once
-    /// its end has been read: see ADR 6.
-    pub fn take(&mut self, stream: Stream, log: LogId, record: &Record) -> bool {
+    /// Takes in a record; whether it is to be archived. Of a session nothing is left in here once its opening and its
+    /// end have been read: see ADR 6.
+    pub fn take(&mut self, record: &Record) -> bool {
         self.archive_hour = self.archive_hour.max(Some(Hour::of(record.received_at)));
-        if !self.read.insert(log, record.offset) {
+        let Origin { log, place } = record.origin;
+        if let Content::Lost { to } = record.content {
+            self.lost.insert_all(log, place, to);
+            return false;
+        }
+        if !self.read.insert(log, place) {
             return false;
         }
         match &record.content {
             Content::Tick(_) => false,
             Content::Opened(session) => {
-                self.seen.open(*session);
+                if !self.ended.remove(session) {
+                    self.seen.open(*session);
+                }
                 false
             }
             Content::Ended(session) => {
                 self.seen.forget(*session);
                 false
             }
-            Content::Data { delivery, seq, payload } => {
-                let session = delivery.session;
-                // The end of a session may stand in several logs, each written by one that went on from a
-                // copy of the spool. Its opening stands in one, and was read before any of them, unless a
-                // log has lost records.
-                if stream == Stream::Gaps && !self.seen.knows(session) && self.lost.is_empty() {
-                    return false;
-                }
-                let is_new = self.seen.insert(session, *seq);
-                if matches!(payload, Payload::Control(Control::SessionEnd(_))) {
-                    self.seen.forget(session);
-                }
-                is_new
+            Content::Data { delivery, seq, payload: Payload::Control(control) } => {
+                self.take_control(delivery.session, *seq, control)
+            }
+            Content::Data { .. } => true,
+            Content::Lost { .. } => false,
+        }
+    }
+
+    /// The end of a session may stand in several logs, each written by one that went on from a copy of the spool: the
+    /// first one is archived, and what comes of the session after it is a repeat. Its opening stands in one log only.
+    fn take_control(&mut self, session: SessionId, seq: u64, control: &Control) -> bool {
+        let was_opened = match control.opened() {
+            Some(Origin { log, place }) => self.read.contains(log, place),
+            // An earlier version wrote it, and in one log after the other: the opening was read unless it was lost.
+            None => self.lost.is_empty() || self.seen.knows(session),
+        };
+        let has_ended = if was_opened { !self.seen.knows(session) } else { self.ended.contains(&session) };
+        if has_ended {
+            return false;
+        }
+        let is_new = self.seen.insert(session, seq);
+        if matches!(control, Control::SessionEnd(_)) {
+            self.seen.forget(session);
+            if !was_opened {
+                self.ended.insert(session);
             }
         }
+        is_new
     }
 }
 
@@ -261,15 +292,15 @@ impl Slot {
     }
 }
 
-/// How far the chain of a stream is.
+/// How far a chain is.
 #[derive(Clone, Debug, Default)]
 pub struct Archived {
-    /// Per log, the offsets that it does not need any more: it has read them, or has declared them lost.
+    /// Per log of the spool, the places that it does not need any more: it has read them, or has declared them lost.
     pub settled: Arc<Read>,
     /// The log in which it stands; none before the first slot.
     pub log: Option<LogId>,
-    /// The next offset in there.
-    pub next: u64,
+    /// The place of its next slot.
+    pub next: Position,
 }
 
 impl Archived {
@@ -277,7 +308,7 @@ impl Archived {
     pub fn behind(slot: &Slot) -> Archived {
         let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = slot.tail();
         settled.extend(&lost);
-        Archived { settled: Arc::new(settled), log: incarnation, next: next.start }
+        Archived { settled: Arc::new(settled), log: incarnation, next }
     }
 }
 
@@ -320,12 +351,13 @@ mod tests {
     }
 
     /// The records of one log in one stream, at rising offsets.
-    struct Reading(Carry, Stream, LogId);
+    struct Reading(Carry, LogId);
 
     impl Reading {
         fn take(&mut self, offset: u64, content: Content) -> bool {
-            let Reading(carry, stream, log) = self;
-            carry.take(*stream, *log, &Record { offset, received_at: 0, traceparent: None, content })
+            let Reading(carry, log) = self;
+            let origin = Origin { log: *log, place: offset };
+            carry.take(&Record { offset, origin, received_at: 0, traceparent: None, content })
         }
     }
 
@@ -334,9 +366,9 @@ mod tests {
         Content::Data { delivery, seq, payload: Payload::Trade { raw: Default::default(), flags: Flags::default() } }
     }
 
-    fn end(session: SessionId, seq: u64) -> Content {
-        let records = [0; 3];
-        let end = SessionEnd { shard: "s".into(), frames: 1, records, last_received_at: None, reason: "x".into() };
+    fn end(session: SessionId, seq: u64, opened: Option<Origin>) -> Content {
+        let (shard, reason) = ("s".into(), "x".into());
+        let end = SessionEnd { shard, frames: 1, records: [0; 3], partitions: None, last_received_at: None, reason, opened };
         let delivery = Delivery { session, frame: 2, index: 0 };
         Content::Data { delivery, seq, payload: Payload::Control(Control::SessionEnd(end)) }
     }
@@ -344,27 +376,47 @@ mod tests {
     #[test]
     fn what_was_read_of_a_log_is_a_repeat_though_its_session_is_forgotten() {
         let (session, log) = (SessionId::generate(), LogId::generate());
-        let mut reading = Reading(Carry::default(), Stream::Trades, log);
+        let mut reading = Reading(Carry::default(), log);
         let all = || [(0, trade(session, 0)), (1, trade(session, 1)), (2, Content::Ended(session))];
         assert_eq!(all().map(|(offset, content)| reading.take(offset, content)), [true, true, false]);
-        assert_eq!(reading.0.seen, Seen::default(), "it has ended");
+        assert_eq!(reading.0.seen, Seen::default(), "of trades the places say it all");
         assert_eq!(all().map(|(offset, content)| reading.take(offset, content)), [false; 3], "the log is read again");
     }
 
     #[test]
     fn the_end_of_a_session_is_archived_once_whoever_writes_it() {
-        let (session, later) = (SessionId::generate(), SessionId::generate());
-        let mut reading = Reading(Carry::default(), Stream::Gaps, LogId::generate());
-        assert!(!reading.take(0, Content::Opened(session)));
-        let mut copy = Reading(reading.0, Stream::Gaps, LogId::generate());
-        assert!(copy.take(0, end(session, 0)), "by the successor");
-        let mut other = Reading(copy.0, Stream::Gaps, LogId::generate());
-        assert!(!other.take(0, end(session, 0)), "by one that went on from a copy of the spool");
-        assert_eq!(other.0.seen, Seen::default());
-        // Where a log has lost records, the opening may be among them; also where they were its last ones.
-        assert!(!other.take(1, end(later, 0)));
-        other.0.lost.insert_all(LogId::generate(), 7, 7);
-        assert!(other.take(2, end(later, 0)));
+        let (session, log) = (SessionId::generate(), LogId::generate());
+        for opened in [None, Some(Origin { log, place: 0 })] {
+            let mut reading = Reading(Carry::default(), log);
+            assert!(!reading.take(0, Content::Opened(session)));
+            let mut copy = Reading(reading.0, LogId::generate());
+            assert!(copy.take(0, end(session, 0, opened)), "by the successor");
+            let mut other = Reading(copy.0, LogId::generate());
+            assert!(!other.take(0, end(session, 0, opened)), "by one that went on from a copy of the spool");
+            assert_eq!((other.0.seen, other.0.ended.len()), (Seen::default(), 0));
+        }
+    }
+
+    #[test]
+    fn an_end_that_comes_before_its_opening_is_archived_once_too() {
+        let (session, log) = (SessionId::generate(), LogId::generate());
+        let opened = Some(Origin { log, place: 4 });
+        let mut successor = Reading(Carry::default(), LogId::generate());
+        assert!(successor.take(0, end(session, 0, opened)), "the opening is not there, and perhaps never will be");
+        assert!(!successor.take(1, end(session, 0, opened)), "by another successor");
+        let mut resent = Reading(successor.0, log);
+        assert!(!resent.take(4, Content::Opened(session)));
+        assert_eq!((&resent.0.seen, resent.0.ended.len()), (&Seen::default(), 0), "all of it is known now");
+        assert!(!resent.take(5, end(session, 0, opened)), "by a third one");
+    }
+
+    #[test]
+    fn an_end_of_an_earlier_version_is_archived_where_its_opening_may_be_lost() {
+        let mut reading = Reading(Carry::default(), LogId::generate());
+        let session = SessionId::generate();
+        assert!(!reading.take(1, end(session, 0, None)));
+        reading.0.lost.insert_all(LogId::generate(), 7, 7);
+        assert!(reading.take(2, end(session, 0, None)));
     }
 
     proptest! {

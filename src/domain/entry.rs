@@ -9,8 +9,11 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
+use super::chain::ChainId;
 use super::hour::Hour;
-use super::identity::{Delivery, Micros, SessionId};
+use super::identity::{Delivery, LogId, Micros, Origin, SessionId};
+use super::partition::symbol_partition;
+use super::per_chain::PerChain;
 use super::stream::{PerStream, STREAMS, Stream};
 use super::verdict::{Flags, Judged, JudgedFrame, RawFrame, Reason, Verdict};
 
@@ -23,6 +26,8 @@ const TICK: u8 = 3;
 const OPENED: u8 = 4;
 
 const BINARY: u8 = 1;
+/// Each element is followed by its partition.
+const PARTITIONED: u8 = 2;
 const QUARANTINED: u8 = 0x80;
 
 /// An outage of the feed: from the last receipt before it to the first one after.
@@ -42,6 +47,9 @@ pub struct Gap {
     pub first_received_at: Option<Micros>,
     /// What made it: `disconnected`, `process_died`, `spool_full`...
     pub reason: String,
+    /// Where the opening of the session that tells of it stands, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Origin>,
 }
 
 /// The end of a session and what it delivered in all: by this, completeness can be proved.
@@ -53,10 +61,27 @@ pub struct SessionEnd {
     pub frames: u32,
     /// Records by stream, this one not counted.
     pub records: PerStream<u64>,
+    /// The same by partition, where there is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<PerChain<u64>>,
     /// The last receipt.
     pub last_received_at: Option<Micros>,
     /// Why it ended.
     pub reason: String,
+    /// Where the opening of the session stands, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Origin>,
+}
+
+impl SessionEnd {
+    /// How many records the session delivered to a chain, this one not counted.
+    pub fn records_of(&self, chain: ChainId) -> u64 {
+        match &self.partitions {
+            Some(partitions) => partitions.get(chain).copied().unwrap_or_default(),
+            None if chain.partition == 0 => self.records[chain.stream.index()],
+            None => 0,
+        }
+    }
 }
 
 /// What the gaps stream holds.
@@ -67,6 +92,24 @@ pub enum Control {
     Gap(Gap),
     /// See [`SessionEnd`].
     SessionEnd(SessionEnd),
+}
+
+impl Control {
+    /// The shard that it is about.
+    pub fn shard(&self) -> &str {
+        match self {
+            Control::Gap(gap) => &gap.shard,
+            Control::SessionEnd(end) => &end.shard,
+        }
+    }
+
+    /// Where the opening of its session stands, if that is known.
+    pub fn opened(&self) -> Option<Origin> {
+        match self {
+            Control::Gap(gap) => gap.opened,
+            Control::SessionEnd(end) => end.opened,
+        }
+    }
 }
 
 /// A connection was opened: archived nowhere, so that a successor can tell of it and the chain of the
@@ -90,7 +133,7 @@ pub enum Entry {
     Frame {
         /// The connection.
         session: SessionId,
-        /// The sequence numbers of its first record in each stream.
+        /// The sequence numbers of its first record in partition 0 of each stream.
         seq: PerStream<u64>,
         /// What came.
         judged: JudgedFrame,
@@ -121,7 +164,26 @@ pub enum Entry {
 pub struct Malformed(&'static str);
 
 impl Entry {
-    /// How many records it holds, by stream. A tick and a session's end take a place in each.
+    /// Each place that it takes in a log of so many partitions. With Kafka the end of a session stands in its
+    /// stream only: there, no chain forgets by it what it has read.
+    pub fn each_place(&self, partitions: u32, mut take: impl FnMut(ChainId)) {
+        let gaps = |shard: &str| ChainId { stream: Stream::Gaps, partition: symbol_partition(shard.as_bytes(), partitions) };
+        match self {
+            Entry::Frame { judged, .. } => judged.elements.iter().for_each(|element| {
+                take(ChainId { stream: element.verdict.stream(), partition: u32::from(element.partition) % partitions });
+            }),
+            Entry::Opened(opened) => take(gaps(&opened.shard)),
+            Entry::Control { control: control @ Control::Gap(_), .. } => take(gaps(control.shard())),
+            Entry::Control { control, .. } if partitions > 1 => take(gaps(control.shard())),
+            Entry::Control { .. } | Entry::Tick { .. } => {
+                for partition in 0..partitions {
+                    Stream::ALL.into_iter().for_each(|stream| take(ChainId { stream, partition }));
+                }
+            }
+        }
+    }
+
+    /// How many records it holds in a log of one partition, by stream. A tick and a session's end take a place in each.
     pub fn counts(&self) -> PerStream<u16> {
         match self {
             Entry::Frame { judged, .. } => judged.counts(),
@@ -210,7 +272,8 @@ fn encode_frame(session: SessionId, seq: PerStream<u64>, judged: &JudgedFrame, o
     out.put_slice(session.0.as_bytes());
     out.put_u32_le(frame.number);
     out.put_i64_le(frame.received_at);
-    out.put_u8(if frame.binary { BINARY } else { 0 });
+    let partitioned = judged.elements.iter().any(|element| element.partition != 0);
+    out.put_u8(if frame.binary { BINARY } else { 0 } | if partitioned { PARTITIONED } else { 0 });
     for first in seq {
         out.put_u64_le(first);
     }
@@ -219,9 +282,12 @@ fn encode_frame(session: SessionId, seq: PerStream<u64>, judged: &JudgedFrame, o
     out.put_slice(traceparent.as_bytes());
     out.put_u32_le(frame.payload.len() as u32);
     out.put_slice(&frame.payload);
-    for Judged { range, verdict } in &judged.elements {
+    for Judged { range, partition, verdict } in &judged.elements {
         out.put_u32_le(range.start);
         out.put_u32_le(range.end);
+        if partitioned {
+            out.put_u16_le(*partition);
+        }
         match verdict {
             Verdict::Trade(flags) => out.put_u8(flags.0),
             Verdict::Quarantined { reason, detail } => {
@@ -238,7 +304,8 @@ fn decode_frame(mut bytes: Bytes) -> Result<Entry, Malformed> {
     need(&bytes, 16 + 4 + 8 + 1 + 8 * STREAMS + 1)?;
     let session = take_session(&mut bytes);
     let (number, received_at) = (bytes.get_u32_le(), bytes.get_i64_le());
-    let binary = bytes.get_u8() & BINARY != 0;
+    let kind = bytes.get_u8();
+    let (binary, partitioned) = (kind & BINARY != 0, kind & PARTITIONED != 0);
     let seq = std::array::from_fn(|_| bytes.get_u64_le());
     let traced = bytes.get_u8() as usize;
     need(&bytes, traced + 4)?;
@@ -251,35 +318,38 @@ fn decode_frame(mut bytes: Bytes) -> Result<Entry, Malformed> {
     let payload = bytes.split_to(length);
     let mut elements = Vec::new();
     while bytes.has_remaining() {
-        elements.push(decode_element(&mut bytes, length as u32)?);
+        elements.push(decode_element(&mut bytes, length as u32, partitioned)?);
     }
     let frame = RawFrame { number, received_at, payload, binary };
     Ok(Entry::Frame { session, seq, judged: JudgedFrame { frame, elements, traceparent } })
 }
 
-fn decode_element(bytes: &mut Bytes, length: u32) -> Result<Judged, Malformed> {
-    need(bytes, 9)?;
+fn decode_element(bytes: &mut Bytes, length: u32, partitioned: bool) -> Result<Judged, Malformed> {
+    need(bytes, if partitioned { 11 } else { 9 })?;
     let range = bytes.get_u32_le()..bytes.get_u32_le();
     if range.start > range.end || range.end > length {
         return Err(Malformed("an element lies outside its frame"));
     }
+    let partition = if partitioned { bytes.get_u16_le() } else { 0 };
     let code = bytes.get_u8();
     if code & QUARANTINED == 0 {
-        return Ok(Judged { range, verdict: Verdict::Trade(Flags(code)) });
+        return Ok(Judged { range, partition, verdict: Verdict::Trade(Flags(code)) });
     }
     let reason = *Reason::ALL.get((code & !QUARANTINED) as usize).ok_or(Malformed("unknown reason"))?;
     need(bytes, 2)?;
     let length = bytes.get_u16_le() as usize;
     need(bytes, length)?;
     let detail = String::from_utf8(bytes.split_to(length).into()).map_err(|_| Malformed("detail"))?;
-    Ok(Judged { range, verdict: Verdict::Quarantined { reason, detail } })
+    Ok(Judged { range, partition, verdict: Verdict::Quarantined { reason, detail } })
 }
 
-/// One record of one stream, at its offset in the log.
+/// One record of a chain, at its offset in the log that the chain reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its offset in its stream and partition.
     pub offset: u64,
+    /// Where it stands in the spool; the offset is the same as the place where the spool is the log.
+    pub origin: Origin,
     /// When its frame was read, or when it was made.
     pub received_at: Micros,
     /// The W3C trace context of its frame, where that is sampled.
@@ -297,6 +367,11 @@ pub enum Content {
     Opened(SessionId),
     /// A session's records are all there: told to the streams that do not archive its end.
     Ended(SessionId),
+    /// The spool has lost its records from this place on: told to the chain that reads Kafka, archived nowhere.
+    Lost {
+        /// The last place that is lost.
+        to: u64,
+    },
     /// Something with an identity, to be archived exactly once.
     Data {
         /// Who it is.
@@ -336,22 +411,27 @@ impl Record {
     pub fn raw_mut(&mut self) -> Option<&mut Bytes> {
         match &mut self.content {
             Content::Data { payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. }, .. } => Some(raw),
-            Content::Data { payload: Payload::Control(_), .. } | Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => {
-                None
-            }
+            Content::Data { payload: Payload::Control(_), .. }
+            | Content::Tick(_)
+            | Content::Opened(_)
+            | Content::Ended(_)
+            | Content::Lost { .. } => None,
         }
     }
 }
 
-/// Takes out of an entry the records of one stream, the first of them at `offset`.
-pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Record>) {
+/// Takes out of an entry of a log of one partition the records of one stream, the first of them at `offset`.
+pub fn records(log: LogId, entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Record>) {
+    let origin = |place| Origin { log, place };
     match entry {
         Entry::Tick { hour } => {
-            out.push(Record { offset, received_at: hour.begins(), traceparent: None, content: Content::Tick(hour) });
+            let (received_at, content) = (hour.begins(), Content::Tick(hour));
+            out.push(Record { offset, origin: origin(offset), received_at, traceparent: None, content });
         }
         Entry::Opened(Opened { session, at, .. }) => {
             if stream == Stream::Gaps {
-                out.push(Record { offset, received_at: at, traceparent: None, content: Content::Opened(session) });
+                let content = Content::Opened(session);
+                out.push(Record { offset, origin: origin(offset), received_at: at, traceparent: None, content });
             }
         }
         Entry::Control { delivery, seq, at, control } => {
@@ -360,7 +440,7 @@ pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Reco
                 Control::SessionEnd(_) => Content::Ended(delivery.session),
                 Control::Gap(_) => return,
             };
-            out.push(Record { offset, received_at: at, traceparent: None, content });
+            out.push(Record { offset, origin: origin(offset), received_at: at, traceparent: None, content });
         }
         Entry::Frame { session, seq, judged } => {
             let mut seq = seq[stream.index()];
@@ -375,8 +455,8 @@ pub fn records(entry: Entry, stream: Stream, mut offset: u64, out: &mut Vec<Reco
                 };
                 let delivery = Delivery { session, frame: judged.frame.number, index: index as u16 };
                 let content = Content::Data { delivery, seq, payload };
-                let traceparent = judged.traceparent.clone();
-                out.push(Record { offset, received_at: judged.frame.received_at, traceparent, content });
+                let (received_at, traceparent) = (judged.frame.received_at, judged.traceparent.clone());
+                out.push(Record { offset, origin: origin(offset), received_at, traceparent, content });
                 offset += 1;
                 seq += 1;
             }
@@ -403,7 +483,8 @@ mod tests {
         (parts, any::<u32>(), any::<i64>(), any::<bool>(), prop::option::of("[0-9a-f-]{55}")).prop_map(
             |((payload, verdicts, seq), number, received_at, binary, traceparent)| {
                 let length = payload.len() as u32;
-                let elements = verdicts.into_iter().map(|verdict| Judged { range: length / 2..length, verdict }).collect();
+                let judged = |(n, verdict)| Judged { range: length / 2..length, partition: n % (1 + number % 3) as u16, verdict };
+                let elements = (0..).zip(verdicts).map(judged).collect();
                 let frame = RawFrame { number, received_at, payload: payload.into(), binary };
                 let traceparent = traceparent.map(Arc::from);
                 Entry::Frame { session: SessionId::generate(), seq, judged: JudgedFrame { frame, elements, traceparent } }
@@ -438,7 +519,11 @@ mod tests {
             Verdict::Quarantined { reason: Reason::BadPrice, detail: "-1".into() },
             Verdict::Trade(Flags::PRICE_UPDATE),
         ];
-        let elements = verdicts.into_iter().zip([0..1, 1..2, 2..3]).map(|(verdict, range)| Judged { range, verdict }).collect();
+        let elements = verdicts
+            .into_iter()
+            .zip([0..1, 1..2, 2..3])
+            .map(|(verdict, range)| Judged { range, partition: 0, verdict })
+            .collect();
         let frame = RawFrame { number: 9, received_at: 5, payload: Bytes::from_static(b"abc"), binary: false };
         let entry = Entry::Frame {
             session: SessionId::generate(),
@@ -446,7 +531,7 @@ mod tests {
             judged: JudgedFrame { frame, elements, traceparent: None },
         };
         let mut trades = Vec::new();
-        records(entry.clone(), Stream::Trades, 100, &mut trades);
+        records(LogId::default(), entry.clone(), Stream::Trades, 100, &mut trades);
         let summary: Vec<_> = trades
             .iter()
             .map(|record| match &record.content {
@@ -458,7 +543,7 @@ mod tests {
             .collect();
         assert_eq!(summary, [(100, 0, 40, "a".into()), (101, 2, 41, "c".into())]);
         let mut quarantined = Vec::new();
-        records(entry, Stream::Quarantine, 3, &mut quarantined);
+        records(LogId::default(), entry, Stream::Quarantine, 3, &mut quarantined);
         assert!(matches!(quarantined[0].content, Content::Data { seq: 7, .. }), "{quarantined:?}");
     }
 }

@@ -15,8 +15,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::identity::Micros;
+use super::partition::symbol_partition;
 use super::scan;
 use super::schema;
+use super::shard::Shard;
 use super::trade::{Text, Trade, is_object, short};
 use super::verdict::{Flags, Judged, RawFrame, Reason, Verdict};
 
@@ -29,32 +31,49 @@ const TYPICAL_ELEMENT: usize = 48;
 /// The symbols of one connection, and when each last traded. Silence of a symbol is another thing
 /// than silence of the connection: it may be halted, or not carried by the feed at all.
 #[derive(Debug)]
-pub struct Watchlist(HashMap<String, AtomicI64>);
+pub struct Watchlist {
+    symbols: HashMap<String, Watched>,
+    /// Of what has no symbol.
+    partition: u16,
+}
+
+#[derive(Debug)]
+struct Watched {
+    last: AtomicI64,
+    partition: u16,
+}
 
 impl Watchlist {
-    /// Symbols that have not traded yet; their silence begins at `now`.
+    /// Symbols that have not traded yet; their silence begins at `now`. All go to one partition.
     pub fn new<'a>(symbols: impl IntoIterator<Item = &'a String>, now: Micros) -> Watchlist {
-        Watchlist(symbols.into_iter().map(|symbol| (symbol.clone(), AtomicI64::new(now))).collect())
+        let watched = || Watched { last: AtomicI64::new(now), partition: 0 };
+        Watchlist { symbols: symbols.into_iter().map(|symbol| (symbol.clone(), watched())).collect(), partition: 0 }
+    }
+
+    /// The symbols of `shard`. Their trades go to `partitions` partitions by symbol, and what has no symbol by shard.
+    pub fn partitioned(shard: &Shard, partitions: u32, now: Micros) -> Watchlist {
+        let partition = |key: &str| symbol_partition(key.as_bytes(), partitions) as u16;
+        let mut list = Watchlist { partition: partition(&shard.name), ..Watchlist::new(shard.symbols.iter(), now) };
+        list.symbols.iter_mut().for_each(|(symbol, watched)| watched.partition = partition(symbol));
+        list
     }
 
     /// How many there are.
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.symbols.len()
     }
 
-    /// Notes a trade; `false` if nobody subscribed to the symbol.
-    fn traded(&self, symbol: &str, at: Micros) -> bool {
-        let last = self.0.get(symbol);
-        if let Some(last) = last {
-            last.store(at, Relaxed);
-        }
-        last.is_some()
+    /// Notes a trade; its partition, or `None` if nobody subscribed to the symbol.
+    fn traded(&self, symbol: &str, at: Micros) -> Option<u16> {
+        let watched = self.symbols.get(symbol)?;
+        watched.last.store(at, Relaxed);
+        Some(watched.partition)
     }
 
     /// The symbols that have been silent since before `then`, sorted.
     pub fn silent_since(&self, then: Micros) -> Vec<&str> {
-        let silent = self.0.iter().filter(|(_, last)| last.load(Relaxed) < then);
+        let silent = self.symbols.iter().filter(|(_, watched)| watched.last.load(Relaxed) < then);
         let mut symbols: Vec<_> = silent.map(|(symbol, _)| symbol.as_str()).collect();
         symbols.sort_unstable();
         symbols
@@ -109,11 +128,12 @@ struct Frame<'a> {
 /// Judges `frame`; `previous` is the payload before it in its session.
 pub fn judge(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgement {
     if frame.binary {
-        return refuse(frame, Reason::Binary, "a binary message of a feed of text");
+        return refuse(frame, rules, Reason::Binary, "a binary message of a feed of text");
     }
     if frame.payload.len() > rules.max_frame_bytes {
         return refuse(
             frame,
+            rules,
             Reason::Overlong,
             format!("{} bytes, at most {} are expected", frame.payload.len(), rules.max_frame_bytes),
         );
@@ -126,8 +146,8 @@ fn known_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Opti
     let repeat = repeats(frame, previous);
     let mut elements = Vec::with_capacity(frame.payload.len() / TYPICAL_ELEMENT);
     scan::elements(&frame.payload, |range, trade| {
-        let verdict = verdict(trade.symbol, trade.size, trade.time, frame.received_at, repeat, rules);
-        elements.push(Judged { range: range.start as u32..range.end as u32, verdict });
+        let (partition, verdict) = verdict(trade.symbol, trade.size, trade.time, frame.received_at, repeat, rules);
+        elements.push(Judged { range: range.start as u32..range.end as u32, partition, verdict });
     })?;
     (elements.len() <= MAX_ELEMENTS).then_some(Judgement { kind: Kind::Trades, elements })
 }
@@ -136,13 +156,13 @@ fn known_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Opti
 fn any_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgement {
     let misshapen = |detail: String| {
         let detail = schema::fault_of_frame(&frame.payload).unwrap_or(detail);
-        refuse(frame, Reason::WrongShape, detail)
+        refuse(frame, rules, Reason::WrongShape, detail)
     };
     let parsed: Frame = match serde_json::from_slice(&frame.payload) {
         Ok(_) if !is_object(&frame.payload) => return misshapen("not an object".to_string()),
         Ok(parsed) => parsed,
         Err(error) if error.is_data() => return misshapen(error.to_string()),
-        Err(error) => return refuse(frame, Reason::NotJson, error),
+        Err(error) => return refuse(frame, rules, Reason::NotJson, error),
     };
     let kind = parsed.kind.and_then(|kind| serde_json::from_str(kind.get()).ok()).map(|Text(kind)| kind);
     match (kind.as_deref(), parsed.data) {
@@ -153,7 +173,7 @@ fn any_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgem
                 Ok(Text(text)) => text.into_owned(),
                 Err(_) => msg.get().to_string(),
             });
-            Judgement { kind: Kind::Error(text.clone()), ..refuse(frame, Reason::ServerError, text) }
+            Judgement { kind: Kind::Error(text.clone()), ..refuse(frame, rules, Reason::ServerError, text) }
         }
         (Some(kind), _) => misshapen(format!("`type` is `{}`, or `data` is out of place", short(kind))),
         (None, _) => misshapen("`type` is missing".to_string()),
@@ -161,10 +181,10 @@ fn any_form(frame: &RawFrame, previous: Option<&Bytes>, rules: &Rules) -> Judgem
 }
 
 /// The judgement on a frame that cannot be taken apart: one element that spans it.
-pub fn refuse(frame: &RawFrame, reason: Reason, detail: impl ToString) -> Judgement {
-    let range = 0..frame.payload.len() as u32;
+pub fn refuse(frame: &RawFrame, rules: &Rules, reason: Reason, detail: impl ToString) -> Judgement {
+    let (range, partition) = (0..frame.payload.len() as u32, rules.watch.partition);
     let verdict = Verdict::Quarantined { reason, detail: detail.to_string() };
-    Judgement { kind: Kind::Other, elements: vec![Judged { range, verdict }] }
+    Judgement { kind: Kind::Other, elements: vec![Judged { range, partition, verdict }] }
 }
 
 fn trades(frame: &RawFrame, data: &RawValue, previous: Option<&Bytes>, rules: &Rules) -> Result<Judgement, String> {
@@ -177,11 +197,11 @@ fn trades(frame: &RawFrame, data: &RawValue, previous: Option<&Bytes>, rules: &R
     let judged = elements.into_iter().map(|element| {
         let text = element.get();
         let start = (text.as_ptr() as usize - begins) as u32;
-        let verdict = match Trade::parse_any(text.as_bytes()) {
+        let (partition, verdict) = match Trade::parse_any(text.as_bytes()) {
             Ok(trade) => verdict(&trade.symbol, trade.size, trade.event_time, frame.received_at, repeat, rules),
-            Err(no) => Verdict::Quarantined { reason: no.reason, detail: no.detail },
+            Err(no) => (rules.watch.partition, Verdict::Quarantined { reason: no.reason, detail: no.detail }),
         };
-        Judged { range: start..start + text.len() as u32, verdict }
+        Judged { range: start..start + text.len() as u32, partition, verdict }
     });
     Ok(Judgement { kind: Kind::Trades, elements: judged.collect() })
 }
@@ -190,12 +210,12 @@ fn repeats(frame: &RawFrame, previous: Option<&Bytes>) -> Flags {
     if previous.is_some_and(|previous| *previous == frame.payload) { Flags::FRAME_REPEAT } else { Flags::default() }
 }
 
-/// What a trade is that could be read.
-fn verdict(symbol: &str, size: i64, event_time: i64, received_at: Micros, repeat: Flags, rules: &Rules) -> Verdict {
-    if !rules.watch.traded(symbol, received_at) {
+/// What a trade is that could be read, and its partition.
+fn verdict(symbol: &str, size: i64, event_time: i64, received_at: Micros, repeat: Flags, rules: &Rules) -> (u16, Verdict) {
+    let Some(partition) = rules.watch.traded(symbol, received_at) else {
         let detail = format!("nobody subscribed to `{}`", short(symbol));
-        return Verdict::Quarantined { reason: Reason::UnknownSymbol, detail };
-    }
+        return (rules.watch.partition, Verdict::Quarantined { reason: Reason::UnknownSymbol, detail });
+    };
     let mut flags = repeat;
     let age = received_at.saturating_sub(event_time * 1000);
     if rules.max_age.is_some_and(|max| age > max) || rules.max_ahead.is_some_and(|max| -age > max) {
@@ -204,7 +224,7 @@ fn verdict(symbol: &str, size: i64, event_time: i64, received_at: Micros, repeat
     if size == 0 {
         flags = flags.with(Flags::PRICE_UPDATE);
     }
-    Verdict::Trade(flags)
+    (partition, Verdict::Trade(flags))
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use uuid::Uuid;
 #[serde(transparent)]
 pub struct SessionId(pub Uuid);
 
-/// One spool log, which is one life of the process: a UUIDv7. The *incarnation* of a generation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// One log: of the spool, which is one life of the process (a UUIDv7), or of Kafka, which is one topic of one cluster until
+/// it is deleted (a UUIDv8). The *incarnation* of a generation.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogId(pub Uuid);
 
@@ -58,6 +59,16 @@ impl LogId {
         let behind = |last: LogId| LogId(Uuid::from_u128(last.0.as_u128() + 1));
         last.filter(|last| *last >= new).map_or(new, behind)
     }
+}
+
+/// Where a record stands in the spool: the same in every copy of it, however often it is resent. What stands
+/// there never changes, so a chain that has read it knows a repeat (ADR 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// The spool's log.
+    pub log: LogId,
+    /// Which record of its stream and partition in that log, from 0.
+    pub place: u64,
 }
 
 /// The identity of one delivered record: unique for ever, the same however often it is resent.

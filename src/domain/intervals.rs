@@ -92,6 +92,27 @@ impl Intervals {
         self.0.iter().copied()
     }
 
+    /// Takes out all of `low..=high`.
+    pub fn remove(&mut self, low: u64, high: u64) {
+        let first = self.0.partition_point(|&(_, end)| end < low);
+        let behind = self.0.partition_point(|&(begin, _)| begin <= high);
+        if first >= behind {
+            return;
+        }
+        let (before, after) = (self.0[first].0, self.0[behind - 1].1);
+        let left = (before < low).then(|| (before, low - 1));
+        let right = (after > high).then(|| (high + 1, after));
+        self.0.splice(first..behind, left.into_iter().chain(right));
+    }
+
+    /// What is missing of `low..=high`.
+    pub fn missing(&self, low: u64, high: u64) -> Vec<(u64, u64)> {
+        let mut all = Intervals::of(low, high);
+        let first = self.0.partition_point(|&(_, end)| end < low);
+        self.0[first..].iter().take_while(|(begin, _)| *begin <= high).for_each(|&(begin, end)| all.remove(begin, end));
+        all.0
+    }
+
     /// What is missing between 0 and `end` (not included).
     pub fn holes_below(&self, end: u64) -> Vec<(u64, u64)> {
         let mut holes = Vec::new();
@@ -151,6 +172,11 @@ impl Read {
         self.0.entry(log).or_default().insert(offset)
     }
 
+    /// Whether `offset` of `log` was read.
+    pub fn contains(&self, log: LogId, offset: u64) -> bool {
+        self.0.get(&log).is_some_and(|set| set.contains(offset))
+    }
+
     /// Whether all of `low..=high` of `log` was read.
     pub fn covers(&self, log: LogId, low: u64, high: u64) -> bool {
         self.0.get(&log).is_some_and(|set| set.covers(low, high))
@@ -200,6 +226,19 @@ mod tests {
             }
             by_range.insert_all(7, u64::MAX);
             prop_assert!(by_range.covers(7, u64::MAX));
+        }
+
+        #[test]
+        fn a_range_is_taken_out_as_its_numbers_one_by_one(numbers in prop::collection::vec(0u64..60, 0..60), low in 0u64..60, length in 0u64..20) {
+            let mut set = Intervals::default();
+            numbers.iter().for_each(|n| drop(set.insert(*n)));
+            let high = low + length;
+            let missing: Vec<u64> = set.missing(low, high).into_iter().flat_map(|(a, b)| a..=b).collect();
+            prop_assert_eq!(missing, (low..=high).filter(|n| !numbers.contains(n)).collect::<Vec<_>>());
+            set.remove(low, high);
+            let mut left = Intervals::default();
+            numbers.iter().filter(|n| !(low..=high).contains(*n)).for_each(|n| drop(left.insert(*n)));
+            prop_assert_eq!(set, left);
         }
 
         #[test]

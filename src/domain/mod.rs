@@ -8,6 +8,8 @@ pub mod hour;
 pub mod identity;
 pub mod intervals;
 pub mod object;
+pub mod partition;
+pub mod per_chain;
 mod scan;
 mod schema;
 pub mod shard;

@@ -72,8 +72,8 @@ mod tests {
     use crate::bronze::poison::Poison;
     use crate::domain::entry::{Content, Control, Gap, Payload, Record, SessionEnd};
     use crate::domain::frame::{Kind, Rules, Watchlist, judge};
-    use crate::domain::identity::LogId;
-    use crate::domain::identity::{Delivery, SessionId};
+    use crate::domain::identity::{Delivery, LogId, Origin, SessionId};
+    use crate::domain::per_chain::PerChain;
     use crate::domain::stream::Stream;
     use crate::domain::verdict::{Flags, RawFrame, Verdict};
 
@@ -174,6 +174,7 @@ mod tests {
             let delivery = Delivery { session: SessionId::generate(), frame: n as u32, index: 3 };
             Record {
                 offset: 40 + n as u64,
+                origin: Origin::default(),
                 received_at: 7,
                 traceparent: None,
                 content: Content::Data { delivery, seq: n as u64, payload },
@@ -218,11 +219,22 @@ mod tests {
             last_received_at: None,
             first_received_at,
             reason: "stalled".into(),
+            opened: first_received_at.map(|_| Origin { log: LogId::generate(), place: 4 }),
         };
-        let end =
-            SessionEnd { shard: "s".into(), frames: 9, records: [1, 2, 3], last_received_at: Some(1), reason: "shutdown".into() };
-        let controls = [Control::Gap(gap(None)), Control::Gap(gap(Some(5))), Control::SessionEnd(end)];
-        let lines = lines(Stream::Gaps, controls.map(Payload::Control).into());
+        let mut partitions = PerChain::of(4);
+        partitions[Stream::Trades] = 1;
+        let end = |partitions: Option<PerChain<u64>>| SessionEnd {
+            shard: "s".into(),
+            frames: 9,
+            records: [1, 2, 3],
+            opened: partitions.is_some().then(Origin::default),
+            partitions,
+            last_received_at: Some(1),
+            reason: "shutdown".into(),
+        };
+        let ends = [None, Some(partitions)].map(|partitions| Control::SessionEnd(end(partitions)));
+        let controls = [None, Some(5)].map(|first| Control::Gap(gap(first))).into_iter().chain(ends);
+        let lines = lines(Stream::Gaps, controls.map(Payload::Control).collect());
         assert_all_valid(Stream::Gaps, &lines);
         let control = validator(&serde_json::from_str(include_str!("../../schemas/control.schema.json")).unwrap());
         for line in lines {

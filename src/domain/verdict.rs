@@ -122,6 +122,8 @@ impl Verdict {
 pub struct Judged {
     /// Where its text stands in the payload; the whole of it where the frame could not be taken apart.
     pub range: Range<u32>,
+    /// The partition of its stream that it goes to: 0 where the spool is the log.
+    pub partition: u16,
     /// What it is.
     pub verdict: Verdict,
 }

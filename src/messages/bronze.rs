@@ -2,15 +2,14 @@
 
 use actix::Message;
 
-use crate::domain::chain::Archived;
-use crate::domain::stream::Stream;
+use crate::domain::chain::{Archived, ChainId};
 
 /// A chain has got so far: what the spool holds of it may go.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Covered {
-    /// The stream of the chain.
-    pub stream: Stream,
+    /// The chain.
+    pub chain: ChainId,
     /// How far it is.
     pub archived: Archived,
 }

@@ -4,26 +4,35 @@
 //! The tail of a chain alone says nothing: a new log begins at offset 0 again (model: "the spool
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
+use std::collections::BTreeMap;
+
 use super::reader::LogView;
-use super::segment::SegmentView;
-use crate::domain::chain::Archived;
+use super::segment::{DrainedBy, LogKind, SegmentView};
+use crate::domain::chain::{Archived, ChainId};
 use crate::domain::identity::LogId;
-use crate::domain::stream::PerStream;
+use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
+/// How far each chain is, of those that are known.
+pub type Chains = BTreeMap<ChainId, Archived>;
+
 /// Whether the segment of `log` may go.
-pub fn may_go(segment: &SegmentView, log: LogId, archived: &PerStream<Archived>) -> bool {
-    let mut streams = segment.base.iter().zip(segment.end).zip(archived);
-    if flawed(Flaw::DeleteByTail) {
-        return streams.all(|((_, end), archived)| end <= archived.next);
-    }
-    streams.all(|((&base, end), archived)| base == end || archived.settled.covers(log, base, end - 1))
+pub fn may_go(segment: &SegmentView, log: LogId, archived: &Chains) -> bool {
+    segment.base.iter().all(|(chain, &base)| {
+        let (end, archived) = (segment.end[chain], archived.get(&chain));
+        if flawed(Flaw::DeleteByTail) {
+            return end <= archived.map_or(0, |archived| archived.next.start);
+        }
+        base == end || archived.is_some_and(|archived| archived.settled.covers(log, base, end - 1))
+    })
 }
 
-/// Whether a dead log may go: every chain has left it, also one that never held a record. A chain that
-/// stands in a log which is gone does not know which one comes next, and begins with the oldest again.
-pub fn dead_may_go(view: &LogView, log: LogId, archived: &PerStream<Archived>) -> bool {
-    let is_left = archived.iter().all(|archived| archived.log.is_some_and(|at| at > log));
+/// Whether a dead log may go. One that partition writers drain must be left by every chain, also if it never held a
+/// record: a chain that stands in a log which is gone does not know which one comes next, and begins with the oldest
+/// again. With Kafka no chain stands in a log of the spool.
+pub fn dead_may_go(view: &LogView, log: LogId, kind: LogKind, archived: &Chains) -> bool {
+    let is_left = |stream: Stream| archived.get(&stream.into()).and_then(|archived| archived.log).is_some_and(|at| at > log);
+    let is_left = kind.drained_by == DrainedBy::Kafka || Stream::ALL.into_iter().all(is_left);
     (is_left || flawed(Flaw::DeleteByTail)) && view.closed.iter().all(|segment| may_go(segment, log, archived))
 }
 
@@ -32,23 +41,26 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
 
     /// A chain of trades that has read so much of a log and stands behind it.
-    fn read(log: LogId, offsets: impl IntoIterator<Item = u64>) -> PerStream<Archived> {
-        let (mut read, mut next) = (Read::default(), 0);
+    fn read(log: LogId, offsets: impl IntoIterator<Item = u64>) -> Chains {
+        let (mut read, mut start) = (Read::default(), 0);
         for offset in offsets {
             read.insert(log, offset);
-            next = offset + 1;
+            start = offset + 1;
         }
-        [Archived { log: Some(log), next, settled: Arc::new(read) }, Archived::default(), Archived::default()]
+        let next = Position { generation: 1, start };
+        [(Stream::Trades.into(), Archived { log: Some(log), next, settled: Arc::new(read) })].into()
     }
 
     #[test]
     fn a_segment_stays_until_all_of_it_is_read_in_its_own_log() {
         let (log, other) = (LogId::generate(), LogId::generate());
-        let segment = SegmentView { log: LogId::generate(), number: 0, base: [4, 0, 0], end: [6, 0, 0], body_at: 0, len: 0 };
-        assert!(!may_go(&segment, log, &PerStream::default()), "nothing is known");
+        let (base, end) = ([4, 0, 0].into(), [6, 0, 0].into());
+        let segment = SegmentView { log, number: 0, drained_by: DrainedBy::Bronze, base, end, body_at: 0, len: 0 };
+        assert!(!may_go(&segment, log, &Chains::new()), "nothing is known");
         assert!(!may_go(&segment, log, &read(log, 0..5)));
         assert!(may_go(&segment, log, &read(log, 0..6)));
         assert!(!may_go(&segment, log, &read(log, (0..5).chain(6..9))), "the chain has passed what it did not read");
@@ -58,9 +70,14 @@ mod tests {
     #[test]
     fn a_dead_log_stays_while_a_chain_stands_in_it_though_it_is_empty() {
         let (log, later) = (LogId::generate(), LogId::generate());
-        let everywhere = |at: [LogId; 3]| at.map(|at| Archived { log: Some(at), ..Archived::default() });
-        assert!(!dead_may_go(&LogView::default(), log, &PerStream::default()));
-        assert!(!dead_may_go(&LogView::default(), log, &everywhere([later, log, later])));
-        assert!(dead_may_go(&LogView::default(), log, &everywhere([later, later, later])));
+        let at = |at| Archived { log: Some(at), ..Archived::default() };
+        let everywhere =
+            |logs: [LogId; 3]| Stream::ALL.into_iter().zip(logs).map(|(stream, log)| (stream.into(), at(log))).collect();
+        let may_go = |chains: &Chains| dead_may_go(&LogView::default(), log, LogKind::BRONZE, chains);
+        assert!(!may_go(&Chains::new()));
+        assert!(!may_go(&everywhere([later, log, later])));
+        assert!(may_go(&everywhere([later, later, later])));
+        let kafka = LogKind { drained_by: DrainedBy::Kafka, partitions: 4 };
+        assert!(dead_may_go(&LogView::default(), log, kafka, &Chains::new()), "it never held a record");
     }
 }

@@ -5,7 +5,6 @@ use fail::fail_point;
 use crate::domain::entry::{Control, Entry, Gap, Opened};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Delivery, Micros};
-use crate::domain::stream::Stream;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
 
 use super::writer::LogWriter;
@@ -92,7 +91,7 @@ fn stage_frames(log: &mut LogWriter, append: &Append) -> Result<(), AppendError>
         log.stage(&gap);
     }
     for judged in append.frames.iter().filter(|judged| judged.frame.number > done) {
-        let seq = log.state().sessions[&session].records;
+        let seq = *log.state().sessions[&session].records.first();
         log.stage(&Entry::Frame { session, seq, judged: judged.clone() });
     }
     Ok(())
@@ -139,9 +138,10 @@ fn open_gap(log: &LogWriter, end: &EndSession, at: Micros) -> Option<Entry> {
         last_received_at: end.last_received_at.max(state.last_received_at),
         first_received_at: None,
         reason: end.reason.clone(),
+        opened: state.opened,
     });
     let delivery = Delivery { session: end.session, frame: frames.saturating_add(1), index: 1 };
-    Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at, control })
+    Some(Entry::Control { delivery, seq: state.records[log.state().gaps_of(&state.shard)], at, control })
 }
 
 #[cfg(test)]
@@ -151,6 +151,7 @@ mod tests {
     use super::*;
     use crate::domain::identity::{LogId, SessionId};
     use crate::domain::shard::Shard;
+    use crate::domain::stream::Stream;
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::spool::state::LogState;
 
@@ -168,7 +169,7 @@ mod tests {
     fn append(session: SessionId, numbers: std::ops::RangeInclusive<u32>) -> Request {
         let frames = numbers.map(|number| {
             let frame = RawFrame { number, received_at: 7, payload: "ab".into(), binary: false };
-            let elements = vec![Judged { range: 0..2, verdict: Verdict::Trade(Flags::default()) }];
+            let elements = vec![Judged { range: 0..2, partition: 0, verdict: Verdict::Trade(Flags::default()) }];
             JudgedFrame { frame, elements, traceparent: None }
         });
         Request::Append(Append { session, frames: frames.collect() })
@@ -195,7 +196,7 @@ mod tests {
         let mut first = log(temp.path());
         commit(&mut first, &[Request::Tick(Hour(7)), Request::Tick(Hour(7)), Request::Tick(Hour(6))], ROOM, 0);
         assert_eq!(first.view().end(Stream::Quarantine), 1, "asked again, or the clock was set back");
-        let mut second = LogWriter::create(temp.path(), LogId::generate(), first.state().inherit(), 1 << 20).unwrap();
+        let mut second = LogWriter::create(temp.path(), LogId::generate(), first.state().clone(), 1 << 20).unwrap();
         commit(&mut second, &[Request::Tick(Hour(7))], ROOM, 0);
         assert_eq!(second.view().end(Stream::Quarantine), 0);
         commit(&mut second, &[Request::Tick(Hour(9))], ROOM, 0);

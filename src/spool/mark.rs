@@ -11,7 +11,7 @@ use super::segment::{ENTRY_HEADER, frame, next_frame};
 use super::state::{LogState, SessionState};
 use crate::domain::entry::PRELUDE;
 use crate::domain::identity::{LogId, Micros, SessionId};
-use crate::domain::stream::PerStream;
+use crate::domain::per_chain::PerChain;
 
 /// Begins the body of a mark, in the place of an entry's prelude: a kind that no entry has, and no
 /// records.
@@ -51,7 +51,7 @@ enum Says {
         /// [`LogState::changes`].
         changes: u64,
         /// [`LogState::next`].
-        next: PerStream<u64>,
+        next: PerChain<u64>,
         /// The sessions that live.
         sessions: Vec<(SessionId, Progress)>,
     },
@@ -61,7 +61,7 @@ enum Says {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Progress {
     frames: u32,
-    records: PerStream<u64>,
+    records: PerChain<u64>,
     last_received_at: Option<Micros>,
 }
 
@@ -77,7 +77,7 @@ impl Mark {
         let living = || state.sessions.iter().filter(|(_, session)| session.ended.is_none());
         let says = if state.changes == told {
             let sessions = living().map(|(id, session)| (*id, Progress::of(session))).collect();
-            Says::Frames { changes: state.changes, next: state.next, sessions }
+            Says::Frames { changes: state.changes, next: state.next.clone(), sessions }
         } else {
             Says::All(state.clone())
         };
@@ -93,11 +93,11 @@ impl Mark {
         bytes
     }
 
-    /// The next offset, by stream.
-    pub fn next(&self) -> PerStream<u64> {
+    /// The next place, by chain.
+    pub fn next(&self) -> &PerChain<u64> {
         match &self.says {
-            Says::All(state) => state.next,
-            Says::Frames { next, .. } => *next,
+            Says::All(state) => &state.next,
+            Says::Frames { next, .. } => next,
         }
     }
 
@@ -112,7 +112,7 @@ impl Mark {
         match &self.says {
             Says::All(state) => known.clone_from(state),
             Says::Frames { changes, next, sessions } if *changes == known.changes => {
-                known.next = *next;
+                known.next.clone_from(next);
                 for (id, progress) in sessions {
                     if let Some(session) = known.sessions.get_mut(id) {
                         progress.tell(session);
@@ -139,11 +139,12 @@ impl Mark {
 
 impl Progress {
     fn of(session: &SessionState) -> Progress {
-        Progress { frames: session.frames, records: session.records, last_received_at: session.last_received_at }
+        Progress { frames: session.frames, records: session.records.clone(), last_received_at: session.last_received_at }
     }
 
     fn tell(&self, session: &mut SessionState) {
-        (session.frames, session.records, session.last_received_at) = (self.frames, self.records, self.last_received_at);
+        (session.frames, session.last_received_at) = (self.frames, self.last_received_at);
+        session.records.clone_from(&self.records);
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn who_missed_more_than_frames_is_told_nothing_by_frames_alone() {
         let known = LogState { changes: 4, ..LogState::default() };
-        let now = LogState { changes: 5, next: [9, 8, 7], ..LogState::default() };
+        let now = LogState { changes: 5, next: [9, 8, 7].into(), ..LogState::default() };
         let mut told = known.clone();
         assert!(!Mark::new(place(0), &now, 5).tell(&mut told));
         assert_eq!(told, known);

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::mark::{Mark, Place};
-use super::segment::{self, ENTRY_HEADER, SegmentView, next_frame, unreadable};
+use super::segment::{self, ENTRY_HEADER, LogKind, SegmentView, next_frame, unreadable};
+use crate::domain::chain::ChainId;
 use crate::domain::entry::{Entry, Record, counts_of, records};
+use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 
 /// How much is read at once: a few thousand records.
@@ -31,18 +33,25 @@ pub struct LogView {
 }
 
 impl LogView {
-    fn segments(&self) -> impl DoubleEndedIterator<Item = &SegmentView> {
+    /// All of its segments, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &SegmentView> {
         self.closed.iter().chain(&self.current)
     }
 
-    /// The offset of the oldest record that is still there.
-    pub fn start(&self, stream: Stream) -> u64 {
-        self.segments().next().map_or(0, |segment| segment.base[stream.index()])
+    /// The place of the oldest record of a chain that is still there.
+    pub fn start(&self, chain: impl Into<ChainId>) -> u64 {
+        self.segments().next().and_then(|segment| segment.base.get(chain.into())).copied().unwrap_or_default()
     }
 
-    /// The offset behind the newest record.
-    pub fn end(&self, stream: Stream) -> u64 {
-        self.segments().next_back().map_or(0, |segment| segment.end[stream.index()])
+    /// The place behind the newest record of a chain.
+    pub fn end(&self, chain: impl Into<ChainId>) -> u64 {
+        self.segments().next_back().and_then(|segment| segment.end.get(chain.into())).copied().unwrap_or_default()
+    }
+
+    /// By whom the log is drained, and how many partitions it has; none where it has no segment, and so no record.
+    pub fn kind(&self) -> Option<LogKind> {
+        let first = self.segments().next()?;
+        Some(LogKind { drained_by: first.drained_by, partitions: first.base.partitions() })
     }
 
     /// The bytes of all segments.
@@ -80,7 +89,7 @@ struct Cursor {
     offset: u64,
 }
 
-/// Reads one stream of one log.
+/// Reads one stream of a log of one partition.
 #[derive(Debug)]
 pub struct LogReader {
     dir: PathBuf,
@@ -96,9 +105,9 @@ impl LogReader {
 
     /// Reads what stands at `from`. Blocks on the disk.
     pub fn read(&mut self, view: &LogView, from: u64) -> io::Result<Chunk> {
-        let stream = self.stream.index();
-        if from < view.start(self.stream) {
-            return Ok(Chunk::Lost { to: view.start(self.stream) });
+        let stream = self.stream;
+        if from < view.start(stream) {
+            return Ok(Chunk::Lost { to: view.start(stream) });
         }
         let Some(segment) = view.segments().find(|segment| from < segment.end[stream]) else {
             return Ok(Chunk::End);
@@ -153,7 +162,7 @@ fn advance(cursor: &mut Cursor, segment: &SegmentView, stream: Stream, from: u64
         let rest = (segment.len - cursor.at) as usize;
         let bytes = read_at(&cursor.file, cursor.at, want.min(rest))?;
         kept = bytes.len();
-        match take(cursor, &bytes, stream, from, &mut found) {
+        match take(cursor, &bytes, (segment.log, stream), from, &mut found) {
             Taken::Whole => want = READ_BYTES,
             // An entry longer than one read.
             Taken::None if bytes.len() == want && want < rest => want *= 2,
@@ -161,7 +170,8 @@ fn advance(cursor: &mut Cursor, segment: &SegmentView, stream: Stream, from: u64
             Taken::None | Taken::Damaged => break,
         }
     }
-    found.retain(|record| (from..segment.end[stream.index()]).contains(&record.offset));
+    let end = segment.end[stream];
+    found.retain(|record| (from..end).contains(&record.offset));
     own(&mut found, kept);
     // The segment ends before the record that it should hold: a damaged count.
     if found.is_empty() { Ok(None) } else { Ok(Some(found)) }
@@ -178,7 +188,7 @@ enum Taken {
 }
 
 /// Takes the records out of the whole entries in `bytes`, which begin at the cursor, and moves it on.
-fn take(cursor: &mut Cursor, bytes: &Bytes, stream: Stream, from: u64, found: &mut Vec<Record>) -> Taken {
+fn take(cursor: &mut Cursor, bytes: &Bytes, (log, stream): (LogId, Stream), from: u64, found: &mut Vec<Record>) -> Taken {
     let mut used = 0;
     while let Some((crc, body)) = next_frame(&bytes[used..]) {
         let (length, counts) = (body.len(), counts_of(body));
@@ -188,7 +198,7 @@ fn take(cursor: &mut Cursor, bytes: &Bytes, stream: Stream, from: u64, found: &m
         if cursor.offset + count > from && count > 0 {
             let body = bytes.slice(used + ENTRY_HEADER..used + ENTRY_HEADER + length);
             let Ok(entry) = Entry::decode(body) else { return Taken::Damaged };
-            records(entry, stream, cursor.offset, found);
+            records(log, entry, stream, cursor.offset, found);
         }
         cursor.offset += count;
         used += ENTRY_HEADER + length;
@@ -212,7 +222,8 @@ fn own(found: &mut [Record], kept: usize) {
     raws.iter_mut().for_each(|raw| **raw = bytes.split_to(raw.len()));
 }
 
-fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
+/// Reads `length` bytes at `at`; fewer where the file ends.
+pub fn read_at(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
     let mut buffer = BytesMut::zeroed(length);
     let mut filled = 0;
     while filled < length {
@@ -240,14 +251,15 @@ mod tests {
         let session = SessionId::generate();
         log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
         for number in 1..=frames {
-            let trade = |at: u32| Judged { range: at * 60..at * 60 + 60, verdict: Verdict::Trade(Flags::default()) };
+            let trade =
+                |at: u32| Judged { range: at * 60..at * 60 + 60, partition: 0, verdict: Verdict::Trade(Flags::default()) };
             let mut elements: Vec<_> = (0..1000).map(trade).collect();
             if number % 20 == 0 {
                 let verdict = Verdict::Quarantined { reason: Reason::BadPrice, detail: "-1".into() };
-                elements.push(Judged { range: 0..60, verdict });
+                elements.push(Judged { range: 0..60, partition: 0, verdict });
             }
             let frame = RawFrame { number, received_at: 0, payload: vec![b'x'; 60_000].into(), binary: false };
-            let seq = log.state().sessions[&session].records;
+            let seq = *log.state().sessions[&session].records.first();
             log.stage(&Entry::Frame { session, seq, judged: JudgedFrame { frame, elements, traceparent: None } });
         }
         log.sync().unwrap();

@@ -6,7 +6,8 @@
 //! fsync: reading stops at the first entry that is not whole, unless a mark stands behind it.
 
 use std::fmt::Display;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,19 +17,39 @@ use super::mark::{Mark, Place, is_mark};
 use super::state::LogState;
 use crate::domain::entry::Entry;
 use crate::domain::identity::LogId;
-use crate::domain::stream::PerStream;
+use crate::domain::per_chain::PerChain;
 
 const MAGIC: &[u8; 8] = b"TICKLOG3";
+
+/// No header is longer: a damaged length must not ask for more memory.
+const MAX_HEADER: u32 = 64 << 20;
 
 /// Bytes before an entry: its length and its checksum.
 pub const ENTRY_HEADER: usize = 8;
 
 /// By whom a log is drained, for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DrainedBy {
     /// The partition writers of this machine: the spool is the log.
+    #[default]
     Bronze,
+    /// The forwarder: Kafka is the log.
+    Kafka,
+}
+
+/// What kind of log one is, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogKind {
+    /// See [`DrainedBy`].
+    pub drained_by: DrainedBy,
+    /// How many partitions each of its streams has: one where the spool is the log.
+    pub partitions: u32,
+}
+
+impl LogKind {
+    /// One that partition writers of this machine drain.
+    pub const BRONZE: LogKind = LogKind { drained_by: DrainedBy::Bronze, partitions: 1 };
 }
 
 /// The head of a segment.
@@ -110,10 +131,12 @@ pub struct SegmentView {
     pub log: LogId,
     /// Its place in the log.
     pub number: u32,
-    /// The offset of its first record, by stream.
-    pub base: PerStream<u64>,
-    /// The offset behind its last record, by stream.
-    pub end: PerStream<u64>,
+    /// By whom the log is drained.
+    pub drained_by: DrainedBy,
+    /// The place of its first record, by chain.
+    pub base: PerChain<u64>,
+    /// The place behind its last record, by chain.
+    pub end: PerChain<u64>,
     /// Where its first entry stands.
     pub body_at: u64,
     /// Up to where it is valid and durable.
@@ -153,6 +176,19 @@ fn read_header(bytes: &[u8]) -> Option<(Header, usize)> {
     let (crc, json) = next_frame(bytes.strip_prefix(MAGIC)?)?;
     let header = (crc32c::crc32c(json) == crc).then(|| serde_json::from_slice(json).ok()).flatten()?;
     Some((header, MAGIC.len() + ENTRY_HEADER + json.len()))
+}
+
+/// Opens a segment and reads its header.
+pub fn read_head(path: &Path) -> io::Result<(File, Header)> {
+    let of = |error| unreadable(path.display(), &error);
+    let mut file = File::open(path).map_err(of)?;
+    let mut head = vec![0; MAGIC.len() + ENTRY_HEADER];
+    file.read_exact(&mut head).map_err(of)?;
+    let length = head.as_chunks::<4>().0[MAGIC.len() / 4];
+    head.resize(head.len() + u32::from_le_bytes(length).min(MAX_HEADER) as usize, 0);
+    file.read_exact(&mut head[MAGIC.len() + ENTRY_HEADER..]).map_err(of)?;
+    let header = read_header(&head).map(|(header, _)| header);
+    header.map(|header| (file, header)).ok_or_else(|| of(io::Error::new(io::ErrorKind::InvalidData, "its header is damaged")))
 }
 
 /// Whether a file without a readable header is one whose creation was cut short: it ends before its
@@ -198,20 +234,21 @@ pub fn scan(log_dir: &Path, number: u32) -> io::Result<Scanned> {
         }
     }
     let (body_at, len) = (body_at as u64, at as u64);
-    let view = SegmentView { log, number, base: header.state.next, end: state.next, body_at, len };
+    let (drained_by, base, end) = (header.drained_by, header.state.next, state.next.clone());
+    let view = SegmentView { log, number, drained_by, base, end, body_at, len };
     Ok(Scanned::Valid(view, state))
 }
 
 /// A whole frame of a file.
-struct Whole {
+pub struct Whole {
     /// The entry, if it is not a mark.
-    decoded: Option<Entry>,
+    pub decoded: Option<Entry>,
     /// Where the next one begins.
-    end: usize,
+    pub end: usize,
 }
 
 /// The entry or mark that stands at `at`, if it is whole and undamaged.
-fn next_whole(bytes: &Bytes, at: usize) -> Option<Whole> {
+pub fn next_whole(bytes: &Bytes, at: usize) -> Option<Whole> {
     let (crc, body) = next_frame(&bytes[at..])?;
     let end = at + ENTRY_HEADER + body.len();
     if crc32c::crc32c(body) != crc {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::chain::ChainId;
 use crate::domain::entry::{Control, Entry, Gap, Opened, SessionEnd};
 use crate::domain::hour::Hour;
-use crate::domain::identity::{Delivery, Micros, SessionId};
-use crate::domain::stream::{PerStream, Stream};
+use crate::domain::identity::{Delivery, LogId, Micros, Origin, SessionId};
+use crate::domain::partition::symbol_partition;
+use crate::domain::per_chain::PerChain;
+use crate::domain::stream::Stream;
 
 /// How far a session got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +22,11 @@ pub struct SessionState {
     pub symbols: Vec<String>,
     /// The last frame in the log.
     pub frames: u32,
-    /// The next sequence number, by stream.
-    pub records: PerStream<u64>,
+    /// The next sequence number, by chain.
+    pub records: PerChain<u64>,
+    /// Where its opening stands; none where an earlier version wrote it.
+    #[serde(default)]
+    pub opened: Option<Origin>,
     /// When its last frame was read.
     pub last_received_at: Option<Micros>,
     /// Why it ended; `None` while it lives or if it died without a word.
@@ -41,8 +47,11 @@ pub struct Previous {
 /// What a log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
-    /// The next offset, by stream.
-    pub next: PerStream<u64>,
+    /// The log. One that an earlier version wrote does not say.
+    #[serde(default)]
+    pub log: LogId,
+    /// The next place, by chain.
+    pub next: PerChain<u64>,
     /// Living sessions, and of each shard the last one.
     pub sessions: BTreeMap<SessionId, SessionState>,
     /// Of each shard the last session.
@@ -55,33 +64,40 @@ pub struct LogState {
 }
 
 impl LogState {
-    /// What a new log takes over from the one of the life before: sessions and the hour, not offsets.
-    pub fn inherit(&self) -> LogState {
-        LogState { next: PerStream::default(), ..self.clone() }
+    /// What the new log `log` takes over from the one of the life before: sessions and the hour, not places.
+    pub fn inherit(&self, log: LogId, partitions: u32) -> LogState {
+        let mut inherited = LogState { log, next: PerChain::of(partitions), ..self.clone() };
+        inherited.sessions.values_mut().for_each(|session| session.records.widen(partitions));
+        inherited
+    }
+
+    /// How many partitions each stream has in this log.
+    pub fn partitions(&self) -> u32 {
+        self.next.partitions()
+    }
+
+    /// The chain in which gaps and ends of a shard stand.
+    pub fn gaps_of(&self, shard: &str) -> ChainId {
+        ChainId { stream: Stream::Gaps, partition: symbol_partition(shard.as_bytes(), self.partitions()) }
     }
 
     /// Notes an entry that stands in the log.
     pub fn apply(&mut self, entry: &Entry) {
-        for (next, count) in self.next.iter_mut().zip(entry.counts()) {
-            *next += u64::from(count);
-        }
         self.changes += u64::from(!matches!(entry, Entry::Frame { .. }));
         match entry {
             Entry::Opened(opened) => self.opened(opened),
             Entry::Tick { hour } => self.hour = self.hour.max(Some(*hour)),
             Entry::Frame { session, judged, .. } => {
-                let counts = judged.counts();
                 if let Some(state) = self.sessions.get_mut(session) {
                     state.frames = judged.frame.number;
                     state.last_received_at = Some(judged.frame.received_at);
-                    for (next, count) in state.records.iter_mut().zip(counts) {
-                        *next += u64::from(count);
-                    }
+                    entry.each_place(self.next.partitions(), |chain| state.records[chain] += 1);
                 }
             }
             Entry::Control { delivery, control, .. } => {
+                let gaps = self.gaps_of(control.shard());
                 if let Some(state) = self.sessions.get_mut(&delivery.session) {
-                    state.records[Stream::Gaps.index()] += 1;
+                    state.records[gaps] += 1;
                     match control {
                         Control::Gap(gap) if gap.first_received_at.is_some() => state.after = None,
                         Control::Gap(_) => {}
@@ -93,6 +109,7 @@ impl LogState {
                 }
             }
         }
+        entry.each_place(self.next.partitions(), |chain| self.next[chain] += 1);
     }
 
     fn opened(&mut self, opened: &Opened) {
@@ -111,7 +128,8 @@ impl LogState {
             shard: opened.shard.clone(),
             symbols: opened.symbols.clone(),
             frames: 0,
-            records: PerStream::default(),
+            records: PerChain::of(self.partitions()),
+            opened: Some(Origin { log: self.log, place: self.next[self.gaps_of(&opened.shard)] }),
             last_received_at: None,
             ended: None,
             after,
@@ -127,12 +145,14 @@ impl LogState {
         let control = Control::SessionEnd(SessionEnd {
             shard: state.shard.clone(),
             frames,
-            records: state.records,
+            records: state.records.totals(),
+            partitions: (state.records.partitions() > 1).then(|| state.records.clone()),
             last_received_at: state.last_received_at,
             reason: reason.to_string(),
+            opened: state.opened,
         });
         let delivery = Delivery { session, frame: frames.saturating_add(1), index: 0 };
-        Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at, control })
+        Some(Entry::Control { delivery, seq: state.records[self.gaps_of(&state.shard)], at, control })
     }
 
     /// The gap between `session` and the one before it, closed by its first receipt; `None` if there
@@ -148,9 +168,10 @@ impl LogState {
             last_received_at: previous.last_received_at,
             first_received_at: Some(first_received_at),
             reason: previous.reason.clone(),
+            opened: state.opened,
         });
-        let delivery = Delivery { session, frame: 0, index: 0 };
-        Some(Entry::Control { delivery, seq: state.records[Stream::Gaps.index()], at: first_received_at, control })
+        let (delivery, seq) = (Delivery { session, frame: 0, index: 0 }, state.records[self.gaps_of(&state.shard)]);
+        Some(Entry::Control { delivery, seq, at: first_received_at, control })
     }
 
     /// Living sessions: those whose end is not in the log.
@@ -175,7 +196,7 @@ mod tests {
         let mut state = LogState::default();
         let first = open(&mut state);
         assert_eq!(state.gap_before(first, 9), None, "nothing was before the first");
-        let mut state = state.inherit();
+        let mut state = state.inherit(LogId::generate(), 1);
         let end = state.end_of(first, 0, 5, "process_died").unwrap();
         state.apply(&end);
         assert_eq!(state.end_of(first, 0, 5, "again"), None);
@@ -187,6 +208,6 @@ mod tests {
         state.apply(&gap);
         assert_eq!(state.gap_before(second, 10), None);
         assert_eq!(state.living(), [second]);
-        assert_eq!(state.next, [1, 3, 1], "an end, which stands in all, an opening and a gap");
+        assert_eq!(state.next, [1, 3, 1].into(), "an end, which stands in all, an opening and a gap");
     }
 }

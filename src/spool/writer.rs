@@ -16,7 +16,7 @@ use fail::fail_point;
 
 use super::mark::{Mark, Place};
 use super::reader::LogView;
-use super::segment::{self, DrainedBy, Header, Scanned, SegmentView, frame_entry, unreadable};
+use super::segment::{self, DrainedBy, Header, LogKind, Scanned, SegmentView, frame_entry, unreadable};
 use super::state::LogState;
 use crate::domain::entry::{Control, Entry};
 use crate::domain::identity::LogId;
@@ -61,11 +61,18 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 impl LogWriter {
-    /// Makes a new log in `spool_dir` that goes on with the sessions of `inherited`.
-    pub fn create(spool_dir: &Path, id: LogId, inherited: LogState, segment_bytes: u64) -> io::Result<LogWriter> {
+    /// Makes a new log in `spool_dir` that this machine's partition writers drain. It goes on with the sessions of the
+    /// log before it, by what that says at its end.
+    pub fn create(spool_dir: &Path, id: LogId, before: LogState, segment_bytes: u64) -> io::Result<LogWriter> {
+        LogWriter::create_of(LogKind::BRONZE, spool_dir, id, before, segment_bytes)
+    }
+
+    /// The same, of any kind.
+    pub fn create_of(kind: LogKind, spool_dir: &Path, id: LogId, before: LogState, segment_bytes: u64) -> io::Result<LogWriter> {
         let dir = spool_dir.join(id.to_string());
         create_dir_durably(&dir)?;
-        let (file, current) = new_segment(&dir, id, 0, &inherited)?;
+        let inherited = before.inherit(id, kind.partitions);
+        let (file, current) = new_segment(&dir, 0, kind.drained_by, &inherited)?;
         let (durable, told) = (inherited.clone(), inherited.changes);
         let closed = Arc::default();
         Ok(LogWriter {
@@ -85,13 +92,21 @@ impl LogWriter {
         })
     }
 
+    /// Goes on with a log of [`LogKind::BRONZE`]: see [`LogWriter::reopen_of`].
+    pub fn reopen(spool_dir: &Path, id: LogId, segment_bytes: u64) -> io::Result<LogWriter> {
+        LogWriter::reopen_of(LogKind::BRONZE, spool_dir, id, segment_bytes)
+    }
+
     /// Goes on with the log of this life after its actor was restarted: reads what is there, makes
     /// sure it is durable, and begins a new segment behind it.
-    pub fn reopen(spool_dir: &Path, id: LogId, segment_bytes: u64) -> io::Result<LogWriter> {
+    pub fn reopen_of(kind: LogKind, spool_dir: &Path, id: LogId, segment_bytes: u64) -> io::Result<LogWriter> {
         let dir = spool_dir.join(id.to_string());
         let (closed, state) = scan_log(&dir)?;
-        let number = closed.back().map_or(0, |last| last.number + 1);
-        let (file, current) = new_segment(&dir, id, number, &state)?;
+        let (number, state) = match closed.back() {
+            Some(last) => (last.number + 1, state),
+            None => (0, LogState::default().inherit(id, kind.partitions)),
+        };
+        let (file, current) = new_segment(&dir, number, kind.drained_by, &state)?;
         let (durable, told) = (state.clone(), state.changes);
         let closed = Arc::new(closed);
         Ok(LogWriter {
@@ -187,7 +202,7 @@ impl LogWriter {
         self.current.len += self.staged.len() as u64;
         #[cfg(feature = "faults")]
         crate::faults::witness(format_args!("synced {}/{} {}", self.id, self.current.number, self.current.len));
-        self.current.end = self.state.next;
+        self.current.end.clone_from(&self.state.next);
         self.durable.clone_from(&self.state);
         self.staged.clear();
         self.mark();
@@ -226,7 +241,7 @@ impl LogWriter {
     /// that holds nothing is made again in its place: a disk that refuses for hours would fill the folder.
     fn rotate(&mut self) -> io::Result<()> {
         let number = self.current.number + u32::from(self.current.holds_any());
-        let (file, next) = new_segment(&self.dir, self.id, number, &self.durable)?;
+        let (file, next) = new_segment(&self.dir, number, self.current.drained_by, &self.durable)?;
         fail_point!("spool.rotated");
         self.told = self.durable.changes;
         self.file = file;
@@ -259,8 +274,9 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Result<(File, SegmentView)> {
-    let header = Header { log, number, drained_by: DrainedBy::Bronze, state: state.clone() }.encode();
+fn new_segment(dir: &Path, number: u32, drained_by: DrainedBy, state: &LogState) -> io::Result<(File, SegmentView)> {
+    let log = state.log;
+    let header = Header { log, number, drained_by, state: state.clone() }.encode();
     let (unmade, path) = (segment::unmade_path(dir, number), segment::path(dir, number));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unmade)?;
     may_write("header")?;
@@ -274,7 +290,8 @@ fn new_segment(dir: &Path, log: LogId, number: u32, state: &LogState) -> io::Res
     let body_at = header.len() as u64;
     #[cfg(feature = "faults")]
     crate::faults::witness(format_args!("synced {log}/{number} {body_at}"));
-    Ok((file, SegmentView { log, number, base: state.next, end: state.next, body_at, len: body_at }))
+    let (base, end) = (state.next.clone(), state.next.clone());
+    Ok((file, SegmentView { log, number, drained_by, base, end, body_at, len: body_at }))
 }
 
 /// Reads all of a log that nobody writes: what is valid in each segment, and what it says at its
@@ -297,7 +314,7 @@ pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
                 let synced = File::open(&path).and_then(|file| file.sync_data());
                 synced.map_err(|error| unreadable(path.display(), &error))?;
                 if let Some(before) = views.back_mut() {
-                    before.end = std::array::from_fn(|stream| before.end[stream].min(view.base[stream]));
+                    before.end = before.end.map(|chain, end| *view.base.get(chain).unwrap_or(end).min(end));
                 }
                 (last_state, damaged) = (state, None);
                 views.push_back(view);
@@ -331,14 +348,15 @@ mod tests {
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Reason, Verdict};
 
     fn frame(session: SessionId, state: &LogState, number: u32, trades: usize, bad: bool) -> Entry {
-        let mut elements: Vec<Judged> =
-            (0..trades).map(|i| Judged { range: i as u32..i as u32 + 1, verdict: Verdict::Trade(Flags::default()) }).collect();
+        let mut elements: Vec<Judged> = (0..trades)
+            .map(|i| Judged { range: i as u32..i as u32 + 1, partition: 0, verdict: Verdict::Trade(Flags::default()) })
+            .collect();
         if bad {
             let verdict = Verdict::Quarantined { reason: Reason::BadPrice, detail: "x".into() };
-            elements.push(Judged { range: 0..1, verdict });
+            elements.push(Judged { range: 0..1, partition: 0, verdict });
         }
         let frame = RawFrame { number, received_at: number.into(), payload: Bytes::from_static(b"0123456789"), binary: false };
-        let seq = state.sessions[&session].records;
+        let seq = *state.sessions[&session].records.first();
         Entry::Frame { session, seq, judged: JudgedFrame { frame, elements, traceparent: None } }
     }
 
@@ -358,7 +376,9 @@ mod tests {
                 Chunk::Records { records, next } => {
                     all.extend(records.into_iter().map(|record| match record.content {
                         Content::Data { seq, .. } => (record.offset, seq),
-                        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) => (record.offset, u64::MAX),
+                        Content::Tick(_) | Content::Opened(_) | Content::Ended(_) | Content::Lost { .. } => {
+                            (record.offset, u64::MAX)
+                        }
                     }));
                     assert!(next > from);
                     from = next;
@@ -414,7 +434,7 @@ mod tests {
         assert_eq!(log.delete_while(|segment| segment.number < keep.number).unwrap(), [0, 1]);
         let dir = temp.path().join(log.id().to_string());
         let first = LogReader::new(&dir, Stream::Trades).read(&log.view(), 0).unwrap();
-        assert!(matches!(first, Chunk::Lost { to } if to == keep.base[0]), "{first:?}");
+        assert!(matches!(first, Chunk::Lost { to } if to == keep.base[Stream::Trades]), "{first:?}");
     }
 
     /// A folder in the place of a file is to its reader what a bad sector is: an error of the disk.
@@ -425,7 +445,7 @@ mod tests {
         let (path, away) = (segment::path(&log.dir, 1), temp.path().join("away"));
         std::fs::rename(&path, &away).unwrap();
         std::fs::create_dir(&path).unwrap();
-        let (mut reader, from) = (LogReader::new(&log.dir, Stream::Trades), log.view().closed[1].base[0]);
+        let (mut reader, from) = (LogReader::new(&log.dir, Stream::Trades), log.view().closed[1].base[Stream::Trades]);
         let scanned = scan_log(&log.dir).unwrap_err().to_string();
         for error in [scanned, reader.read(&log.view(), from).unwrap_err().to_string()] {
             assert!(error.contains("00000001.seg") && error.contains("put a copy of the file back"), "{error}");
@@ -456,7 +476,11 @@ mod tests {
         append(&mut log, 2).unwrap();
         let (views, state) = scan_log(&log.dir).unwrap();
         assert_eq!((views.len(), &state), (1, log.state()), "the session goes on, and its counts are known");
-        assert_eq!((views[0].base, views[0].end), ([2, 1, 0], [4, 1, 0]), "the first two trades are missed by their numbers");
+        assert_eq!(
+            [&views[0].base, &views[0].end],
+            [&[2, 1, 0].into(), &[4, 1, 0].into()],
+            "the first two trades are missed by their numbers"
+        );
     }
 
     /// A log of three segments, its last one with entries.
@@ -563,7 +587,7 @@ mod tests {
                 let (held, lost) = held_and_lost(dir, stream).unwrap();
                 let mut all = [&held[..], &lost].concat();
                 all.sort_unstable();
-                found &= all == (0..state.next[stream.index()]).collect::<Vec<_>>();
+                found &= all == (0..state.next[stream]).collect::<Vec<_>>();
                 most = most.max(lost.len());
             }
             nameless += usize::from(!(told && found));
@@ -728,9 +752,9 @@ mod tests {
                     let (views, found) = scan_log(&log.dir).unwrap();
                     let view = LogView { closed: Arc::new(views), current: None };
                     for stream in Stream::ALL {
-                        prop_assert!(found.next[stream.index()] >= promised.next[stream.index()]);
+                        prop_assert!(found.next[stream] >= promised.next[stream]);
                         let read = read_all(&log.dir, &view, stream);
-                        prop_assert_eq!(read.len() as u64, found.next[stream.index()]);
+                        prop_assert_eq!(read.len() as u64, found.next[stream]);
                     }
                     for session in promised.sessions.keys() {
                         prop_assert!(found.shards.values().any(|last| last >= session), "{session:?} is forgotten");

@@ -16,21 +16,23 @@ use tickmint::bronze::budget::Budget;
 use tickmint::bronze::chain::{Chain, ChainError};
 use tickmint::bronze::poison::Poison;
 use tickmint::bronze::sealer::{Sealed, Sealer};
+use tickmint::bronze::source::Spooled;
 use tickmint::domain::chain::{Archived, ChainId};
 use tickmint::domain::hour::Hour;
 use tickmint::domain::identity::{LogId, SessionId};
 use tickmint::domain::shard::Shard;
-use tickmint::domain::stream::{PerStream, Stream};
+use tickmint::domain::stream::Stream;
 use tickmint::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
 use tickmint::faults::{Flaw, flawed};
 use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, EndSession, OpenSession};
-use tickmint::spool::archived::{dead_may_go, may_go};
+use tickmint::spool::archived::{Chains, dead_may_go, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
+use tickmint::spool::segment::LogKind;
 use tickmint::spool::writer::LogWriter;
 use tokio::sync::watch;
 
@@ -69,7 +71,7 @@ pub(super) struct World {
     copy: Option<Life>,
     writers: Vec<Option<WriterTask>>,
     sweeper: Option<SweeperTask>,
-    archived: PerStream<Archived>,
+    archived: Chains,
     hour: i64,
     sent: u64,
 }
@@ -102,7 +104,7 @@ impl World {
             copy: None,
             writers,
             sweeper: None,
-            archived: PerStream::default(),
+            archived: Chains::new(),
             hour,
             sent: 0,
         };
@@ -155,6 +157,7 @@ impl World {
             let length = trade.len() as u32;
             let elements = (0..trades).map(|n| Judged {
                 range: n * (length + 1)..n * (length + 1) + length,
+                partition: 0,
                 verdict: Verdict::Trade(Flags::default()),
             });
             let payload = Bytes::from(vec![trade.as_str(); trades as usize].join(","));
@@ -197,7 +200,7 @@ impl World {
     fn new_life(&mut self) {
         self.writers.iter_mut().for_each(|writer| *writer = None);
         self.sweeper = None;
-        self.archived = PerStream::default();
+        self.archived = Chains::new();
         if self.random.random_bool(0.3) {
             // A life that died before its log had a header.
             std::fs::create_dir(self.dir.path().join("spool").join(LogId::generate().to_string())).unwrap();
@@ -228,7 +231,7 @@ impl World {
         Archiver::new(Parts {
             chain: Chain::new(id, self.store.clone()),
             store: self.store.clone(),
-            logs: life.logs.clone(),
+            source: Box::new(Spooled::new(life.logs.clone(), stream)),
             limits: Limits { flush_bytes: 2000, flush_after: Duration::from_secs(3600), zstd_level: 1 },
             budget: Budget::new(1 << 20),
             poison: Poison::load(life.spool.join(format!("poison-{stream}.json"))),
@@ -249,7 +252,7 @@ impl World {
         let (task, done) = nudge(task, times, begin).await;
         self.writers[writer] = Some(task);
         match done {
-            Some(Ok(Step::Decided(slot))) => self.archived[slot.stream.index()] = Archived::behind(&slot),
+            Some(Ok(Step::Decided(slot))) => drop(self.archived.insert(slot.stream.into(), Archived::behind(&slot))),
             Some(Err(error)) if !error.is_retryable() => self.writers[writer] = None,
             _ => {}
         }
@@ -271,7 +274,7 @@ impl World {
     /// As the spool does.
     fn delete_covered(&mut self) {
         for (id, view) in self.life.logs.dead() {
-            if dead_may_go(&view, id, &self.archived) {
+            if dead_may_go(&view, id, LogKind::BRONZE, &self.archived) {
                 self.life.logs.delete(id).unwrap();
             }
         }
@@ -324,7 +327,7 @@ impl Life {
     fn begin(spool: &std::path::Path, hour: i64) -> Life {
         let (id, session) = (LogId::generate(), SessionId::generate());
         let found = logs::find(spool).unwrap();
-        let mut log = LogWriter::create(spool, id, found.last.inherit(), 700).unwrap();
+        let mut log = LogWriter::create(spool, id, found.last, 700).unwrap();
         for session in log.state().living() {
             if let Some(end) = log.state().end_of(session, 0, Hour(hour).begins(), "process_died") {
                 log.stage(&end);

@@ -188,7 +188,7 @@ mod tests {
 
     fn judged(verdicts: Vec<Verdict>) -> JudgedFrame {
         let frame = RawFrame { number: 1, received_at: 0, payload: "".into(), binary: false };
-        let elements = verdicts.into_iter().map(|verdict| Judged { range: 0..0, verdict }).collect();
+        let elements = verdicts.into_iter().map(|verdict| Judged { range: 0..0, partition: 0, verdict }).collect();
         JudgedFrame { frame, elements, traceparent: None }
     }
 

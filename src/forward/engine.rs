@@ -1,0 +1,254 @@
+//! Sends what the spool holds to the log that the chains read, and again what will not be archived from there.
+//!
+//! It holds nothing that the spool and the chains do not say: a new one sends all that no slot covers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use super::progress::Progress;
+use super::replay::{Outgoing, Piece, Replay};
+use crate::domain::chain::{Archived, ChainId};
+use crate::domain::entry::{Content, Record};
+use crate::domain::identity::{LogId, Origin};
+use crate::faults::{Flaw, flawed};
+use crate::spool::logs::Logs;
+use crate::spool::reader::LogView;
+
+/// Whose answer one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// The chain.
+    pub chain: ChainId,
+    /// The record.
+    pub origin: Origin,
+}
+
+/// What became of a record that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stands at this offset, on all replicas that are in sync.
+    Acknowledged {
+        /// The offset.
+        offset: u64,
+        /// The incarnation of the log, as far as the sender knows.
+        incarnation: LogId,
+    },
+    /// It does not stand there, or nobody knows.
+    Failed,
+}
+
+/// Sends records to the log of the chains.
+pub trait Sender {
+    /// Takes a record on its way; `false` if there is no room now.
+    fn send(&mut self, outgoing: &Outgoing) -> Result<bool, SendError>;
+
+    /// What became of records since the last call; waits up to `wait` for the first answer.
+    fn answers(&mut self, wait: Duration) -> Result<Vec<(Tag, Outcome)>, SendError>;
+
+    /// How many partitions a stream has in the log now.
+    fn partitions(&self) -> u32;
+}
+
+/// Why nothing more can be sent by this sender. What was under way has no answer; a new sender sends it again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SendError(pub String);
+
+/// Why a step did not succeed. It may be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The spool.
+    #[error("the spool cannot be read: {0}")]
+    Spool(#[from] io::Error),
+    /// The sender is not to be used any more.
+    #[error(transparent)]
+    Sender(#[from] SendError),
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something; go on at once.
+    Progress,
+    /// The sender has no room.
+    Full,
+    /// All that the spool holds is sent.
+    Idle,
+}
+
+/// One log on its way.
+struct Forwarded {
+    replay: Replay,
+    progress: Progress,
+    /// Read and not sent yet, in reverse.
+    waiting: Vec<Outgoing>,
+}
+
+/// See the module.
+pub struct Engine {
+    logs: Logs,
+    forwarded: BTreeMap<LogId, Forwarded>,
+    archived: BTreeMap<ChainId, Archived>,
+    /// How often the logs' ends were asked for.
+    round: u64,
+}
+
+impl Engine {
+    /// Nothing is known to be sent yet.
+    pub fn new(logs: Logs) -> Engine {
+        Engine { logs, forwarded: BTreeMap::new(), archived: BTreeMap::new(), round: 0 }
+    }
+
+    /// A chain has got so far.
+    pub fn archived(&mut self, chain: ChainId, archived: Archived) {
+        for (log, forwarded) in &mut self.forwarded {
+            forwarded.progress.covered(chain, &archived.settled);
+            if flawed(Flaw::NoResend) {
+                continue;
+            }
+            let again = forwarded.progress.passed(chain, archived.log, archived.next);
+            forwarded.go_back(self.logs.view(*log), chain, again);
+        }
+        self.archived.insert(chain, archived);
+    }
+
+    /// Begins a new round of asking for the logs' ends; its number, to be given back with the answers.
+    pub fn begin_round(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
+
+    /// The log of a chain is of this incarnation and ends there, asked for in round `round`.
+    pub fn log_is(&mut self, chain: ChainId, incarnation: LogId, end: u64, round: u64) {
+        for (log, forwarded) in &mut self.forwarded {
+            let (other, gone) =
+                (forwarded.progress.is_now(chain, incarnation), forwarded.progress.ends(chain, incarnation, end, round));
+            let again = [other, gone].into_iter().flatten().min();
+            forwarded.go_back(self.logs.view(*log), chain, again);
+        }
+    }
+
+    /// The sender is another one from here on: nobody answers for what was under way.
+    pub fn new_sender(&mut self) {
+        for forwarded in self.forwarded.values_mut() {
+            forwarded.progress.forget_under_way();
+            forwarded.waiting.clear();
+            forwarded.replay.rewind(0);
+        }
+    }
+
+    /// How many records Kafka has and no slot covers.
+    pub fn acknowledged(&self) -> u64 {
+        self.forwarded.values().map(|forwarded| forwarded.progress.acknowledged_count()).sum()
+    }
+
+    /// Takes in what became of records. Something failed: whoever sends at once again, fails again.
+    pub fn answers(&mut self, answers: Vec<(Tag, Outcome)>) -> bool {
+        let mut is_failed = false;
+        for (Tag { chain, origin: Origin { log, place } }, outcome) in answers {
+            let Some(forwarded) = self.forwarded.get_mut(&log) else { continue };
+            match outcome {
+                Outcome::Acknowledged { offset, incarnation } => {
+                    forwarded.progress.acknowledged(chain, place, offset, incarnation, self.round);
+                }
+                Outcome::Failed => {
+                    is_failed = true;
+                    forwarded.progress.failed(chain, place);
+                    forwarded.go_back(self.logs.view(log), chain, Some(place));
+                }
+            }
+        }
+        is_failed
+    }
+
+    /// Sends what comes next, the oldest log first.
+    pub fn step(&mut self, sender: &mut dyn Sender) -> Result<Step, ForwardError> {
+        self.look_for_logs();
+        for (log, forwarded) in &mut self.forwarded {
+            let Some(view) = self.logs.view(*log) else { continue };
+            if forwarded.waiting.is_empty() {
+                match forwarded.replay.next(&view)? {
+                    Piece::End => continue,
+                    Piece::Records(records) => forwarded.waiting = records,
+                    Piece::Lost(lost) => {
+                        forwarded.waiting = lost.into_iter().map(|(chain, from, to)| told(*log, chain, from, to)).collect()
+                    }
+                }
+                forwarded.waiting.reverse();
+            }
+            return forwarded.send(sender);
+        }
+        Ok(Step::Idle)
+    }
+
+    /// Knows the logs that are there, and no others.
+    fn look_for_logs(&mut self) {
+        let (dead, live) = (self.logs.dead(), self.logs.live());
+        self.forwarded.retain(|log, _| *log == live || dead.contains_key(log));
+        let living = self.logs.view(live).unwrap_or_default();
+        for (log, view) in dead.iter().chain([(&live, &living)]) {
+            let Some(kind) = view.kind().filter(|_| !self.forwarded.contains_key(log)) else { continue };
+            let mut progress = Progress::new(*log, kind.partitions);
+            self.archived.iter().for_each(|(chain, archived)| progress.covered(*chain, &archived.settled));
+            let replay = Replay::new(self.logs.dir(*log), *log);
+            self.forwarded.insert(*log, Forwarded { replay, progress, waiting: Vec::new() });
+        }
+    }
+}
+
+impl Forwarded {
+    /// Reads again from the segment that holds the place, if it has been passed.
+    fn go_back(&mut self, view: Option<LogView>, chain: ChainId, place: Option<u64>) {
+        let (Some(view), Some(place)) = (view, place) else { return };
+        let holds = |base: u64, end: u64| (base..end).contains(&place);
+        let segment = view.segments().find(|segment| {
+            holds(segment.base.get(chain).copied().unwrap_or_default(), segment.end.get(chain).copied().unwrap_or_default())
+        });
+        if let Some(segment) = segment.filter(|segment| segment.number <= self.replay.segment()) {
+            self.replay.rewind(segment.number);
+            self.waiting.clear(); // read again behind it
+        }
+    }
+
+    fn send(&mut self, sender: &mut dyn Sender) -> Result<Step, ForwardError> {
+        while let Some(outgoing) = self.waiting.last() {
+            let (chain, place) = (outgoing.chain, outgoing.record.origin.place);
+            if self.progress.take(chain, place) && !sender.send(outgoing)? {
+                self.progress.failed(chain, place);
+                return Ok(Step::Full);
+            }
+            if let Content::Tick(_) = outgoing.record.content
+                && chain.partition == 0
+            {
+                tick_the_others(outgoing, self.progress.partitions()..sender.partitions(), sender)?;
+            }
+            self.waiting.pop();
+        }
+        Ok(Step::Progress)
+    }
+}
+
+/// Partitions that the topic has got since this log was begun have no places in it; their hours turn all the same.
+fn tick_the_others(tick: &Outgoing, others: std::ops::Range<u32>, sender: &mut dyn Sender) -> Result<(), SendError> {
+    for partition in others {
+        let chain = ChainId { partition, ..tick.chain };
+        let record = Record { origin: Origin::default(), ..tick.record.clone() };
+        if !sender.send(&Outgoing { chain, shard: None, record })? {
+            break; // the next hour comes
+        }
+    }
+    Ok(())
+}
+
+/// What tells a chain that the spool has lost records.
+fn told(log: LogId, chain: ChainId, from: u64, to: u64) -> Outgoing {
+    let record = Record {
+        offset: from,
+        origin: Origin { log, place: from },
+        received_at: 0,
+        traceparent: None,
+        content: Content::Lost { to },
+    };
+    Outgoing { chain, shard: None, record }
+}
