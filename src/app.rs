@@ -111,7 +111,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
         let (covered, metrics) = (covered.clone(), metrics.clone());
         let spec = ChildSpec { together: true, ..child(stream.name(), DRAIN_WITHIN) };
         writers.spawn(spec, &bronze.handle(), move |_, vitals| {
-            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, stream, covered, archiver })
+            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, chain: stream.into(), alarm: format!("bronze/{stream}"), covered, archiver })
         })?;
     }
 
@@ -121,7 +121,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
         let kind = LogKind::BRONZE;
         spool::Spool::new(spool::SpoolParts { config, vitals, logs, kind, log, durable, metrics, traces })
     })?;
-    drop(covered.set(spool.clone().recipient()));
+    drop(covered.set(vec![spool.clone().recipient()]));
 
     start_feed(config, &root, &feed, &spool, (&metrics, traces))?;
     Ok(App { root, store, _lock: lock })

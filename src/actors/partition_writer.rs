@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::bronze::chain::ChainError;
 use crate::domain::chain::{Archived, ChainId, Slot};
-use crate::domain::stream::Stream;
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
@@ -48,9 +47,11 @@ pub struct Parts {
     /// Counts and alarms.
     pub metrics: Arc<Metrics>,
     /// What it archives.
-    pub stream: Stream,
-    /// Told what is archived. Set once the spool, which starts later, has an address.
-    pub covered: Arc<OnceLock<Recipient<Covered>>>,
+    pub chain: ChainId,
+    /// The name of the alarm that it raises.
+    pub alarm: String,
+    /// Told what is archived. Set once those who start later have an address.
+    pub covered: Arc<OnceLock<Vec<Recipient<Covered>>>>,
     /// Makes an archiver that has not looked at anything yet.
     pub archiver: Arc<dyn Fn() -> Archiver + Send + Sync>,
 }
@@ -177,7 +178,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
             Ok(Step::Idle { due }) => {
                 if due.is_none() {
                     // After an outage that nothing waited for no slot comes to say so.
-                    parts.metrics.archive_works(parts.stream);
+                    parts.metrics.archive_works(&parts.alarm);
                 }
                 let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
                 tokio::select! {
@@ -193,7 +194,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                         tracing::warn!(%error, attempts, ?wait, "the store does not take it; what is durable waits in the spool");
                     });
                 }
-                parts.metrics.archive_failed(parts.stream, &error);
+                parts.metrics.archive_failed(&parts.alarm, &error);
                 parts.vitals.note("store", error);
                 sleep(wait).await;
             }
@@ -207,10 +208,12 @@ async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Ste
     let done = done.map_err(|_| Trouble::Lasting(format!("a step took longer than {STEP_WITHIN:?}")))?;
     if let Some((records, oldest)) = archiver.lag() {
         parts.vitals.gauge("lag_records", records as f64);
-        parts.metrics.archive_lag(parts.stream, records, oldest);
+        parts.metrics.archive_lag(parts.chain, records, oldest);
     }
-    if let Some((log, tail)) = archiver.past_end() {
-        parts.metrics.log_lost_its_end(parts.stream, log, tail);
+    match archiver.past_end() {
+        Some(lost) => parts.metrics.log_lost_its_end(&parts.alarm, Some(lost)),
+        None if archiver.log_grows_back() => parts.metrics.log_lost_its_end(&parts.alarm, None),
+        None => {} // a spool that was put back is to be looked at, also when it is drained
     }
     match done {
         Ok(Step::Decided(slot)) => {
@@ -230,14 +233,14 @@ async fn tell(parts: &Parts, slot: &Slot) {
             tracing::error!(%stream, ?offsets, raw, "records that kill their writer were left out of typed");
         }
     }
-    parts.metrics.slot_decided(slot);
+    parts.metrics.slot_decided(&parts.alarm, slot);
     let chain = ChainId { stream: slot.stream, partition: slot.partition };
     let covered = Covered { chain, archived: Archived::behind(slot) };
-    // A spool that is down learns it with the next slot.
-    if let Some(spool) = parts.covered.get()
-        && let Err(error) = spool.send(covered).await
-    {
-        tracing::debug!(%error, "the spool was not told of a slot");
+    // Who is down learns it with the next slot.
+    for told in parts.covered.get().into_iter().flatten() {
+        if let Err(error) = told.send(covered.clone()).await {
+            tracing::debug!(%error, "nobody was told of a slot");
+        }
     }
 }
 
@@ -267,8 +270,8 @@ mod tests {
     use crate::bronze::chain::Chain;
     use crate::bronze::poison::Poison;
     use crate::bronze::source::Spooled;
-    use crate::domain::chain::ChainId;
     use crate::domain::identity::LogId;
+    use crate::domain::stream::Stream;
     use crate::io::memory::{Fault, MemoryStore};
     use crate::spool::logs::Logs;
     use crate::spool::state::LogState;
@@ -293,7 +296,8 @@ mod tests {
             })
         };
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
-        Parts { vitals, metrics, stream, covered: Arc::default(), archiver: Arc::new(archiver) }
+        let (chain, alarm) = (stream.into(), "bronze/gaps".into());
+        Parts { vitals, metrics, chain, alarm, covered: Arc::default(), archiver: Arc::new(archiver) }
     }
 
     #[tokio::test]

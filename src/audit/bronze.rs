@@ -54,6 +54,9 @@ struct Line {
     /// In quarantine only, and there always.
     #[serde(default)]
     reason: String,
+    /// Something else than Tickmint wrote it.
+    #[serde(default)]
+    foreign: Option<String>,
 }
 
 /// Records of one frame.
@@ -104,6 +107,8 @@ pub struct Found {
     pub archived: PerStream<u64>,
     /// Records that only the spool has, by stream.
     pub waiting: PerStream<u64>,
+    /// Records of topics that something else wrote.
+    pub foreign: u64,
     /// Identities that stand in Bronze more than once.
     pub duplicated: u64,
     /// Gaps of the feed.
@@ -229,6 +234,10 @@ impl Found {
                 break;
             };
             rows += 1;
+            if line.foreign.is_some() {
+                self.foreign += 1;
+                continue;
+            }
             self.archived[slot.stream.index()] += 1;
             if slot.stream == Stream::Quarantine && line.reason.is_empty() {
                 self.faults.push(format!("{} frame {} is in quarantine without a reason", line.session, line.frame));

@@ -101,6 +101,9 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
     for fault in &found.faults {
         report.fault(|| fault.clone());
     }
+    if found.foreign > 0 {
+        report.note(|| format!("{} records of the topics were not written by Tickmint: they are in raw and in quarantine", found.foreign));
+    }
     outages::check(found, &mut report);
     let missing = holes(found, &mut report);
     if let Some(ledger) = ledger {

@@ -138,6 +138,11 @@ impl Archiver {
         if self.prepared.is_some() {
             return self.commit().await;
         }
+        // Whoever comes next reads the rest of a log that is not this writer's alone.
+        let is_empty = || self.open.as_ref().is_none_or(|open| open.since.is_none() && open.pending.is_empty());
+        if flush && !self.source.is_drained_to_its_end() && is_empty() {
+            return Ok(Step::Idle { due: None });
+        }
         if self.open.is_none() {
             let tail = self.chain.tail().await?;
             return self.begin(tail).await;
@@ -168,6 +173,11 @@ impl Archiver {
         let open = self.open.as_ref()?;
         let end = self.source.end()?;
         (open.at.start > end).then_some((open.log, open.at.start))
+    }
+
+    /// Whether a log that has lost its end gets further again by itself: one that others write, too.
+    pub fn log_grows_back(&self) -> bool {
+        !self.source.is_drained_to_its_end()
     }
 
     /// Resolves when there may be more to read than the last step found.

@@ -67,7 +67,7 @@ pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Atte
             }
             #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
             let begins = lines.add(record);
-            if attempt.is_poison(record.offset) {
+            if record.is_foreign() || attempt.is_poison(record.offset) {
                 poison.push(record.offset);
                 continue;
             }
@@ -170,6 +170,11 @@ impl Lines {
             Payload::Control(control) => {
                 let text = serde_json::to_string(control).expect("a control record has only string keys");
                 member(line, "raw", &text);
+            }
+            Payload::Foreign { raw, why } => {
+                member(line, "foreign", why);
+                line.push(b',');
+                text_member(line, raw);
             }
             Payload::Quarantined { raw, reason, detail } => {
                 member(line, "reason", reason.name());

@@ -219,7 +219,8 @@ pub struct DataRange {
     pub max_time: Micros,
     /// The event hours that the records touch, in order.
     pub event_hours: Vec<Hour>,
-    /// Offsets of records that killed their writer three times: in raw, left out of typed.
+    /// Offsets of records that are in raw and left out of typed: they killed their writer three times, or something else
+    /// than Tickmint has written them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poison: Vec<u64>,
 }
@@ -306,7 +307,12 @@ pub struct Archived {
 impl Archived {
     /// Where the chain is behind this slot.
     pub fn behind(slot: &Slot) -> Archived {
-        let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = slot.tail();
+        Archived::at(slot.tail())
+    }
+
+    /// Where the chain is at its tail.
+    pub fn at(tail: Tail) -> Archived {
+        let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = tail;
         settled.extend(&lost);
         Archived { settled: Arc::new(settled), log: incarnation, next }
     }

@@ -404,13 +404,27 @@ pub enum Payload {
         /// What exactly.
         detail: String,
     },
+    /// A record of the topic that is none of ours: in raw with its reason, and left out of typed.
+    Foreign {
+        /// Its value, verbatim.
+        raw: Bytes,
+        /// Why it is none.
+        why: String,
+    },
 }
 
 impl Record {
+    /// Whether something else than Tickmint has written it.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.content, Content::Data { payload: Payload::Foreign { .. }, .. })
+    }
+
     /// The server's bytes, where it holds any.
     pub fn raw_mut(&mut self) -> Option<&mut Bytes> {
         match &mut self.content {
-            Content::Data { payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. }, .. } => Some(raw),
+            Content::Data {
+                payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. } | Payload::Foreign { raw, .. }, ..
+            } => Some(raw),
             Content::Data { payload: Payload::Control(_), .. }
             | Content::Tick(_)
             | Content::Opened(_)

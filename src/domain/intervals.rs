@@ -231,13 +231,17 @@ mod tests {
         #[test]
         fn a_range_is_taken_out_as_its_numbers_one_by_one(numbers in prop::collection::vec(0u64..60, 0..60), low in 0u64..60, length in 0u64..20) {
             let mut set = Intervals::default();
-            numbers.iter().for_each(|n| drop(set.insert(*n)));
+            for n in &numbers {
+                set.insert(*n);
+            }
             let high = low + length;
             let missing: Vec<u64> = set.missing(low, high).into_iter().flat_map(|(a, b)| a..=b).collect();
             prop_assert_eq!(missing, (low..=high).filter(|n| !numbers.contains(n)).collect::<Vec<_>>());
             set.remove(low, high);
             let mut left = Intervals::default();
-            numbers.iter().filter(|n| !(low..=high).contains(*n)).for_each(|n| drop(left.insert(*n)));
+            for n in numbers.iter().filter(|n| !(low..=high).contains(*n)) {
+                left.insert(*n);
+            }
             prop_assert_eq!(set, left);
         }
 

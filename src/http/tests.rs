@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::HttpConfig;
-use crate::domain::stream::Stream;
 use crate::supervisor::{Child, ChildSpec, Policy, Root};
 use crate::warehouse::gold::tests::{MINUTE, publish, write_bars};
 
@@ -145,7 +144,7 @@ async fn an_alarm_degrades_the_health_and_says_since_when_and_why() {
     let state = state(None);
     let before = get(&state, "/health").await.json();
     assert_eq!((&before["status"], &before["since_ms"]), (&"ok".into(), &before["started_ms"]));
-    state.metrics.archive_failed(Stream::Trades, &"put x: no route");
+    state.metrics.archive_failed("bronze/trades", &"put x: no route");
     let health = get(&state, "/health").await.json();
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["alarms"][0]["name"], "bronze/trades");

@@ -178,7 +178,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::stream::Stream;
     use crate::supervisor::Restart;
 
     pub(super) fn value(text: &str, series: &str) -> f64 {
@@ -207,14 +206,14 @@ mod tests {
     #[test]
     fn what_fails_is_an_alarm_until_it_works() {
         let metrics = Metrics::new();
-        metrics.archive_failed(Stream::Trades, &"put x: no route");
+        metrics.archive_failed("bronze/trades", &"put x: no route");
         metrics.refine_failed("gold", &"dbt says no", None);
         metrics.spool_disk(Some(&"no space"));
         let names: Vec<_> = metrics.alarms().list().into_iter().map(|alarm| alarm.name).collect();
         assert_eq!(names, ["bronze/trades", "spool/disk", "warehouse"]);
-        metrics.archive_works(Stream::Gaps);
+        metrics.archive_works("bronze/gaps");
         assert_eq!(metrics.alarms().list().len(), 3, "another stream says nothing of this one");
-        metrics.archive_works(Stream::Trades);
+        metrics.archive_works("bronze/trades");
         metrics.refined(4, 1.5, BTreeMap::new(), Some(&"an object is gone"));
         assert_eq!(metrics.alarms().list()[1].why, "an object is gone", "Gold is published, and lacks something");
         metrics.warehouse_up_to_date();

@@ -166,7 +166,7 @@ mod tests {
         metrics.disconnected(&metrics.shard("shard-2"), "stalled");
         metrics.gap("stalled");
         metrics.appended(Duration::from_millis(1), [9, 1, 2]);
-        metrics.archive_lag(Stream::Trades, 4, None);
+        metrics.archive_lag(Stream::Trades.into(), 4, None);
         let picture = metrics.pipeline();
         assert_eq!((picture.feed.frames, picture.feed.disconnects, picture.feed.gaps["stalled"]), (10, 1, 1));
         assert_eq!(picture.shards.iter().map(|shard| shard.connected).collect::<Vec<_>>(), [true, false]);

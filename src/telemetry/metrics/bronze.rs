@@ -1,5 +1,7 @@
 //! Bronze: what was archived, what waits, and the requests to the store.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::labels::{ByLabel, Label, seconds};
 use super::{Float, Metrics};
-use crate::domain::chain::{Body, DataRange, Slot};
+use crate::domain::chain::{Body, ChainId, DataRange, Slot};
 use crate::domain::identity::{LogId, Micros};
 use crate::domain::stream::{PerStream, Stream};
 use crate::telemetry::alarms::unix_ms;
@@ -26,6 +28,15 @@ pub(in crate::telemetry) struct BronzeMetrics {
     poison: Counter,
     pub(in crate::telemetry) lag_records: Gauge,
     pub(in crate::telemetry) lag_seconds: Float,
+    /// Of each partition that this process writes.
+    lags: Mutex<BTreeMap<u32, Lag>>,
+}
+
+/// How much of a partition is in the log and not archived, and since when the oldest of it waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lag {
+    records: u64,
+    oldest: Option<Micros>,
 }
 
 #[derive(Debug)]
@@ -48,6 +59,7 @@ impl BronzeMetrics {
                 poison: poison.get_or_create_owned(&label),
                 lag_records: lag_records.get_or_create_owned(&label),
                 lag_seconds: lag_seconds.get_or_create_owned(&label),
+                lags: Mutex::default(),
             }
         });
         r.register("bronze_records", "Records archived", records);
@@ -75,25 +87,25 @@ impl StoreMetrics {
 }
 
 impl Metrics {
-    /// A slot of ours was decided.
-    pub fn slot_decided(&self, slot: &Slot) {
+    /// A slot of ours was decided. `alarm` is the name of what is wrong with its chain.
+    pub fn slot_decided(&self, alarm: &str, slot: &Slot) {
         let bronze = &self.bronze[slot.stream.index()];
         bronze.slots.inc();
         if let Some(data) = slot.data() {
             bronze.records.inc_by(data.rows);
             bronze.objects.inc_by(2);
             bronze.bytes.inc_by(data.raw.bytes + data.typed.bytes);
-            self.poison(slot.stream, data);
+            self.poison(alarm, slot.stream, data);
         }
         if let Body::Gap { end, reason } = &slot.body {
             let why = format!("the log lost offsets {} to {end} before they were archived: {reason}", slot.position.start);
-            self.alarms.raise(&format!("bronze/{}/hole", slot.stream), why);
+            self.alarms.raise(&format!("{alarm}/hole"), why);
         }
-        self.archive_works(slot.stream);
+        self.archive_works(alarm);
     }
 
     /// Stays an alarm as long as the process lives: what it is about stays in quarantine.
-    fn poison(&self, stream: Stream, data: &DataRange) {
+    fn poison(&self, alarm: &str, stream: Stream, data: &DataRange) {
         let bronze = &self.bronze[stream.index()];
         bronze.poison.inc_by(data.poison.len() as u64);
         if !data.poison.is_empty() {
@@ -103,35 +115,59 @@ impl Metrics {
                 bronze.poison.get(),
                 data.raw.key,
             );
-            self.alarms.raise(&format!("bronze/{stream}/poison"), why);
+            self.alarms.raise(&format!("{alarm}/poison"), why);
         }
     }
 
-    /// How much of a stream is durable and not archived, and since when the oldest of it waits.
-    pub fn archive_lag(&self, stream: Stream, records: u64, oldest: Option<Micros>) {
-        let bronze = &self.bronze[stream.index()];
+    /// How much of a chain is in its log and not archived, and since when the oldest of it waits.
+    pub fn archive_lag(&self, chain: ChainId, records: u64, oldest: Option<Micros>) {
+        self.set_lag(chain, |lags| {
+            lags.insert(chain.partition, Lag { records, oldest });
+        });
+    }
+
+    /// This process does not write the chain any more.
+    pub fn archive_left(&self, chain: ChainId) {
+        self.set_lag(chain, |lags| {
+            lags.remove(&chain.partition);
+        });
+    }
+
+    fn set_lag(&self, chain: ChainId, change: impl FnOnce(&mut BTreeMap<u32, Lag>)) {
+        let bronze = &self.bronze[chain.stream.index()];
+        let mut lags = bronze.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut lags);
+        let records = lags.values().map(|lag| lag.records).sum::<u64>();
+        let oldest = lags.values().filter_map(|lag| lag.oldest).min();
         bronze.lag_records.set(i64::try_from(records).unwrap_or(i64::MAX));
         let seconds = oldest.map_or(0.0, |at| (unix_ms() as f64 / 1e3 - at as f64 / 1e6).max(0.0));
         bronze.lag_seconds.set(seconds);
     }
 
-    /// A stream cannot be archived, and it will be tried again.
-    pub fn archive_failed(&self, stream: Stream, error: &dyn std::fmt::Display) {
-        self.alarms.raise(&format!("bronze/{stream}"), error.to_string());
+    /// A chain cannot be archived, and it will be tried again.
+    pub fn archive_failed(&self, alarm: &str, error: &dyn std::fmt::Display) {
+        self.alarms.raise(alarm, error.to_string());
     }
 
-    /// A log ends before what was archived of it: somebody has put an old copy of it back. Stays an alarm as long
-    /// as the process lives.
-    pub fn log_lost_its_end(&self, stream: Stream, log: LogId, tail: u64) {
-        let why = format!(
-            "log {log} ends before offset {tail}, up to which it is archived: what is archived is kept; was an old copy put back?"
-        );
-        self.alarms.raise(&format!("bronze/{stream}/log"), why);
+    /// A log ends before what was archived of it, or does not any more. The spool's never does by itself: somebody has
+    /// put an old copy of it back.
+    pub fn log_lost_its_end(&self, alarm: &str, lost: Option<(LogId, u64)>) {
+        let alarm = format!("{alarm}/log");
+        match lost {
+            Some((log, tail)) => self.alarms.raise(
+                &alarm,
+                format!(
+                    "log {log} ends before offset {tail}, up to which it is archived: what is archived is kept; was an old copy \
+                     put back, or a broker elected that had fallen behind?"
+                ),
+            ),
+            None => self.alarms.clear(&alarm),
+        }
     }
 
-    /// A stream is archived, or there is nothing to archive.
-    pub fn archive_works(&self, stream: Stream) {
-        self.alarms.clear(&format!("bronze/{stream}"));
+    /// A chain is archived, or there is nothing to archive.
+    pub fn archive_works(&self, alarm: &str) {
+        self.alarms.clear(alarm);
     }
 
     /// Hours cannot be declared complete, or they can again.
