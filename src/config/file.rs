@@ -50,6 +50,8 @@ fn names(table: &toml::Table, path: &str, out: &mut Vec<String>) {
     for (key, value) in table {
         let name = join(path, key);
         match section_of(value) {
+            // Any name will do there, such as this.
+            Some(section) if section.is_empty() => out.push(join(&name, "*")),
             Some(section) => names(section, &name, out),
             None => out.push(name),
         }
@@ -113,6 +115,7 @@ impl Reader<'_> {
     fn descend(&mut self, expected: &toml::Value, value: &mut DeValue<'_>, path: &str, name: &str) -> Option<String> {
         let section = section_of(expected)?;
         match (expected.is_array(), value) {
+            (false, DeValue::Table(table)) if section.is_empty() => self.note(table, path),
             (false, DeValue::Table(table)) => self.walk(table, section, path, name),
             (true, DeValue::Array(items)) => {
                 for (n, item) in items.iter_mut().enumerate() {
@@ -125,6 +128,17 @@ impl Reader<'_> {
             (false, _) => return Some(format!("`{name}` is a section: write `[{name}]` above its options")),
         }
         None
+    }
+
+    /// Notes the lines of options whose names are not ours, however deep.
+    fn note(&mut self, table: &DeTable<'_>, path: &str) {
+        for (key, value) in table.iter() {
+            let path = join(path, key.get_ref());
+            match value.get_ref() {
+                DeValue::Table(table) => self.note(table, &path),
+                _ => drop(self.lines.insert(path, self.line(key.span().start))),
+            }
+        }
     }
 
     /// Says what is unknown and what may have been meant; never its value.

@@ -3,8 +3,10 @@
 //!
 //! Secrets come from files or the environment, never from the config itself, and are never printed.
 
+mod check;
 mod error;
 mod file;
+mod kafka;
 pub mod settings;
 mod units;
 mod validate;
@@ -14,10 +16,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::shard::Shard;
+use check::{Check, Env};
 use file::Lines;
-use validate::{Check, Env};
 
 pub use error::{ConfigError, Problem};
+pub use kafka::{
+    Compression, Format, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig,
+    TlsIdentity,
+};
 pub use settings::Settings;
 
 /// A secret: never printed, only used.
@@ -49,6 +55,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long an ordered stop may take in all before the process ends anyway.
     pub drain_within: Duration,
+    /// What of all this the process does.
+    pub roles: Roles,
     /// The web server.
     pub http: HttpConfig,
     /// The exchange's side.
@@ -57,6 +65,8 @@ pub struct Config {
     pub validation: ValidationConfig,
     /// The durable log.
     pub spool: SpoolConfig,
+    /// The cluster between spool and archive; `None`: the spool is the log that is archived.
+    pub kafka: Option<KafkaConfig>,
     /// The archive.
     pub bronze: BronzeConfig,
     /// Silver and Gold; `None` where another daemon refines.
@@ -75,7 +85,7 @@ impl Config {
     }
 
     /// As [`Config::load`], for a command that only looks at data: `verify`, `chain show`. The keys
-    /// of the feed need not be there, and are empty.
+    /// of the feed and the cluster's secrets need not be there, and are empty.
     pub fn load_without_keys(path: &Path) -> Result<Config, ConfigError> {
         Config::read(path, false)
     }
@@ -114,6 +124,37 @@ fn check(
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// What one process does of what there is to do. Without a cluster, all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Listens to the exchange, keeps the spool and sends it on.
+    pub feed: bool,
+    /// Writes Bronze.
+    pub archive: bool,
+    /// Makes Silver and Gold, if `warehouse` says so.
+    pub refine: bool,
+    /// Shows Gold: the page and the API.
+    pub serve: bool,
+}
+
+impl Roles {
+    /// All of it.
+    pub const ALL: Roles = Roles { feed: true, archive: true, refine: true, serve: true };
+    const NONE: Roles = Roles { feed: false, archive: false, refine: false, serve: false };
+    /// As they are written.
+    const NAMES: [&str; 4] = ["feed", "archive", "refine", "serve"];
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
+            "feed" => &mut self.feed,
+            "archive" => &mut self.archive,
+            "refine" => &mut self.refine,
+            "serve" => &mut self.serve,
+            _ => return None,
+        })
+    }
 }
 
 /// The web server.

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::Roles;
+use super::kafka::KafkaSettings;
+
 /// A duration or a size, as text; it is read later, so that all errors can be told at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -59,6 +62,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How long an ordered stop may take in all: `60s`.
     pub drain_within: Quantity,
+    /// What of all this the process does: `["feed", "archive", "refine", "serve"]`.
+    pub roles: Vec<String>,
     /// `[http]`
     pub http: HttpSettings,
     /// `[feed]`
@@ -67,6 +72,9 @@ pub struct Settings {
     pub validation: ValidationSettings,
     /// `[spool]`
     pub spool: SpoolSettings,
+    /// `[kafka]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSettings>,
     /// `[bronze]`
     pub bronze: BronzeSettings,
     /// `[warehouse]`
@@ -80,10 +88,12 @@ impl Default for Settings {
         Settings {
             data_dir: "data".into(),
             drain_within: "60s".into(),
+            roles: Roles::NAMES.map(String::from).into(),
             http: HttpSettings::default(),
             feed: FeedSettings::default(),
             validation: ValidationSettings::default(),
             spool: SpoolSettings::default(),
+            kafka: None,
             bronze: BronzeSettings::default(),
             warehouse: WarehouseSettings::default(),
             telemetry: TelemetrySettings::default(),
@@ -352,6 +362,7 @@ impl Settings {
         let mut all = Settings::default();
         (all.http.token_file, all.http.token_env) = (file.clone(), env.clone());
         all.feed.keys = vec![KeySettings { key_file: file.clone(), key_env: env.clone(), symbols: Vec::new() }];
+        all.kafka = Some(KafkaSettings::complete());
         all.bronze.s3 = Some(S3Settings {
             endpoint: env.clone(),
             region: env.clone(),

@@ -9,25 +9,28 @@ fn env(name: &str) -> Option<String> {
     match name {
         "KEY_A" | "FINNHUB_KEY" => Some("key-a\n".into()),
         "KEY_B" => Some("key-b".into()),
+        "KAFKA_API_SECRET" => Some("kafka-secret".into()),
+        "REGISTRY_API_SECRET" => Some("registry-secret".into()),
+        "MSK_PASSWORD" => Some("msk-secret".into()),
         "EMPTY" => Some(" ".into()),
         _ => None,
     }
 }
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     parse(text, &env, true).unwrap()
 }
 
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     parse(text, &env, true).unwrap_err().problems.iter().map(ToString::to_string).collect()
 }
 
 /// A feed that is all right, below whatever is to be tested.
-fn with_feed(text: &str) -> String {
+pub(super) fn with_feed(text: &str) -> String {
     format!("{text}\n[[feed.keys]]\nkey_env = \"KEY_A\"\nsymbols = [\"AAPL\"]\n")
 }
 
-fn problem(text: &str) -> String {
+pub(super) fn problem(text: &str) -> String {
     let problems = problems(&with_feed(text));
     assert_eq!(problems.len(), 1, "{problems:?}");
     problems.concat()
@@ -85,13 +88,44 @@ fn the_example_shows_each_option_with_its_default() {
         _ => format!("{line}\n"),
     };
     let all: String = EXAMPLE.lines().map(uncomment).collect();
-    let shown = options_of(&all.parse::<toml::Table>().unwrap());
+    let mut shown = options_of(&all.parse::<toml::Table>().unwrap());
+    let properties: Vec<_> = shown.keys().filter(|option| option.starts_with("kafka.properties.")).cloned().collect();
+    assert!(!properties.is_empty(), "those of librdkafka are not ours to list, but some are shown");
+    properties.iter().for_each(|option| drop(shown.remove(option)));
     let known = options_of(&Settings::complete());
     let names = |options: &BTreeMap<String, toml::Value>| options.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&shown), names(&known));
     let parsed = file::parse(&all);
     assert_eq!(parsed.problems, []);
-    assert_eq!(shown["bronze.s3.attempt_timeout"], known["bronze.s3.attempt_timeout"]);
+    // Of sections that need not be there.
+    let mut optional = Settings::default();
+    let kafka = KafkaSettings { registry: Some(RegistrySettings::default()), ..KafkaSettings::default() };
+    (optional.kafka, optional.bronze.s3) = (Some(kafka), Some(settings::S3Settings::default()));
+    let mut defaults = options_of(&optional);
+    // There is no default for where a cluster is.
+    for option in ["feed.keys", "kafka.brokers", "kafka.registry.url"] {
+        defaults.remove(option);
+    }
+    for (option, default) in &defaults {
+        assert_eq!(shown.get(option), Some(default), "`{option}`");
+    }
+}
+
+#[test]
+fn the_examples_of_hosted_clusters_are_configs() {
+    let cloud = config(include_str!("../../config/confluent-cloud.toml")).kafka.unwrap();
+    let sasl = cloud.sasl.unwrap();
+    assert_eq!((sasl.mechanism, sasl.password.reveal()), (Mechanism::Plain, "kafka-secret"));
+    assert_eq!(cloud.tls, Some(TlsConfig::default()));
+    assert_eq!(cloud.registry.unwrap().login.unwrap().1.reveal(), "registry-secret");
+    assert!(cloud.max_record_bytes <= 8 << 20, "more, a shared cluster does not take: {}", cloud.max_record_bytes);
+    assert_eq!(cloud.properties["socket.keepalive.enable"], "true");
+
+    let msk = config(include_str!("../../config/msk.toml")).kafka.unwrap();
+    let sasl = msk.sasl.unwrap();
+    assert_eq!((sasl.mechanism, sasl.password.reveal()), (Mechanism::ScramSha512, "msk-secret"));
+    assert_eq!((msk.brokers.len(), msk.registry), (3, None));
+    assert!(msk.brokers.iter().all(|broker| broker.ends_with(":9096")));
 }
 
 #[test]

@@ -3,40 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Problem;
-use super::file::Lines;
-use super::settings::{KeySettings, Quantity, S3Settings, Settings};
+use super::check::{Check, GIB, LONG, MIB, SHORT};
+use super::settings::{KeySettings, S3Settings, Settings};
 use super::{
-    BronzeConfig, Config, FeedConfig, HttpConfig, S3Config, Secret, SpoolConfig, StoreConfig, TelemetryConfig, ValidationConfig,
-    WarehouseConfig, units,
+    BronzeConfig, Config, FeedConfig, HttpConfig, Roles, S3Config, Secret, SpoolConfig, StoreConfig, TelemetryConfig,
+    ValidationConfig, WarehouseConfig,
 };
 use crate::domain::shard::Shard;
 
 /// The tables of sale conditions that there are.
-const SALE_CONDITIONS: [&str; 2] = ["cts_utp", "lean"];
-
-/// Where secrets come from, besides files.
-pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// Checks everything.
-pub(super) struct Check<'a> {
-    /// Where the options stand in the file.
-    pub(super) lines: &'a Lines,
-    /// The environment.
-    pub(super) env: Env<'a>,
-    /// Whether the feed's keys are needed, or the config is only read to look at data.
-    pub(super) needs_keys: bool,
-    /// What is wrong so far.
-    pub(super) problems: Vec<Problem>,
-}
-
-/// What stands for a value that is wrong. It never gets out: there is a problem beside it.
-const WRONG: u64 = 0;
+const SALE_CONDITIONS: &[(&str, &str)] = &[("cts_utp", "cts_utp"), ("lean", "lean")];
 
 impl Check<'_> {
     /// The config, to be used only if there are no problems.
@@ -47,10 +27,13 @@ impl Check<'_> {
         } else {
             self.absolute("data_dir", &settings.data_dir)
         };
+        let roles = self.roles(settings);
+        let feed = self.feed(settings, roles.feed);
         Config {
             drain_within: self.duration("drain_within", &settings.drain_within, LONG),
             http: self.http(settings),
-            feed: self.feed(settings),
+            kafka: self.kafka(settings, roles, feed.max_frame_bytes),
+            feed,
             validation: ValidationConfig {
                 max_age: self.optional("validation.max_age", &settings.validation.max_age),
                 max_ahead: self.optional("validation.max_ahead", &settings.validation.max_ahead),
@@ -59,8 +42,43 @@ impl Check<'_> {
             bronze: self.bronze(settings, &data_dir),
             warehouse: self.warehouse(settings, &data_dir),
             telemetry: self.telemetry(settings),
+            roles,
             data_dir,
         }
+    }
+
+    /// What this process does. What is wrong counts as all, so that the rest is checked as by default.
+    fn roles(&mut self, settings: &Settings) -> Roles {
+        let (mut roles, mut wrong) = (Roles::NONE, settings.roles.is_empty());
+        if wrong {
+            self.problem(
+                "roles",
+                format!("`roles` is empty: name some of `{}`, or remove it, which means all", Roles::NAMES.join("`, `")),
+            );
+        }
+        for name in &settings.roles {
+            match roles.get_mut(name) {
+                Some(role) if *role => {
+                    self.problem("roles", format!("`roles` has `{name}` twice: remove one"));
+                    wrong = true;
+                }
+                Some(role) => *role = true,
+                None => {
+                    self.problem("roles", format!("`roles` has `{name}`, must be some of `{}`", Roles::NAMES.join("`, `")));
+                    wrong = true;
+                }
+            }
+        }
+        if !wrong && settings.kafka.is_none() && roles != Roles::ALL {
+            let text = format!(
+                "`roles` is `{}`, but there is no `[kafka]`: without it the spool is the log between `feed` and `archive`, and one \
+                 daemon does all; add `[kafka]`, or remove `roles` (with `warehouse.enabled = false` others refine)",
+                settings.roles.join("`, `")
+            );
+            self.problem("roles", text);
+            wrong = true;
+        }
+        if wrong { Roles::ALL } else { roles }
     }
 
     fn http(&mut self, settings: &Settings) -> HttpConfig {
@@ -86,7 +104,8 @@ impl Check<'_> {
         HttpConfig { listen, token }
     }
 
-    fn feed(&mut self, settings: &Settings) -> FeedConfig {
+    /// The exchange's side. Its keys are needed by those who listen to it.
+    fn feed(&mut self, settings: &Settings, listens: bool) -> FeedConfig {
         let feed = &settings.feed;
         let host = feed.url.strip_prefix("wss://").or_else(|| feed.url.strip_prefix("ws://"));
         if feed.url.contains("token=") || feed.url.contains('@') {
@@ -102,7 +121,7 @@ impl Check<'_> {
         }
         let config = FeedConfig {
             url: feed.url.clone(),
-            shards: self.shards(&feed.keys, feed.symbols_per_key),
+            shards: self.shards(&feed.keys, feed.symbols_per_key, self.needs_keys && listens),
             watchdog: self.duration("feed.watchdog", &feed.watchdog, LONG),
             reconnect_min: self.duration("feed.reconnect_min", &feed.reconnect_min, LONG),
             reconnect_max: self.duration("feed.reconnect_max", &feed.reconnect_max, LONG),
@@ -115,9 +134,9 @@ impl Check<'_> {
         config
     }
 
-    fn shards(&mut self, keys: &[KeySettings], limit: usize) -> Vec<(Shard, Secret)> {
+    fn shards(&mut self, keys: &[KeySettings], limit: usize, needs_keys: bool) -> Vec<(Shard, Secret)> {
         let told = self.problems.iter().any(|problem| problem.text.starts_with("`feed.keys` "));
-        if keys.is_empty() && self.needs_keys && !told {
+        if keys.is_empty() && needs_keys && !told {
             self.problem(
                 "feed.keys",
                 "`feed.keys` is empty: add a `[[feed.keys]]` with `key_env` or `key_file`, and `symbols`".into(),
@@ -128,7 +147,7 @@ impl Check<'_> {
         for (n, key) in keys.iter().enumerate() {
             let (path, place) = (format!("feed.keys[{n}]"), format!("`[[feed.keys]]` no. {}", n + 1));
             let symbols = self.symbols(key, n, limit, &mut owners, &path, &place);
-            let secret = if self.needs_keys { self.key(key, &path, &place) } else { Secret::new("") };
+            let secret = if needs_keys { self.key(key, &path, &place) } else { Secret::new("") };
             if let Some(other) = shards.iter().position(|(_, other)| !other.reveal().is_empty() && *other == secret) {
                 let text = format!(
                     "the key of {place} is that of no. {}: the server closes both connections of a key that is used twice, \
@@ -298,10 +317,6 @@ impl Check<'_> {
 
     fn warehouse(&mut self, settings: &Settings, data_dir: &Path) -> Option<WarehouseConfig> {
         let warehouse = &settings.warehouse;
-        if !SALE_CONDITIONS.contains(&warehouse.sale_conditions.as_str()) {
-            let cure = format!("must be one of `{}`", SALE_CONDITIONS.join("`, `"));
-            self.wrong("warehouse.sale_conditions", &warehouse.sale_conditions, &cure);
-        }
         let config = WarehouseConfig {
             database: data_dir.join(&warehouse.database),
             gold_dir: data_dir.join(&warehouse.gold_dir),
@@ -312,23 +327,10 @@ impl Check<'_> {
             }),
             every: self.duration("warehouse.every", &warehouse.every, LONG),
             run_timeout: self.duration("warehouse.run_timeout", &warehouse.run_timeout, LONG),
-            sale_conditions: warehouse.sale_conditions.clone(),
+            sale_conditions: self.choice("warehouse.sale_conditions", &warehouse.sale_conditions, SALE_CONDITIONS).into(),
             positions: warehouse.positions.as_ref().map(|positions| self.absolute("warehouse.positions", positions)),
         };
         warehouse.enabled.then_some(config)
-    }
-
-    /// A path that does not change its meaning with the working directory: the refiner process has another
-    /// one than the daemon.
-    fn absolute(&mut self, option: &str, path: &Path) -> PathBuf {
-        if path.as_os_str().is_empty() {
-            return PathBuf::new(); // its user says that there is nothing
-        }
-        std::path::absolute(path).unwrap_or_else(|error| {
-            let cure = format!("cannot be told from the working directory ({error}): write it absolute");
-            self.wrong(option, &path.display().to_string(), &cure);
-            PathBuf::new()
-        })
     }
 
     fn telemetry(&mut self, settings: &Settings) -> TelemetryConfig {
@@ -356,136 +358,5 @@ impl Check<'_> {
             otlp_endpoint: telemetry.otlp_endpoint.clone(),
             sample: telemetry.sample,
         }
-    }
-}
-
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
-/// What a duration must at least be where zero means nothing sensible.
-const SHORT: Duration = Duration::from_millis(1);
-/// Any duration that is not a slip of the pen.
-const LONG: RangeInclusive<Duration> = SHORT..=Duration::from_secs(366 * 86_400);
-
-/// The tools of the above.
-impl Check<'_> {
-    fn problem(&mut self, path: &str, text: String) {
-        let line = self.lines.get(path).copied();
-        self.problems.push(Problem { line, text });
-    }
-
-    /// `why` goes on after "which", or is what the option must be.
-    fn wrong(&mut self, option: &str, value: &str, why: &str) {
-        let which = if why.starts_with("must") { "" } else { "which " };
-        self.problem(option, format!("`{option}` is `{value}`, {which}{why}"));
-    }
-
-    /// One option does not go with another. Silent if one of them is wrong in itself.
-    fn compare(&mut self, option: &str, value: &Quantity, must_be: &str, other: &str, limit: &Quantity) {
-        let told = |option: &str, problem: &Problem| problem.text.starts_with(&format!("`{option}` "));
-        if !self.problems.iter().any(|problem| told(option, problem) || told(other, problem)) {
-            self.wrong(option, &value.0, &format!("must be {must_be} `{other}` ({limit}): lower it or raise the other"));
-        }
-    }
-
-    fn duration(&mut self, option: &str, text: &Quantity, range: RangeInclusive<Duration>) -> Duration {
-        match units::duration(&text.0) {
-            Ok(span) if range.contains(&span) => return span,
-            Ok(_) => {
-                let (least, most) = (range.start().as_millis(), range.end().as_secs());
-                self.wrong(option, &text.0, &format!("must be from {least}ms to {most}s"));
-            }
-            Err(why) => self.wrong(option, &text.0, &why),
-        }
-        Duration::from_nanos(WRONG)
-    }
-
-    fn optional(&mut self, option: &str, text: &Quantity) -> Option<Duration> {
-        if text.0 == "none" { None } else { Some(self.duration(option, text, LONG)) }
-    }
-
-    fn size(&mut self, option: &str, text: &Quantity, range: RangeInclusive<u64>) -> u64 {
-        match units::size(&text.0) {
-            Ok(size) if range.contains(&size) => return size,
-            Ok(size) if size < *range.start() => self.wrong(option, &text.0, &format!("must be at least {} B", range.start())),
-            Ok(_) => self.wrong(option, &text.0, &format!("must be at most {} B", range.end())),
-            Err(why) => self.wrong(option, &text.0, &why),
-        }
-        WRONG
-    }
-
-    fn bytes(&mut self, option: &str, text: &Quantity, range: RangeInclusive<u64>) -> usize {
-        usize::try_from(self.size(option, text, range)).unwrap_or(usize::MAX)
-    }
-
-    fn web_address(&mut self, option: &str, address: &str, example: &str) {
-        let host = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
-        if host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            self.wrong(option, address, &format!("must be a web address: write such as `{example}`"));
-        }
-    }
-
-    /// A secret out of a file or the environment; `None` also where that failed.
-    fn secret(&mut self, section: &str, name: &str, file: Option<&Path>, env: Option<&str>) -> Option<Secret> {
-        let shown = |kind: &str| match section.split_once('[') {
-            Some((list, n)) => {
-                let n: usize = n.trim_end_matches(']').parse().unwrap_or_default();
-                format!("`{name}_{kind}` of `[[{list}]]` no. {}", n + 1)
-            }
-            None => format!("`{section}.{name}_{kind}`"),
-        };
-        let path = |kind: &str| format!("{section}.{name}_{kind}");
-        match (file, env) {
-            (None, None) => None,
-            (Some(_), Some(_)) => {
-                self.problem(&path("file"), format!("{} is set, and `{name}_env` too: remove one", shown("file")));
-                None
-            }
-            (Some(file), None) => match std::fs::read_to_string(file) {
-                Ok(text) => self.secret_text(&path("file"), &format!("{} is `{}`, which", shown("file"), file.display()), &text),
-                Err(error) => {
-                    let text = format!(
-                        "{} is `{}`, which cannot be read ({error}): write the secret there, and nothing else",
-                        shown("file"),
-                        file.display()
-                    );
-                    self.problem(&path("file"), text);
-                    None
-                }
-            },
-            (None, Some(variable)) => {
-                let named = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-                if variable.is_empty() || !variable.chars().all(named) {
-                    let text = format!(
-                        "{} must name an environment variable, in upper-case letters, digits and `_`; what stands there is not shown, as it may be the secret itself",
-                        shown("env")
-                    );
-                    self.problem(&path("env"), text);
-                    return None;
-                }
-                let Some(text) = (self.env)(variable) else {
-                    let text = format!(
-                        "{} is `{variable}`, which is not set: set it in the environment, or use `{name}_file`",
-                        shown("env")
-                    );
-                    self.problem(&path("env"), text);
-                    return None;
-                };
-                self.secret_text(&path("env"), &format!("{} is `{variable}`, which", shown("env")), &text)
-            }
-        }
-    }
-
-    fn secret_text(&mut self, path: &str, whose: &str, text: &str) -> Option<Secret> {
-        let text = text.trim();
-        let wrong = if text.is_empty() {
-            "is empty: put the secret there"
-        } else if text.chars().any(|c| !c.is_ascii_graphic()) {
-            "holds more than a secret: put one word of ASCII there"
-        } else {
-            return Some(Secret::new(text));
-        };
-        self.problem(path, format!("{whose} {wrong}"));
-        None
     }
 }
