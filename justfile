@@ -22,6 +22,14 @@ test:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
+# A Kafka of three brokers, schema registry, S3 and Toxiproxy on this machine, without containers; `scripts/cluster --help`
+up *ARGS:
+    scripts/cluster up {{ARGS}}
+
+# Ends all that `just up` started; `just down --wipe` deletes its data too
+down *ARGS:
+    scripts/cluster down {{ARGS}}
+
 # The commit chain's model, all configurations (about 100 s)
 model:
     TICKMINT_FULL_MODEL=1 cargo test --release --features faults model:: -- --nocapture

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use tickmint::warehouse::python::find_or_make;
 
-use super::servers::{Skip, or_skip};
+use super::servers::{Skip, is_required, or_skip};
 
 /// Threads of one process would build in one folder.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -17,8 +17,7 @@ static BUILDING: Mutex<()> = Mutex::new(());
 /// project. Where they cannot be had, the test is skipped; with `TICKMINT_REQUIRE_PARTS=1` it fails.
 pub fn python(folder: &str) -> Result<Command, Skip> {
     let python = find(folder).map_err(|reason| {
-        let is_required = std::env::var("TICKMINT_REQUIRE_PARTS").is_ok_and(|value| value == "1");
-        assert!(!is_required, "{reason}");
+        assert!(!is_required(), "{reason}");
         Skip(reason)
     })?;
     let mut command = Command::new(python);

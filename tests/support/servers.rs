@@ -1,4 +1,5 @@
-//! Real servers for tests: MinIO, SeaweedFS and Jaeger as children of the test, on the loopback.
+//! Real servers for tests: MinIO, SeaweedFS and Jaeger as children of the test, on the loopback. (The cluster's own
+//! are in [`kafka`](super::kafka), [`registry`](super::registry) and [`toxiproxy`](super::toxiproxy).)
 //!
 //! ```text
 //! let folder = tempfile::tempdir()?;
@@ -14,37 +15,13 @@
 
 #![allow(unreachable_pub, reason = "for the other tests, and for nobody else")]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use anyhow::Context;
-
-/// The slowest seen was SeaweedFS with 25 s on two busy cores; who is not ready then never will be.
-const READY_WITHIN: Duration = Duration::from_secs(90);
-
-/// Another process may take a free port before the server does. That often in a row it is something else.
-const STARTS: u32 = 4;
-
-/// Below the range that Linux takes for outgoing connections, which could otherwise snatch them.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
-
-/// Runs the server until it ends or standard input does: the test holds the other end of that, so also a
-/// killed test leaves nothing behind. The shell ends after the server has, and takes along what is left of
-/// the process group.
-const WITH_THE_TEST: &str = r#"
-exec 3<&0
-"$@" < /dev/null 3<&- &
-server=$!
-(read -r _ <&3; kill -KILL $server) &
-wait $server
-echo "ended with status $?" >&2
-kill -KILL 0
-"#;
+use super::http::request;
+pub(crate) use super::process::free_ports;
+use super::process::{Process, STARTS};
 
 /// Why a test cannot run here. It is not the test's fault.
 #[derive(Debug)]
@@ -70,7 +47,7 @@ pub fn or_skip<T>(outcome: Result<T, Skip>) -> Option<T> {
 
 /// The path of a binary that `scripts/parts` provides.
 pub fn part(name: &str) -> Result<PathBuf, Skip> {
-    let is_required = std::env::var("TICKMINT_REQUIRE_PARTS").is_ok_and(|value| value == "1");
+    let is_required = is_required();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/parts");
     let mut command = Command::new(script);
     if !is_required {
@@ -88,6 +65,11 @@ pub fn part(name: &str) -> Result<PathBuf, Skip> {
     }
 }
 
+/// Whether what is not to be had fails a test.
+pub(super) fn is_required() -> bool {
+    std::env::var("TICKMINT_REQUIRE_PARTS").is_ok_and(|value| value == "1")
+}
+
 /// A running server.
 pub struct Server {
     command: Command,
@@ -99,11 +81,10 @@ pub struct Server {
 }
 
 /// Asked until it answers so.
-#[derive(Clone)]
-struct Probe {
-    port: u16,
-    path: &'static str,
-    status: u16,
+pub(super) struct Probe {
+    pub(super) port: u16,
+    pub(super) path: &'static str,
+    pub(super) status: u16,
 }
 
 impl Server {
@@ -220,7 +201,7 @@ impl Server {
 
     /// `prepare` gives the command, how to know that it is ready, and of a server with several endpoints
     /// the ports of the query API and of OTLP. It is asked anew for each try, with other ports.
-    fn start(name: &str, dir: &Path, prepare: impl Fn(&Path) -> (Command, Probe, Option<[u16; 2]>)) -> Self {
+    pub(super) fn start(name: &str, dir: &Path, prepare: impl Fn(&Path) -> (Command, Probe, Option<[u16; 2]>)) -> Self {
         std::fs::create_dir_all(dir.join(name)).expect("the test's folder can be written");
         let dir = dir.canonicalize().expect("the test's folder is there");
         let mut tries = 1;
@@ -229,7 +210,7 @@ impl Server {
             command.current_dir(&dir).env("HOME", &dir);
             let url = |port| format!("http://{}", local(port));
             let mut server = Self {
-                command: with_the_test(&command),
+                command,
                 process: None,
                 log: dir.join(format!("{name}.log")),
                 endpoint: url(ports.map_or(ready.port, |[query, _]| query)),
@@ -246,94 +227,24 @@ impl Server {
 
     /// Returns when it is ready.
     fn launch(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
-        self.command.stdout(log.try_clone()?).stderr(log);
-        let mut process = Process(self.command.spawn().context("cannot be started")?);
-        let begun = Instant::now();
-        while self.ready.ask().ok() != Some(self.ready.status) {
-            if let Some(status) = process.0.try_wait()? {
-                anyhow::bail!("has ended, {status}:\n{}", self.log_tail());
-            }
-            anyhow::ensure!(begun.elapsed() < READY_WITHIN, "not ready after {READY_WITHIN:?}:\n{}", self.log_tail());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut process = Process::start(&self.command, &self.log)?;
+        let url = format!("http://{}{}", local(self.ready.port), self.ready.path);
+        let status = || request("GET", &url, "").ok().map(|(status, _)| status);
+        process.wait_until(|_| status() == Some(self.ready.status))?;
         self.process = Some(process);
         Ok(())
     }
-
-    fn log_tail(&self) -> String {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
-    }
 }
 
-/// The server's process group. Ends with this value.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take()); // the shell reads the end of its input and kills the server
-        if let Err(error) = self.0.wait() {
-            eprintln!("a test's server could not be waited for: {error}");
-        }
-    }
-}
-
-/// The command, in a process group of its own that ends with the test.
-fn with_the_test(command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", WITH_THE_TEST, "sh"]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
-    }
-    if let Some(dir) = command.get_current_dir() {
-        shell.current_dir(dir);
-    }
-    shell.stdin(Stdio::piped()).process_group(0);
-    shell
-}
-
-impl Probe {
-    /// One GET; the status of the answer.
-    fn ask(&self) -> anyhow::Result<u16> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let patience = Duration::from_secs(2);
-        let mut stream = TcpStream::connect_timeout(&address, patience)?;
-        stream.set_read_timeout(Some(patience))?;
-        let (path, host) = (self.path, local(self.port));
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 12]; // "HTTP/1.1 200"
-        stream.read_exact(&mut start)?;
-        Ok(std::str::from_utf8(&start[9..])?.parse()?)
-    }
-}
-
-fn local(port: u16) -> String {
+pub(super) fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
-}
-
-/// Ports that nobody listens on now. Two calls in one process never return the same, and processes begin
-/// at different places.
-pub fn free_ports<const N: usize>() -> [u16; N] {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let count = PORTS.end - PORTS.start;
-    let first = (std::process::id() % u32::from(count)) as u16; // less than 22,000
-    std::array::from_fn(|_| {
-        let mut candidates = (0..count).map(|_| {
-            let step = NEXT.fetch_add(1, Ordering::Relaxed) % count;
-            PORTS.start + (first + step) % count
-        });
-        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-        candidates.find(is_free).expect("some port is free")
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
     use super::*;
 
     fn answers(url: &str) -> bool {
@@ -371,21 +282,6 @@ mod tests {
         starts_stops_and_starts_again(Server::start_jaeger);
     }
 
-    fn ask(url: &str, request: &str, body: &str) -> String {
-        let host = url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(host).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
     #[test]
     fn jaeger_shows_the_traces_that_it_was_sent() {
         let folder = tempfile::tempdir().unwrap();
@@ -401,28 +297,11 @@ mod tests {
         let body = serde_json::json!({"resourceSpans": [{
             "resource": {"attributes": [service]}, "scopeSpans": [{"spans": [span]}],
         }]});
-        let answer = ask(jaeger.otlp_endpoint(), "POST /v1/traces", &body.to_string());
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        let query = format!("GET /api/traces/{trace}");
-        while !ask(jaeger.endpoint(), &query, "").contains("eee19b7ec3c1b174") {
+        let traces = format!("{}/v1/traces", jaeger.otlp_endpoint());
+        assert_eq!(request("POST", &traces, &body.to_string()).unwrap().0, 200);
+        let query = format!("{}/api/traces/{trace}", jaeger.endpoint());
+        while !request("GET", &query, "").unwrap().1.contains("eee19b7ec3c1b174") {
             std::thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    #[test]
-    fn a_server_that_ends_takes_its_shell_along() {
-        let mut command = with_the_test(Command::new("true").arg("ignored"));
-        let mut child = command.spawn().unwrap();
-        let input = child.stdin.take(); // stays open: waiting would close it
-        assert!(!child.wait().unwrap().success());
-        drop(input);
-    }
-
-    #[test]
-    fn no_port_is_given_out_twice() {
-        let mut ports = [free_ports::<5>(), free_ports::<5>()].concat();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 10);
     }
 }
