@@ -2,20 +2,29 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{FAILED, words};
-use crate::config::{self, Config, WarehouseConfig};
+use crate::config::{self, Config, KafkaConfig, Mechanism, WarehouseConfig};
+use crate::domain::stream::Stream;
 use crate::http;
+use crate::io::kafka::topics::Prospect;
+use crate::io::kafka::{KafkaError, Topics};
 use crate::io::{probe, store};
 use crate::warehouse::python;
+
+/// How long an answer of the cluster may take.
+const CLUSTER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Tells of everything at once: what is wrong in the config, and then whether the folders can be written,
-the port is free, the store creates objects atomically (it writes to `_probe/`) and Python has dbt.
+the port is free, the store creates objects atomically (it writes to `_probe/`), the cluster lets us in, its
+topics are as they must be or may be created (none is), and Python has dbt. The clocks of brokers are not
+compared with ours, as Kafka does not tell them.
 Exits with 78 if the config is wrong, with 1 if something else is.
 
 Example:
@@ -27,33 +36,98 @@ pub struct Args {
 }
 
 /// Checks one thing after another; all are tried, and each that fails says what to do.
-#[expect(clippy::print_stdout, reason = "the findings are the output")]
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    let connections = match config.feed.shards.len() {
-        1 => "1 connection".to_string(),
-        n => format!("{n} connections"),
+    let mut report = Report { is_well: true };
+    let feed = match (config.roles.feed, config.feed.shards.len()) {
+        (false, _) => format!("roles {}", config.roles),
+        (true, 1) => format!("1 connection to {}", config.feed.url),
+        (true, n) => format!("{n} connections to {}", config.feed.url),
     };
-    println!("ok    config {}: {connections} to {}", args.config.display(), config.feed.url);
-    let mut well = true;
-    let mut say = |what: String, outcome: Result<String>| match outcome {
-        Ok(text) => println!("ok    {what}: {text}"),
-        Err(error) => {
-            well = false;
-            println!("FAIL  {what}: {}", words(&error));
-        }
-    };
-    say("`data_dir`".to_string(), writable(&config.data_dir));
-    say("`spool.dir`".to_string(), writable(&config.spool.dir));
+    report.say(&format!("config {}", args.config.display()), Ok(feed));
+    report.say("`data_dir`", writable(&config.data_dir));
+    report.say("`spool.dir`", writable(&config.spool.dir));
     let free = http::server::bind(&config.http).map(|_| format!("{} is free", config.http.listen));
-    say("`http.listen`".to_string(), free.map_err(Into::into));
+    report.say("`http.listen`", free.map_err(Into::into));
     super::block_on(async {
-        say("`bronze.store`".to_string(), store_is_safe(&config).await);
+        report.say("`bronze.store`", store_is_safe(&config).await);
+        if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.feed || config.roles.archive) {
+            cluster(kafka, &mut report).await;
+        }
         if let Some(warehouse) = &config.warehouse {
-            say("`warehouse`".to_string(), python_has_dbt(warehouse).await);
+            report.say("`warehouse`", python_has_dbt(warehouse).await);
         }
     })?;
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if report.is_well { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// What is said, a line each.
+struct Report {
+    is_well: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "the findings are the output")]
+impl Report {
+    fn say(&mut self, what: &str, outcome: Result<String>) {
+        match outcome {
+            Ok(text) => println!("ok    {what}: {text}"),
+            Err(error) => {
+                self.is_well = false;
+                println!("FAIL  {what}: {}", words(&error));
+            }
+        }
+    }
+
+    /// What works, and is unwise.
+    fn note(&mut self, text: &str) {
+        println!("note  {text}");
+    }
+}
+
+/// Whether the cluster answers, and whether its topics are there as they must be or could be made. Makes none.
+async fn cluster(kafka: &KafkaConfig, report: &mut Report) {
+    let opened = async {
+        let topics = Topics::open_within(kafka, CLUSTER_WITHIN).await?;
+        let (id, brokers) = topics.cluster().await?;
+        Ok::<_, KafkaError>((topics, format!("cluster {id}, brokers {}", brokers.join(", "))))
+    };
+    let topics = match opened.await {
+        Ok((topics, text)) => {
+            report.say("`kafka`", Ok(text));
+            topics
+        }
+        Err(error) => return report.say("`kafka`", Err(error.into())),
+    };
+    if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
+        report.note("`kafka.sasl_mechanism` is `PLAIN` without TLS: whoever is between can read the password; write `sasl_ssl`, or take SCRAM");
+    }
+    for stream in Stream::ALL {
+        let name = format!("topic `{}`", kafka.topic(stream));
+        match topics.prospect(stream).await {
+            Ok(Prospect::Created) => {
+                let (partitions, copies) = (kafka.partitions, kafka.replication_factor);
+                let text = format!("is not there, and will be created with {partitions} partitions in {copies} copies");
+                report.say(&name, Ok(text));
+            }
+            Ok(Prospect::There { topic, findings }) => {
+                let (refused, notes): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_refused);
+                if topic.leaderless > 0 {
+                    let down =
+                        format!("{} of its {} partitions have no leader: brokers are down", topic.leaderless, topic.partitions);
+                    report.say(&name, Err(anyhow!(down)));
+                } else if refused.is_empty() {
+                    report.say(&name, Ok(format!("{} partitions, incarnation {}", topic.partitions, topic.incarnation)));
+                }
+                for finding in refused {
+                    report.say(&name, Err(anyhow!(finding.text())));
+                }
+                for finding in notes {
+                    report.note(&finding.to_string());
+                }
+            }
+            Err(error) => report.say("`kafka`", Err(error.into())),
+        }
+    }
 }
 
 fn writable(dir: &Path) -> Result<String> {

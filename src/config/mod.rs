@@ -146,6 +146,10 @@ impl Roles {
     /// As they are written.
     const NAMES: [&str; 4] = ["feed", "archive", "refine", "serve"];
 
+    fn flags(self) -> [bool; 4] {
+        [self.feed, self.archive, self.refine, self.serve]
+    }
+
     fn get_mut(&mut self, name: &str) -> Option<&mut bool> {
         Some(match name {
             "feed" => &mut self.feed,
@@ -154,6 +158,13 @@ impl Roles {
             "serve" => &mut self.serve,
             _ => return None,
         })
+    }
+}
+
+impl std::fmt::Display for Roles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = Roles::NAMES.into_iter().zip(self.flags()).filter(|(_, is_set)| *is_set).map(|(name, _)| name);
+        f.write_str(&names.collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod finnhub;
 pub mod folder;
+pub mod kafka;
 pub mod measured;
 #[cfg(any(test, feature = "faults"))]
 pub mod memory;

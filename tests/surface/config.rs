@@ -40,6 +40,11 @@ fn what_is_wrong_names_the_option_the_value_and_the_cure() {
         ("[bronze]\nstore = \"s3://X\"", &["line 2", "`bronze.store` is `s3://X`", "names no bucket"]),
         ("[warehouse]\nsale_conditions = \"mine\"", &["line 2", "`mine`", "must be one of `cts_utp`, `lean`"]),
         ("[http]\nlisten = \"0.0.0.0:8080\"", &["line 2", "`0.0.0.0:8080`", "set `http.token_file` or `http.token_env`"]),
+        // A cluster.
+        ("roles = [\"feed\"]", &["line 1", "`roles` is `feed`", "there is no `[kafka]`", "remove `roles`"]),
+        ("[kafka]", &["`kafka.brokers` is empty", "`brokers = [\"kafka-1:9092\""]),
+        ("[kafka]\nbrokers = [\"k:1\"]\nacks = 1", &["line 3", "`kafka.acks`"]),
+        ("[kafka]\nbrokers = [\"k:1\"]\n[kafka.properties]\nacks = 1", &["line 4", "`kafka.properties.acks` must stay `all`"]),
         // Not TOML.
         ("[http]\nlisten = \"127.0.0.1:8080", &["line 2", "not TOML"]),
         ("data_dir = \"a\"\ndata_dir = \"b\"", &["line 2", "not TOML"]),

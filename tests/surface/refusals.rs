@@ -64,6 +64,22 @@ fn a_second_daemon_on_the_same_folder_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_cluster_that_is_not_there_is_told_by_who_would_need_it() {
+    let desk = Desk::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let kafka = format!("brokers = [\"{nobody}\"]");
+    desk.config(&[("kafka", &kafka)]);
+    let parts =
+        ["FAIL  `kafka`", "no broker of `kafka.brokers`", &nobody.to_string(), "Connection refused", "whether the cluster runs"];
+    desk.run("check --config").says(1, &parts);
+    let folder = format!("data_dir = {:?}\nroles = [\"refine\", \"serve\"]", desk.path("data"));
+    desk.config(&[("", &folder), ("kafka", &kafka)]);
+    let ran = desk.run("check --config");
+    ran.says(0, &["roles refine, serve"]);
+    assert!(!ran.out.contains("`kafka`"), "{}", ran.out);
+}
+
+#[test]
 fn a_python_that_is_missing_or_has_no_dbt_is_told_and_bronze_goes_on_without() {
     let desk = Desk::new();
     let project = project();

@@ -222,6 +222,7 @@ fn roles_need_a_cluster_between_them_and_only_those_who_listen_need_keys() {
     let archive = "roles = [\"archive\"]\n[kafka]\nbrokers = [\"k:1\"]\n";
     let roles = config(archive).roles;
     assert_eq!(roles, Roles { feed: false, archive: true, refine: false, serve: false });
+    assert_eq!((roles.to_string().as_str(), Roles::ALL.to_string().as_str()), ("archive", "feed, archive, refine, serve"));
     // One file for all daemons: what another of them needs is not asked for here.
     let keys = format!("{archive}[[feed.keys]]\nkey_env = \"ABSENT\"\nsymbols = [\"A\"]\n");
     assert_eq!(config(&keys).feed.shards.len(), 1);

@@ -1,0 +1,13 @@
+//! A Kafka cluster: clients of it, what they say of themselves, and its topics.
+
+pub mod client;
+pub mod error;
+mod native;
+pub mod rules;
+pub mod topics;
+pub mod watch;
+
+pub use error::KafkaError;
+pub use rules::Finding;
+pub use topics::Topics;
+pub use watch::Watch;

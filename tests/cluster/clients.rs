@@ -1,0 +1,119 @@
+//! The clients: that librdkafka and brokers take what we tell them, and do what must hold.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tickmint::config::KafkaConfig;
+use tickmint::domain::stream::Stream;
+use tickmint::io::kafka::{Topics, Watch, client};
+
+use super::{Cluster, cluster, config};
+use crate::support::servers::or_skip;
+
+/// Time for all of a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn made(config: &KafkaConfig) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Topics::open(config).await.unwrap().ensure(Stream::Trades).await.unwrap() });
+    config.topic(Stream::Trades)
+}
+
+fn send<'a>(config: &KafkaConfig, topic: &str, values: impl IntoIterator<Item = &'a [u8]>) {
+    let producer: BaseProducer = client::producer(config).create().unwrap();
+    for value in values {
+        let record = BaseRecord::to(topic).partition(1).key("AAPL").payload(value).timestamp(1_700_000_000_000);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+}
+
+fn reader(config: &KafkaConfig, topic: &str, from: i64) -> BaseConsumer<Watch> {
+    let reader: BaseConsumer<Watch> = client::reader(config, 1).create_with_context(Watch::new("reader")).unwrap();
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(topic, 1, Offset::Offset(from)).unwrap();
+    reader.assign(&partitions).unwrap();
+    reader
+}
+
+#[test]
+fn a_reader_begins_where_it_is_told_and_an_offset_that_is_not_there_is_an_error() {
+    let Some(Cluster { plain, .. }) = or_skip(cluster()) else { return };
+    let config = config(&plain, |_| {});
+    let topic = made(&config);
+    send(&config, &topic, [b"a".as_slice(), b"b", b"c"]);
+
+    let there = reader(&config, &topic, 1);
+    for (offset, value) in [(1, b"b"), (2, b"c")] {
+        let record = there.poll(PATIENCE).unwrap().unwrap();
+        assert_eq!((record.offset(), record.payload()), (offset, Some(value.as_slice())));
+        assert_eq!(record.timestamp().to_millis(), Some(1_700_000_000_000), "the time is ours, however long ago");
+    }
+    // Neither from the first nor from the next: the chain must be asked.
+    match reader(&config, &topic, 99).poll(PATIENCE).unwrap() {
+        Err(KafkaError::MessageConsumption(code)) => assert_eq!(code, RDKafkaErrorCode::AutoOffsetReset),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_record_as_long_as_any_can_be_goes_through() {
+    let Some(Cluster { plain, .. }) = or_skip(cluster()) else { return };
+    let config = config(&plain, |_| {});
+    let topic = made(&config);
+    // What does not compress. Its key and the record's own overhead are among what `max_record_bytes` allows for.
+    let mut state = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(config.max_record_bytes - 1024)
+    .collect();
+    send(&config, &topic, [noise.as_slice(), b"after it"]);
+    let reader = reader(&config, &topic, 0);
+    assert!(reader.poll(PATIENCE).unwrap().unwrap().payload() == Some(&noise));
+    assert_eq!(reader.poll(PATIENCE).unwrap().unwrap().payload(), Some(b"after it".as_slice()));
+}
+
+#[test]
+fn members_of_a_group_share_the_partitions_and_leave_them_to_each_other() {
+    let Some(Cluster { plain, .. }) = or_skip(cluster()) else { return };
+    let config = config(&plain, |kafka| kafka.group = format!("test-{}", uuid::Uuid::now_v7()));
+    let topic = made(&config);
+    let member = || -> BaseConsumer<Watch> {
+        let member: BaseConsumer<Watch> = client::member(&config, 3).create_with_context(Watch::new("member")).unwrap();
+        member.subscribe(&[&topic]).unwrap();
+        member
+    };
+    let has = |member: &BaseConsumer<Watch>| -> BTreeSet<i32> {
+        // Nobody has told it where to begin, and it must not choose.
+        match member.poll(Duration::from_millis(20)) {
+            Some(Err(error)) => assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AutoOffsetReset)),
+            Some(Ok(_)) => panic!("a record"),
+            None => {}
+        }
+        member.assignment().unwrap().elements().iter().map(|element| element.partition()).collect()
+    };
+    let begun = Instant::now();
+    let one = member();
+    while has(&one).len() < 3 {
+        assert!(begun.elapsed() < PATIENCE, "one has none");
+    }
+    let other = member();
+    loop {
+        let (one, other) = (has(&one), has(&other));
+        assert!(one.is_disjoint(&other), "no partition is with both: {one:?} {other:?}");
+        if one.len() + other.len() == 3 && !other.is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{one:?} {other:?}");
+    }
+    drop(one);
+    while has(&other).len() < 3 {
+        assert!(begun.elapsed() < PATIENCE, "the other has not got all");
+    }
+}
