@@ -24,3 +24,4 @@ pub mod spool;
 pub mod supervisor;
 pub mod telemetry;
 pub mod warehouse;
+pub mod wire;

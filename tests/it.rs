@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "no actor shares the thread of a test")]
 #![allow(clippy::print_stdout, reason = "shown with a test that fails")]
 
+#[path = "cluster/mod.rs"]
+mod cluster;
 #[path = "model/mod.rs"]
 mod model;
 #[path = "pipeline/mod.rs"]

@@ -8,6 +8,7 @@ pub mod hour;
 pub mod identity;
 pub mod intervals;
 pub mod object;
+pub mod partition;
 mod scan;
 mod schema;
 pub mod shard;

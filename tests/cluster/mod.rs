@@ -1,0 +1,3 @@
+//! What stands beside Kafka: real servers.
+
+mod registry;
