@@ -42,6 +42,11 @@ calendar *ARGS:
 bench:
     cargo bench --bench pipeline
 
+# Two daemons on a cluster of this machine, in the end everything is counted (a minute and a half)
+cluster-demo *ARGS:
+    cargo build --release
+    scripts/cluster-demo {{ARGS}}
+
 # The long form of the fault campaign: 30 points x 8 deaths, 200 kills, 2,000 worlds of racing writers
 chaos:
     TICKMINT_ABORTS=8 TICKMINT_KILLS=200 TICKMINT_WORLDS=2000 TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 pipeline::campaign pipeline::kills pipeline::power pipeline::actors races

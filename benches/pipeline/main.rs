@@ -11,6 +11,7 @@ mod daemon;
 mod latency;
 mod stages;
 mod tape;
+mod wire;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ use tickmint::spool::state::LogState;
 use tickmint::spool::writer::LogWriter;
 
 use super::tape::Tape;
-use super::{cpu_of, row};
+use super::{cpu_of, row, wire};
 
 /// As the feed session hands frames over.
 const BATCH: usize = 2048;
@@ -25,7 +25,7 @@ const BATCH: usize = 2048;
 /// As the archiver closes objects at top speed.
 const OBJECT: usize = 100_000;
 
-fn cpu<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+pub(crate) fn cpu<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let now = || {
         // SAFETY: getrusage fills the struct that it is given.
         let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
@@ -64,6 +64,7 @@ pub(crate) fn measure(tape: &Tape) {
     println!("  bytes a trade: raw {:.1}, typed {:.1}", each(bytes.0), each(bytes.1));
     let total = parse + spool + read + encoded;
     row("all of these", tape.trades, total);
+    wire::measure(&records);
 }
 
 fn judged(tape: &Tape) -> Vec<JudgedFrame> {

@@ -51,7 +51,7 @@ pub struct Parts {
     /// The name of the alarm that it raises.
     pub alarm: String,
     /// Told what is archived. Set once those who start later have an address.
-    pub covered: Arc<OnceLock<Vec<Recipient<Covered>>>>,
+    pub told: Arc<OnceLock<Vec<Recipient<Covered>>>>,
     /// Makes an archiver that has not looked at anything yet.
     pub archiver: Arc<dyn Fn() -> Archiver + Send + Sync>,
 }
@@ -98,9 +98,9 @@ impl Child for PartitionWriter {
                 match step(&parts, &mut archiver, true).await {
                     Ok(Step::Idle { due: None }) => return,
                     Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => outage = Outage::default(),
-                    Err(Trouble::Passing { error, refused }) => {
+                    Err(Trouble::Passing { error, refused, of }) => {
                         if outage.is_to_be_said(Instant::now()) {
-                            archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: the store does not take it"));
+                            archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: {of}"));
                         }
                         sleep(outage.wait(refused)).await;
                     }
@@ -120,9 +120,14 @@ enum Trouble {
         error: String,
         /// The same will be said again until somebody sees to it.
         refused: bool,
+        /// What has it.
+        of: &'static str,
     },
     Lasting(String),
 }
+
+const STORE: &str = "the store does not take it; what is durable waits in the spool";
+const LOG: &str = "the log cannot be read for now; what is in it waits there";
 
 /// A time in which the store does not take anything.
 #[derive(Debug, Default)]
@@ -170,7 +175,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
         if done.is_ok()
             && let Some(took) = outage.end(Instant::now())
         {
-            logs.in_scope(|| tracing::info!(?took, "the store takes it again"));
+            logs.in_scope(|| tracing::info!(?took, "it goes on"));
             parts.vitals.clear_note("store");
         }
         match done {
@@ -186,12 +191,12 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                     () = sleep_until(due) => {}
                 }
             }
-            Err(Trouble::Passing { error, refused }) => {
+            Err(Trouble::Passing { error, refused, of }) => {
                 let is_to_be_said = outage.is_to_be_said(Instant::now());
                 let (wait, attempts) = (outage.wait(refused), outage.attempts);
                 if is_to_be_said {
                     logs.in_scope(|| {
-                        tracing::warn!(%error, attempts, ?wait, "the store does not take it; what is durable waits in the spool");
+                        tracing::warn!(%error, attempts, ?wait, "{of}");
                     });
                 }
                 parts.metrics.archive_failed(&parts.alarm, &error);
@@ -237,7 +242,7 @@ async fn tell(parts: &Parts, slot: &Slot) {
     let chain = ChainId { stream: slot.stream, partition: slot.partition };
     let covered = Covered { chain, archived: Archived::behind(slot) };
     // Who is down learns it with the next slot.
-    for told in parts.covered.get().into_iter().flatten() {
+    for told in parts.told.get().into_iter().flatten() {
         if let Err(error) = told.send(covered.clone()).await {
             tracing::debug!(%error, "nobody was told of a slot");
         }
@@ -253,8 +258,10 @@ fn trouble(error: &ArchiveError) -> Trouble {
         ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. } | ChainError::Missing { .. }) => {
             Trouble::Lasting(text)
         }
-        ArchiveError::Chain(ChainError::Store(error)) => Trouble::Passing { error: text, refused: !error.is_retryable() },
-        ArchiveError::Log(_) | ArchiveError::Encoder(_) => Trouble::Passing { error: text, refused: false },
+        ArchiveError::Chain(ChainError::Store(error)) => {
+            Trouble::Passing { error: text, refused: !error.is_retryable(), of: STORE }
+        }
+        ArchiveError::Log(_) | ArchiveError::Encoder(_) => Trouble::Passing { error: text, refused: false, of: LOG },
     }
 }
 
@@ -297,7 +304,7 @@ mod tests {
         };
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
         let (chain, alarm) = (stream.into(), "bronze/gaps".into());
-        Parts { vitals, metrics, chain, alarm, covered: Arc::default(), archiver: Arc::new(archiver) }
+        Parts { vitals, metrics, chain, alarm, told: Arc::default(), archiver: Arc::new(archiver) }
     }
 
     #[tokio::test]

@@ -2,11 +2,13 @@
 //! outside, asks no daemon, and counts.
 //!
 //! * [`bronze`]: walks the chains and reads every raw object they name; [`spool`] adds what waits there.
+//! * [`kafka`]: of each partition where it stands, and what it holds that is in no slot.
 //! * [`ledger`]: what an exchange says it sent.
 //! * [`report`]: holds the one against the other; [`outages`]: sessions against their ends and gaps.
 //! * [`warehouse`]: Silver and Gold, against Bronze.
 
 pub mod bronze;
+pub mod kafka;
 pub mod ledger;
 mod outages;
 pub mod report;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::bronze::{Found, SessionCount};
+use super::kafka::Standing;
 use super::ledger::{Connection, Sent};
 use super::outages;
 use crate::domain::chain::ChainId;
@@ -45,6 +46,9 @@ pub struct Report {
     /// out of reach. What is missing because of them is also in `lost` where a sequence number or a count
     /// tells of it.
     pub faults: u64,
+    /// Of each partition of Kafka, where its log and its chain stand; none without Kafka.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<Standing>,
     /// What is wrong, for people; the first ones.
     pub findings: Vec<String>,
     /// What is to be known and is not wrong; the first ones.
@@ -96,13 +100,19 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
         quarantined: found.archived[of(Stream::Quarantine)],
         gaps: found.gaps.iter().filter(|gap| gap.first_received_at.is_some()).count() as u64,
         duplicated: found.duplicated,
+        partitions: found.partitions.clone(),
         ..Report::default()
     };
     for fault in &found.faults {
         report.fault(|| fault.clone());
     }
     if found.foreign > 0 {
-        report.note(|| format!("{} records of the topics were not written by Tickmint: they are in raw and in quarantine", found.foreign));
+        report.note(|| {
+            format!("{} records of the topics were not written by Tickmint: they are in raw and in quarantine", found.foreign)
+        });
+    }
+    for note in &found.notes {
+        report.note(|| note.clone());
     }
     outages::check(found, &mut report);
     let missing = holes(found, &mut report);

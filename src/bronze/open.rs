@@ -111,9 +111,9 @@ fn record_bytes(record: &Record) -> usize {
     match &record.content {
         Content::Tick(_) | Content::Opened(_) | Content::Ended(_) | Content::Lost { .. } => 0,
         Content::Data { payload: Payload::Trade { raw, .. }, .. } => raw.len(),
-        Content::Data { payload: Payload::Quarantined { raw, detail: more, .. } | Payload::Foreign { raw, why: more }, .. } => {
-            raw.len() + more.len()
-        }
+        Content::Data {
+            payload: Payload::Quarantined { raw, detail: more, .. } | Payload::Foreign { raw, why: more }, ..
+        } => raw.len() + more.len(),
         Content::Data { payload: Payload::Control(_), .. } => 256,
     }
 }

@@ -72,6 +72,9 @@ struct Market {
     /// When the market's clock starts, as `2026-03-02T09:30:00-05:00`; now if not given
     #[arg(long, value_name = "TIME", conflicts_with = "tape")]
     start: Option<jiff::Timestamp>,
+    /// Print the symbols of the market, the busiest first, and end
+    #[arg(long, conflicts_with = "tape")]
+    list_symbols: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -87,8 +90,16 @@ Examples:
 
 How far it is: GET /status on the same port. SIGTERM or SIGINT ends it and its ledger in order.";
 
+/// How many symbols are simulated, if nothing else is said.
+const SYMBOLS: u32 = 50;
+
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: Args) -> Result<ExitCode> {
+    if args.market.list_symbols {
+        let symbols = exchange::simulated_symbols(args.simulate.unwrap_or(SYMBOLS) as usize);
+        super::print(&(symbols.join("\n") + "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // Where logs are taken already, they stay.
     let colours = std::io::stderr().is_terminal();
@@ -118,11 +129,11 @@ async fn serve(options: Options) -> Result<()> {
 
 fn options(args: Args) -> Options {
     let Args { listen, tape, simulate, speed, retime, ledger, faults, seed, keys, max_symbols, ping_every, market } = args;
-    let Market { rate, trades, market_hours, start } = market;
+    let Market { rate, trades, market_hours, start, list_symbols: _ } = market;
     let source = match tape {
         Some(path) => Source::Tape { path, retime },
         None => Source::Simulation(Simulation {
-            symbols: simulate.unwrap_or(50) as usize,
+            symbols: simulate.unwrap_or(SYMBOLS) as usize,
             rate,
             market_hours,
             start: start.map(|start| start.as_millisecond()),

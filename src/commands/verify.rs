@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::FAILED;
 use crate::audit;
+use crate::audit::kafka::Standing;
 use crate::audit::report::Report;
 use crate::config::{self, Config};
 use crate::io::store;
@@ -35,6 +36,9 @@ pub struct Args {
     /// What an exchange of ours says that it sent
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// The spool's folder of another daemon that feeds the same cluster; may be given several times
+    #[arg(long, value_name = "DIR")]
+    spool: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,22 +47,29 @@ pub struct Args {
 /// Audits and prints.
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load_without_keys(&args.config)?;
-    if is_in_use(&config.spool.dir)? {
-        bail!(
-            "a daemon runs on `spool.dir` {}: what is on its way there would look like a loss; stop it first (it drains), then verify",
-            config.spool.dir.display()
-        );
+    for dir in std::iter::once(&config.spool.dir).chain(&args.spool) {
+        if is_in_use(dir)? {
+            bail!(
+                "a daemon runs on `spool.dir` {}: what is on its way there would look like a loss; stop it first (it drains), then verify",
+                dir.display()
+            );
+        }
     }
-    let report = super::block_on(verify(&config, args.ledger.as_deref()))??;
+    let report = super::block_on(verify(&config, args.ledger.as_deref(), &args.spool))??;
     super::print(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report) })?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Audits everything that the config names.
-pub async fn verify(config: &Config, ledger: Option<&std::path::Path>) -> Result<Report> {
+pub async fn verify(config: &Config, ledger: Option<&std::path::Path>, further: &[PathBuf]) -> Result<Report> {
     let store = store::open(&config.bronze.store)?;
     let ledger = ledger.map(audit::ledger::read).transpose()?;
-    let found = audit::bronze::read(&store, Some(&config.spool.dir)).await?;
+    let partitions = config.kafka.as_ref().map_or(1, |kafka| kafka.partitions);
+    let spools: Vec<_> = std::iter::once(config.spool.dir.as_path()).chain(further.iter().map(|dir| dir.as_path())).collect();
+    let mut found = audit::bronze::read_all(&store, &spools, partitions).await?;
+    if let Some(kafka) = &config.kafka {
+        found.cluster(&store, kafka).await.context("the cluster cannot be audited")?;
+    }
     let mut report = audit::report::report(&found, ledger.as_ref());
     if let Some(warehouse) = &config.warehouse {
         if !warehouse.database.exists() {
@@ -97,6 +108,13 @@ pub fn text(report: &Report) -> String {
     }
     if report.sent.is_none() && report.durable + report.quarantined + report.gaps == 0 {
         text.push_str("  there is nothing yet: neither the spool nor Bronze holds a record\n");
+    }
+    if !report.partitions.is_empty() {
+        text.push_str(&format!("\n{:<14} {:>24} {:>24} {:>12}\n", "partition", "Kafka holds", "archived up to", "unarchived"));
+    }
+    for Standing { chain, start, end, generation, next, is_read, unarchived, .. } in &report.partitions {
+        let archived = if *is_read { format!("g{generation} {next}") } else { format!("another log (g{generation})") };
+        text.push_str(&format!("{chain:<14} {:>24} {archived:>24} {unarchived:>12}\n", format!("{start}..{end}")));
     }
     for finding in &report.findings {
         text.push_str(&format!("  ! {finding}\n"));

@@ -155,7 +155,9 @@ impl Carry {
             return false;
         }
         let is_new = self.seen.insert(session, seq);
-        if matches!(control, Control::SessionEnd(_)) {
+        // One whose number was given to a gap was written on a copy that does not know of the gap: whoever does, will end the
+        // session.
+        if is_new && matches!(control, Control::SessionEnd(_)) {
             self.seen.forget(session);
             if !was_opened {
                 self.ended.insert(session);
@@ -322,7 +324,7 @@ impl Archived {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::entry::SessionEnd;
+    use super::super::entry::{Gap, SessionEnd};
     use super::super::identity::{Delivery, SessionId};
     use super::super::verdict::Flags;
     use super::*;
@@ -414,6 +416,31 @@ mod tests {
         assert!(!resent.take(4, Content::Opened(session)));
         assert_eq!((&resent.0.seen, resent.0.ended.len()), (&Seen::default(), 0), "all of it is known now");
         assert!(!resent.take(5, end(session, 0, opened)), "by a third one");
+    }
+
+    #[test]
+    fn an_end_that_does_not_know_of_a_gap_does_not_stand_for_the_one_that_does() {
+        let (session, log) = (SessionId::generate(), LogId::generate());
+        let opened = Some(Origin { log, place: 0 });
+        let mut reading = Reading(Carry::default(), log);
+        reading.take(0, Content::Opened(session));
+        let gap = Control::Gap(Gap {
+            shard: "s".into(),
+            symbols: vec![],
+            previous_session: SessionId::generate(),
+            last_frame: 1,
+            last_received_at: None,
+            first_received_at: Some(1),
+            reason: "x".into(),
+            opened,
+        });
+        let delivery = Delivery { session, frame: 0, index: 0 };
+        assert!(reading.take(1, Content::Data { delivery, seq: 0, payload: Payload::Control(gap) }));
+        let mut copy = Reading(reading.0, LogId::generate());
+        assert!(!copy.take(0, end(session, 0, opened)), "by one that went on from a copy made before the gap");
+        let mut original = Reading(copy.0, log);
+        assert!(original.take(2, end(session, 1, opened)));
+        assert_eq!(original.0.seen, Seen::default());
     }
 
     #[test]

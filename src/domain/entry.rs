@@ -423,7 +423,8 @@ impl Record {
     pub fn raw_mut(&mut self) -> Option<&mut Bytes> {
         match &mut self.content {
             Content::Data {
-                payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. } | Payload::Foreign { raw, .. }, ..
+                payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. } | Payload::Foreign { raw, .. },
+                ..
             } => Some(raw),
             Content::Data { payload: Payload::Control(_), .. }
             | Content::Tick(_)

@@ -40,6 +40,26 @@ pub(super) fn element(text: &[u8]) -> Option<Element<'_>> {
     (scanner.at == text.len()).then_some(element)
 }
 
+/// The symbol of an element that can be read, without reading its numbers. Of a text that is none, it may be
+/// anything.
+pub(super) fn symbol(text: &[u8]) -> Option<&str> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.token(b'{')?;
+    loop {
+        let key = scanner.string()?;
+        scanner.token(b':')?;
+        match key {
+            "s" => return scanner.string(),
+            "c" => drop(scanner.codes()?),
+            "p" | "t" | "v" => scanner.pass_number(),
+            _ => return None,
+        }
+        if !scanner.comma_or(b'}')? {
+            return None;
+        }
+    }
+}
+
 /// Hands each element of a frame of trades to `take`, with its place in the frame. `None`, perhaps
 /// after some elements: this is no frame in the known form.
 pub(super) fn elements<'a>(frame: &'a [u8], mut take: impl FnMut(Range<usize>, Element<'a>)) -> Option<()> {
@@ -172,6 +192,14 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         std::str::from_utf8(&self.text[start..self.at - 1]).ok().map(Codes::List)
+    }
+
+    /// Goes to the end of a number, or of what stands in its place.
+    fn pass_number(&mut self) {
+        self.skip_space();
+        while !matches!(self.next(), None | Some(b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
     }
 
     /// Digits without a needless zero before them; at most 18, so that they fit.

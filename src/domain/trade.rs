@@ -69,6 +69,15 @@ impl<'a> Trade<'a> {
     }
 }
 
+/// The symbol of an element that is a trade, without reading the rest where it is in the form that the feed
+/// writes. Of an element that is none, it may be an error or anything.
+pub fn symbol_of(raw: &[u8]) -> Result<Cow<'_, str>, NoTrade> {
+    match scan::symbol(raw) {
+        Some(symbol) => Ok(symbol.into()),
+        None => Trade::parse_any(raw).map(|trade| trade.symbol),
+    }
+}
+
 /// The codes without their quotes.
 fn joined(codes: Codes<'_>) -> Option<Cow<'_, str>> {
     let Codes::List(list) = codes else { return None };
@@ -230,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn a_symbol_is_read_alone_in_any_form_of_a_trade() {
+        for text in [
+            r#"{"c":["1","12"],"p":164.0601,"s":"AAPL","t":1680286537580,"v":5}"#,
+            r#"{"v":1.0,"t":0,"s":"A\u0042","p":1E2,"x":{"s":"no"}}"#,
+            r#"{"x":"\"s\":\"no\"","s":"é","p":1,"t":0,"v":1}"#,
+            r#" { "t" : 1 , "v":1 , "p":9e-05, "c" : [ ] , "\u0073" : "BINANCE:BTCUSDT" } "#,
+        ] {
+            assert_eq!(symbol_of(text.as_bytes()).unwrap(), Trade::parse(text.as_bytes()).unwrap().symbol, "{text}");
+        }
+        assert_eq!(symbol_of(br#"{"p":1,"t":0,"v":1}"#).unwrap_err().reason, Reason::WrongShape);
+    }
+
+    #[test]
     fn each_fault_has_its_reason_and_its_explanation() {
         for (text, reason, detail) in [
             ("7", Reason::WrongShape, "7 is not of type \"object\""),
@@ -322,11 +344,15 @@ mod tests {
             if scan::element(&text).is_some() {
                 prop_assert_eq!(Trade::parse(&text), parse_json(&text), "{}", String::from_utf8_lossy(&text));
             }
+            if let Ok(trade) = parse_json(&text) {
+                prop_assert_eq!(symbol_of(&text), Ok(trade.symbol), "{}", String::from_utf8_lossy(&text));
+            }
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[-+0-9.eE]{0,40}") {
             drop(Trade::parse(&bytes));
+            drop(symbol_of(&bytes));
             drop(decimal(&text).map_err(|fault| fault.to_string()));
         }
     }

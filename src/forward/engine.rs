@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use super::progress::Progress;
+use super::progress::{Hint, Progress};
 use super::replay::{Outgoing, Piece, Replay};
 use crate::domain::chain::{Archived, ChainId};
 use crate::domain::entry::{Content, Record};
@@ -92,12 +92,22 @@ pub struct Engine {
     archived: BTreeMap<ChainId, Archived>,
     /// How often the logs' ends were asked for.
     round: u64,
+    /// Of logs that were not looked at yet, what the process before has left behind.
+    hints: Hints,
 }
 
+/// What was acknowledged of each log.
+pub type Hints = BTreeMap<LogId, Hint>;
+
 impl Engine {
-    /// Nothing is known to be sent yet.
-    pub fn new(logs: Logs) -> Engine {
-        Engine { logs, forwarded: BTreeMap::new(), archived: BTreeMap::new(), round: 0 }
+    /// Nothing is known to be sent yet but what the process before has left behind.
+    pub fn new(logs: Logs, hints: Hints) -> Engine {
+        Engine { logs, forwarded: BTreeMap::new(), archived: BTreeMap::new(), round: 0, hints }
+    }
+
+    /// What was acknowledged, for the next process.
+    pub fn hints(&self) -> Hints {
+        self.forwarded.iter().map(|(log, forwarded)| (*log, forwarded.progress.hint())).collect()
     }
 
     /// A chain has got so far.
@@ -141,6 +151,15 @@ impl Engine {
     /// How many records Kafka has and no slot covers.
     pub fn acknowledged(&self) -> u64 {
         self.forwarded.values().map(|forwarded| forwarded.progress.acknowledged_count()).sum()
+    }
+
+    /// How many records the spool has had and no slot covers, as far as the chains are known.
+    pub fn uncovered(&self) -> u64 {
+        let of = |(log, forwarded): (&LogId, &Forwarded)| {
+            let view = self.logs.view(*log).unwrap_or_default();
+            forwarded.progress.uncovered(|chain| view.end(chain))
+        };
+        self.forwarded.iter().map(of).sum()
     }
 
     /// Takes in what became of records. Something failed: whoever sends at once again, fails again.
@@ -190,7 +209,11 @@ impl Engine {
         for (log, view) in dead.iter().chain([(&live, &living)]) {
             let Some(kind) = view.kind().filter(|_| !self.forwarded.contains_key(log)) else { continue };
             let mut progress = Progress::new(*log, kind.partitions);
-            self.archived.iter().for_each(|(chain, archived)| progress.covered(*chain, &archived.settled));
+            progress.believe(self.hints.remove(log).unwrap_or_default());
+            for (chain, archived) in &self.archived {
+                progress.covered(*chain, &archived.settled);
+                progress.passed(*chain, archived.log, archived.next);
+            }
             let replay = Replay::new(self.logs.dir(*log), *log);
             self.forwarded.insert(*log, Forwarded { replay, progress, waiting: Vec::new() });
         }

@@ -7,13 +7,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::chain::{ChainId, Position};
 use crate::domain::identity::LogId;
 use crate::domain::intervals::{Intervals, Read};
 use crate::domain::per_chain::PerChain;
+use crate::domain::stream::Stream;
 
 /// Acknowledged records with rising places and offsets, without a gap in either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
     /// The last place.
     high: u64,
@@ -21,9 +24,15 @@ struct Run {
     offset: u64,
     /// Where they went.
     incarnation: LogId,
-    /// How often the logs' ends had been asked for when the last of them was acknowledged.
+    /// How often the logs' ends had been asked for when the last of them was acknowledged; a process counts from 0.
+    #[serde(skip)]
     round: u64,
 }
+
+/// What a log's records became of, for the next process: a hint, which is doubted like all that was acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hint(Vec<(Stream, u32, u64, Run)>);
 
 /// One chain's part of a log.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +56,25 @@ impl Progress {
     /// Nothing of the log is known to be anywhere.
     pub fn new(log: LogId, partitions: u32) -> Progress {
         Progress { log, parts: PerChain::of(partitions) }
+    }
+
+    /// What was acknowledged and is in no slot yet.
+    pub fn hint(&self) -> Hint {
+        let runs = self.parts.iter().flat_map(|(chain, part)| {
+            part.acknowledged.iter().map(move |(low, run)| (chain.stream, chain.partition, *low, *run))
+        });
+        Hint(runs.collect())
+    }
+
+    /// Believes what the process before has left behind, until there is doubt.
+    pub fn believe(&mut self, Hint(runs): Hint) {
+        for (stream, partition, low, run) in runs {
+            let Some(part) = self.parts.get_mut(ChainId { stream, partition }) else { continue };
+            if low <= run.high {
+                part.sent.insert_all(low, run.high);
+                part.acknowledged.insert(low, run);
+            }
+        }
     }
 
     /// How many partitions the log has.
@@ -114,6 +142,11 @@ impl Progress {
         }
     }
 
+    /// How many records of those up to these places no slot covers.
+    pub fn uncovered(&self, ends: impl Fn(ChainId) -> u64) -> u64 {
+        self.parts.iter().map(|(chain, part)| ends(chain).saturating_sub(part.covered.len())).sum()
+    }
+
     /// How many records wait for the chain: acknowledged, and not covered.
     pub fn acknowledged_count(&self) -> u64 {
         self.parts.iter().flat_map(|(_, part)| part.acknowledged.iter()).map(|(low, run)| run.high - low + 1).sum()
@@ -144,5 +177,157 @@ impl Progress {
         }
         part.acknowledged = kept;
         first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 3 };
+
+    fn position(start: u64) -> Position {
+        Position { generation: 1, start }
+    }
+
+    /// A log of which ten records were sent and acknowledged, at the offsets from 100 on.
+    fn sent() -> (Progress, LogId, LogId) {
+        let (log, topic) = (LogId::generate(), LogId::generate());
+        let mut progress = Progress::new(log, 4);
+        for place in 0..10 {
+            assert!(progress.take(CHAIN, place));
+            progress.acknowledged(CHAIN, place, 100 + place, topic, 1);
+        }
+        (progress, log, topic)
+    }
+
+    fn read(log: LogId, low: u64, high: u64) -> Read {
+        let mut read = Read::default();
+        read.insert_all(log, low, high);
+        read
+    }
+
+    /// What would be sent of the ten.
+    fn missing(progress: &Progress) -> Vec<u64> {
+        let mut progress = progress.clone();
+        (0..10).filter(|place| progress.take(CHAIN, *place)).collect()
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_not_sent_again_until_there_is_doubt() {
+        let (mut progress, log, topic) = sent();
+        assert_eq!((missing(&progress), progress.acknowledged_count()), (vec![], 10));
+        progress.covered(CHAIN, &read(log, 0, 3));
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(104)), None, "all below the tail is covered");
+        assert_eq!(progress.acknowledged_count(), 6);
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(106)), Some(4), "the chain has passed two and did not take them");
+        assert_eq!(missing(&progress), [4, 5]);
+        assert_eq!(progress.passed(CHAIN, Some(LogId::generate()), position(999)), None, "the tail of another incarnation");
+    }
+
+    #[test]
+    fn what_lies_behind_the_logs_end_is_gone_if_it_was_there_before_the_end_was_asked_for() {
+        let (mut progress, _, topic) = sent();
+        assert_eq!(progress.ends(CHAIN, topic, 108, 1), None, "acknowledged in that round: the answer may be older");
+        assert_eq!(progress.ends(CHAIN, topic, 108, 2), Some(8));
+        assert_eq!(missing(&progress), [8, 9]);
+    }
+
+    #[test]
+    fn what_went_to_another_incarnation_is_sent_again() {
+        let (mut progress, log, topic) = sent();
+        progress.covered(CHAIN, &read(log, 0, 1));
+        assert_eq!(progress.is_now(CHAIN, topic), None);
+        assert_eq!(progress.is_now(CHAIN, LogId::generate()), Some(2));
+        assert_eq!(missing(&progress), (2..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_next_process_sends_only_what_has_no_answer_and_doubts_the_rest_as_this_one_would() {
+        let (progress, log, topic) = sent();
+        let text = serde_json::to_string(&progress.hint()).unwrap();
+        let mut next = Progress::new(log, 4);
+        next.believe(serde_json::from_str(&text).unwrap());
+        assert_eq!((missing(&next), next.acknowledged_count()), (vec![], 10), "{text}");
+        assert!(next.take(CHAIN, 10));
+        assert_eq!(next.ends(CHAIN, topic, 107, 1), Some(7));
+        assert_eq!(missing(&next), [7, 8, 9]);
+        let mut fewer = Progress::new(log, 2);
+        fewer.believe(progress.hint());
+        assert_eq!(fewer.acknowledged_count(), 0, "a partition that the log does not have");
+    }
+
+    #[test]
+    fn of_a_producer_that_is_gone_only_what_it_had_no_answer_for_is_sent_again() {
+        let (mut progress, log, _) = sent();
+        progress.covered(CHAIN, &read(log, 0, 3));
+        for place in 10..12 {
+            assert!(progress.take(CHAIN, place));
+        }
+        progress.forget_under_way();
+        assert_eq!(missing(&progress), [0; 0]);
+        assert!(progress.take(CHAIN, 10) && progress.take(CHAIN, 11));
+    }
+
+    proptest! {
+        /// Whatever happens, a record is covered, on its way, acknowledged where it can still be archived from, or sent next.
+        #[test]
+        fn nothing_is_forgotten(steps in prop::collection::vec((0u8..6, 0u64..10, 0u64..30), 0..60)) {
+            let (log, mut topic) = (LogId::generate(), LogId::generate());
+            let mut progress = Progress::new(log, 4);
+            // By place: where each copy went. The chain: its tail, and what it has read.
+            let mut copies: Vec<Vec<(LogId, u64)>> = vec![Vec::new(); 10];
+            let (mut under_way, mut end, mut tail, mut covered) = (std::collections::BTreeSet::new(), 0u64, 0u64, Read::default());
+            let mut round = 0;
+            for (what, place, number) in steps {
+                match what {
+                    0 => drop(progress.take(CHAIN, place).then(|| under_way.insert(place))),
+                    1 if under_way.remove(&place) => {
+                        copies[place as usize].push((topic, end));
+                        progress.acknowledged(CHAIN, place, end, topic, round);
+                        end += 1;
+                    }
+                    2 if under_way.remove(&place) => progress.failed(CHAIN, place),
+                    3 => {
+                        // The chain reads on, and may pass over a part of it.
+                        let to = (tail + number).min(end);
+                        for (place, copies) in copies.iter().enumerate() {
+                            let is_read = |(of, offset): &(LogId, u64)| *of == topic && (tail..to).contains(offset) && offset % 3 != 0;
+                            if copies.iter().any(is_read) {
+                                covered.insert(log, place as u64);
+                            }
+                        }
+                        tail = to;
+                        progress.covered(CHAIN, &covered);
+                        progress.passed(CHAIN, Some(topic), position(tail));
+                    }
+                    4 => {
+                        // It loses its end, never what was read.
+                        end = end.saturating_sub(number / 8).max(tail);
+                        for copies in &mut copies {
+                            copies.retain(|(of, offset)| *of != topic || *offset < end);
+                        }
+                        round += 1;
+                        progress.ends(CHAIN, topic, end, round);
+                    }
+                    5 if number == 0 => {
+                        topic = LogId::generate();
+                        (end, tail) = (0, 0);
+                        progress.is_now(CHAIN, topic);
+                    }
+                    _ => {}
+                }
+            }
+            let unsent = missing(&progress);
+            for place in 0..10 {
+                let is_archivable = copies[place as usize].iter().any(|(of, offset)| *of == topic && (tail..end).contains(offset));
+                prop_assert!(
+                    covered.contains(log, place) || under_way.contains(&place) || is_archivable || unsent.contains(&place),
+                    "{place} is forgotten"
+                );
+            }
+        }
     }
 }

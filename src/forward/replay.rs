@@ -70,6 +70,11 @@ impl Replay {
         Replay { dir, log, cursor: None, begin: 0, taken: PerChain::default() }
     }
 
+    /// The log.
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
     /// Goes back to the beginning of a segment.
     pub fn rewind(&mut self, segment: u32) {
         (self.cursor, self.begin) = (None, segment);
@@ -235,4 +240,153 @@ fn scatter(log: LogId, entry: &Entry, state: &LogState, taken: &mut PerChain<u64
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::domain::entry::Opened;
+    use crate::domain::hour::Hour;
+    use crate::domain::identity::SessionId;
+    use crate::domain::verdict::{Flags, Judged, RawFrame, Reason};
+    use crate::spool::segment::{DrainedBy, LogKind};
+    use crate::spool::writer::LogWriter;
+
+    const PARTITIONS: u32 = 3;
+
+    fn log(dir: &Path, segment_bytes: u64) -> LogWriter {
+        let kind = LogKind { drained_by: DrainedBy::Kafka, partitions: PARTITIONS };
+        LogWriter::create_of(kind, dir, LogId::generate(), LogState::default(), segment_bytes).unwrap()
+    }
+
+    /// A session with so many frames of three trades in different partitions, and one record that is none.
+    fn fill(log: &mut LogWriter, frames: u32) -> SessionId {
+        let session = SessionId::generate();
+        log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
+        for number in 1..=frames {
+            let trade = |n: u32| Judged {
+                range: n..n + 1,
+                partition: (n + number) as u16 % 3,
+                verdict: Verdict::Trade(Flags::default()),
+            };
+            let mut elements: Vec<_> = (0..3).map(trade).collect();
+            let verdict = Verdict::Quarantined { reason: Reason::BadPrice, detail: "x".into() };
+            elements.push(Judged { range: 0..1, partition: 1, verdict });
+            let frame = RawFrame { number, received_at: 7, payload: bytes::Bytes::from_static(b"0123456789"), binary: false };
+            log.stage(&Entry::Frame { session, seq: [0; 3], judged: JudgedFrame { frame, elements, traceparent: None } });
+            log.sync().unwrap();
+        }
+        log.stage(&Entry::Tick { hour: Hour(9) });
+        let end = log.state().end_of(session, frames, 9, "x").unwrap();
+        log.stage(&end);
+        log.sync().unwrap();
+        session
+    }
+
+    /// All that is left of a log: records, and what is lost.
+    fn read_all(replay: &mut Replay, view: &LogView) -> (Vec<Outgoing>, Vec<(ChainId, u64, u64)>) {
+        let (mut all, mut gone) = (Vec::new(), Vec::new());
+        loop {
+            match replay.next(view).unwrap() {
+                Piece::Records(records) => all.extend(records),
+                Piece::Lost(lost) => gone.extend(lost),
+                Piece::End => return (all, gone),
+            }
+        }
+    }
+
+    /// Of each chain the places that are there, in the order in which they came.
+    fn places_of(all: &[Outgoing]) -> PerChain<Vec<u64>> {
+        let mut places = PerChain::<Vec<u64>>::of(PARTITIONS);
+        all.iter().for_each(|out| places[out.chain].push(out.record.origin.place));
+        places
+    }
+
+    #[test]
+    fn places_and_numbers_are_dense_in_each_chain_over_all_segments() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 400);
+        let session = fill(&mut log, 40);
+        let view = log.view();
+        assert!(view.closed.len() > 5, "one segment proves nothing");
+        let mut replay = Replay::new(temp.path().join(log.id().to_string()), log.id());
+        let (all, lost) = read_all(&mut replay, &view);
+        assert_eq!(lost, []);
+        let places = places_of(&all);
+        for (chain, places) in places.iter() {
+            assert_eq!(*places, (0..view.end(chain)).collect::<Vec<_>>(), "{chain}");
+        }
+        let mut seqs = PerChain::<Vec<u64>>::of(PARTITIONS);
+        let mut ends = Vec::new();
+        for out in &all {
+            assert_eq!(out.record.origin.log, log.id());
+            if let Content::Data { delivery, seq, payload } = &out.record.content {
+                assert_eq!(delivery.session, session);
+                seqs[out.chain].push(*seq);
+                if let Payload::Control(Control::SessionEnd(end)) = payload {
+                    ends.push(end.clone());
+                }
+            }
+        }
+        let [end] = &ends[..] else { panic!("{ends:?}") };
+        for (chain, seqs) in seqs.iter() {
+            assert_eq!(*seqs, (0..seqs.len() as u64).collect::<Vec<_>>(), "{chain}");
+            let of_end = u64::from(chain == log.state().gaps_of("s"));
+            assert_eq!(end.records_of(chain) + of_end, seqs.len() as u64, "{chain}: the end says how many there were");
+        }
+        assert_eq!(end.records, [120, 0, 40]);
+        let opened = all.iter().find(|out| matches!(out.record.content, Content::Opened(_))).unwrap();
+        assert_eq!(end.opened, Some(opened.record.origin));
+
+        // Read again from the middle: the same from there on.
+        let middle = view.closed[view.closed.len() / 2].clone();
+        replay.rewind(middle.number);
+        let (again, _) = read_all(&mut replay, &view);
+        let from = |out: &&Outgoing| out.record.origin.place >= middle.base[out.chain];
+        assert_eq!(again, all.iter().filter(from).cloned().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_living_log_is_read_on_as_it_grows() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1 << 20);
+        let mut replay = Replay::new(temp.path().join(log.id().to_string()), log.id());
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            fill(&mut log, 3);
+            all.extend(read_all(&mut replay, &log.view()).0);
+        }
+        for (chain, places) in places_of(&all).iter() {
+            assert_eq!(*places, (0..log.view().end(chain)).collect::<Vec<_>>(), "{chain}");
+        }
+    }
+
+    /// Every byte of a segment in the middle, one after the other.
+    #[test]
+    fn whichever_byte_is_damaged_each_place_is_read_or_told_as_lost_and_all_others_are_as_they_were() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1200);
+        fill(&mut log, 40);
+        let (dir, id) = (temp.path().join(log.id().to_string()), log.id());
+        let view = log.view();
+        let (whole, _) = read_all(&mut Replay::new(dir.clone(), id), &view);
+        let middle = &view.closed[1];
+        let path = segment::path(&dir, middle.number);
+        let good = std::fs::read(&path).unwrap();
+        let mut damaged = 0;
+        for at in (middle.body_at as usize..good.len()).step_by(7) {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x40;
+            std::fs::write(&path, &bytes).unwrap();
+            let (all, lost) = read_all(&mut Replay::new(dir.clone(), id), &view);
+            damaged += usize::from(!lost.is_empty());
+            let is_lost = |out: &&Outgoing| {
+                lost.iter().any(|(chain, from, to)| *chain == out.chain && (*from..=*to).contains(&out.record.origin.place))
+            };
+            assert_eq!(all, whole.iter().filter(|out| !is_lost(out)).cloned().collect::<Vec<_>>(), "byte {at}");
+        }
+        assert!(damaged > 20, "{damaged}: nothing was damaged");
+    }
 }

@@ -1,4 +1,4 @@
-//! The outside world: files, sockets, object stores. No actors here.
+//! The outside world: files, sockets, object stores, the schema registry. No actors here.
 
 pub mod finnhub;
 pub mod folder;
@@ -8,5 +8,6 @@ pub mod measured;
 pub mod memory;
 pub mod probe;
 pub mod probed;
+pub mod registry;
 pub mod s3;
 pub mod store;

@@ -20,16 +20,19 @@ use crate::supervisor::{Report, State};
 
 mod bronze;
 mod feed;
+mod kafka;
 mod labels;
 mod spool;
 mod warehouse;
 
 pub use bronze::StoreOutcome;
 pub use feed::ShardMetrics;
+pub use kafka::Forwarded;
 pub use warehouse::{Failing, LatestRun};
 
 use bronze::{BronzeMetrics, StoreMetrics};
 use feed::{FeedCounters, ShardFamilies};
+use kafka::KafkaMetrics;
 use labels::Label;
 use spool::SpoolMetrics;
 use warehouse::WarehouseMetrics;
@@ -51,6 +54,7 @@ pub struct Metrics {
     pub(in crate::telemetry) spool: SpoolMetrics,
     pub(in crate::telemetry) bronze: PerStream<BronzeMetrics>,
     store: StoreMetrics,
+    kafka: KafkaMetrics,
     pub(in crate::telemetry) warehouse: WarehouseMetrics,
 }
 
@@ -75,6 +79,7 @@ impl Metrics {
         let spool = SpoolMetrics::register(r);
         let bronze = BronzeMetrics::register(r);
         let store = StoreMetrics::register(r);
+        let kafka = KafkaMetrics::register(r);
         let warehouse = WarehouseMetrics::register(r);
 
         Metrics {
@@ -87,6 +92,7 @@ impl Metrics {
             spool,
             bronze,
             store,
+            kafka,
             warehouse,
         }
     }

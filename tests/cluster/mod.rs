@@ -1,13 +1,19 @@
 //! Against a real Kafka.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use tickmint::config::{Config, KafkaConfig, KafkaSettings, Settings};
 use uuid::Uuid;
 
+use crate::support::kafka::{Kafka, Options, PASSWORD, Security, USER};
 use crate::support::servers::Skip;
 
+mod brokers;
+mod campaign;
 mod clients;
+mod registry;
+mod rig;
 mod topics;
 
 /// Where the brokers are: with TLS and a login, too, of which `app` with `app-secret` is the only one.
@@ -18,18 +24,21 @@ struct Cluster {
     ca: PathBuf,
 }
 
-const USER: &str = "app";
-const PASSWORD: &str = "app-secret";
-
-/// The cluster that the environment names: TICKMINT_TEST_KAFKA and TICKMINT_TEST_KAFKA_TLS are lists of brokers,
-/// TICKMINT_TEST_KAFKA_CA is a file.
+/// One broker that all tests of this module share. It ends with the process.
 fn cluster() -> Result<Cluster, Skip> {
-    let named = |name: &str| std::env::var(name).map_err(|_| Skip(format!("no cluster: set {name}")));
-    Ok(Cluster {
-        plain: named("TICKMINT_TEST_KAFKA")?,
-        secure: named("TICKMINT_TEST_KAFKA_TLS")?,
-        ca: named("TICKMINT_TEST_KAFKA_CA")?.into(),
-    })
+    static SHARED: OnceLock<Result<(Kafka, tempfile::TempDir), String>> = OnceLock::new();
+    let shared = SHARED.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("the system's folder can be written");
+        // A login of another kind must be refused.
+        let only = "listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512".to_string();
+        let options = Options { security: Security::SaslSsl, properties: vec![only], ..Options::default() };
+        let kafka = Kafka::start(folder.path(), options).map_err(|Skip(reason)| reason)?;
+        Ok((kafka, folder))
+    });
+    match shared {
+        Ok((kafka, _)) => Ok(Cluster { plain: kafka.bootstrap(), secure: kafka.secure_bootstrap(), ca: kafka.ca_file() }),
+        Err(reason) => Err(Skip(reason.clone())),
+    }
 }
 
 /// A `[kafka]` with topics of its own, as many copies as there are brokers, and what `change` makes of it.

@@ -18,6 +18,6 @@ mod outages;
 mod poison;
 mod power;
 mod refiner;
-mod rig;
+pub(crate) mod rig;
 mod rubbish;
 mod traces;

@@ -15,22 +15,22 @@ use tickmint::io::store::Store;
 use crate::support::servers::free_ports;
 
 /// The program under test.
-pub(super) const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
+pub(crate) const TICKMINT: &str = env!("CARGO_BIN_EXE_tickmint");
 
 /// No process of ours takes longer to come up or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that does not outlive its test.
-pub(super) struct Process(pub(super) Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     /// Waits until it has ended by itself.
-    pub(super) fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.wait_within(PATIENCE)
     }
 
     /// As [`Process::wait`], where that takes its time.
-    pub(super) fn wait_within(&mut self, limit: Duration) -> std::process::ExitStatus {
+    pub(crate) fn wait_within(&mut self, limit: Duration) -> std::process::ExitStatus {
         let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -49,11 +49,11 @@ impl Drop for Process {
     }
 }
 
-pub(super) struct Rig {
-    pub(super) dir: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
     exchange: Process,
     /// Where the exchange listens.
-    pub(super) address: String,
+    pub(crate) address: String,
     port: u16,
     /// The environment of the next life.
     environment: BTreeMap<&'static str, String>,
@@ -66,12 +66,12 @@ pub(super) struct Rig {
 impl Rig {
     /// Starts an exchange with these arguments, and writes the daemon's config for its `symbols`, with
     /// `more` options at its end.
-    pub(super) fn new(exchange: &[&str], symbols: &[String], more: &str) -> Rig {
+    pub(crate) fn new(exchange: &[&str], symbols: &[String], more: &str) -> Rig {
         Rig::with_shards(exchange, &[symbols], more)
     }
 
     /// As [`Rig::new`], with a key for the symbols of each shard: `key-1`, `key-2`...
-    pub(super) fn with_shards(exchange: &[&str], shards: &[&[String]], more: &str) -> Rig {
+    pub(crate) fn with_shards(exchange: &[&str], shards: &[&[String]], more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let keys: Vec<_> = (1..=shards.len()).map(|n| format!("key-{n}")).collect();
         let mut command = Command::new(TICKMINT);
@@ -101,25 +101,25 @@ impl Rig {
         Rig { dir, exchange: process, address, port, environment: BTreeMap::new(), within: Vec::new(), hurry: (0, 1) }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Lives from now on have a warehouse, and time for its last run: on a loaded machine one takes half a
     /// minute.
-    pub(super) fn with_warehouse(&self) {
+    pub(crate) fn with_warehouse(&self) {
         let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("dbt");
         self.edit("[warehouse]\nenabled = false\n", &format!("[warehouse]\nproject_dir = {project:?}\n"));
         self.edit("drain_within = \"50s\"", "drain_within = \"110s\"");
     }
 
     /// Lives from now on have none.
-    pub(super) fn without_warehouse(&self) {
+    pub(crate) fn without_warehouse(&self) {
         self.edit("[warehouse]\n", "[warehouse]\nenabled = false\n");
     }
 
     /// Changes the config of lives from now on.
-    pub(super) fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.path("tickmint.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from}");
@@ -127,29 +127,29 @@ impl Rig {
     }
 
     /// Sets a variable for all lives from now on.
-    pub(super) fn set(&mut self, name: &'static str, value: &str) {
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
         self.environment.insert(name, value.to_string());
     }
 
     /// Lives and audits from now on are started by this command.
-    pub(super) fn start_within(&mut self, command: Vec<String>) {
+    pub(crate) fn start_within(&mut self, command: Vec<String>) {
         self.within = command;
     }
 
     /// From now on the daemon's time of day runs so much faster.
-    pub(super) fn hurry(&mut self, factor: i64) {
+    pub(crate) fn hurry(&mut self, factor: i64) {
         self.hurry = (tickmint::clock::now(), factor);
         self.set("TICKMINT_HURRY", &format!("{}:{factor}", self.hurry.0));
     }
 
     /// The daemon's time of day.
-    pub(super) fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         let (begin, factor) = self.hurry;
         begin + (tickmint::clock::now() - begin) * factor
     }
 
     /// A new life of the daemon.
-    pub(super) fn daemon(&self) -> Process {
+    pub(crate) fn daemon(&self) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
         let mut command = tickmint(&self.within);
         Process(
@@ -164,17 +164,17 @@ impl Rig {
     }
 
     /// Asks the running daemon.
-    pub(super) fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.text(path)?).ok()
     }
 
     /// As [`Rig::get`], for what is no JSON.
-    pub(super) fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         fetch(&format!("127.0.0.1:{}", self.port), path)
     }
 
     /// Waits until it is so.
-    pub(super) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !is_so() {
             assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
@@ -183,18 +183,18 @@ impl Rig {
     }
 
     /// Waits until the daemon says so.
-    pub(super) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) {
         self.wait_for(what, || self.get("/api/pipeline").is_some_and(|pipeline| is_so(&pipeline)));
     }
 
     /// Waits until the daemon's alarms are such.
-    pub(super) fn wait_for_alarms(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+    pub(crate) fn wait_for_alarms(&self, what: &str, is_so: impl Fn(&str) -> bool) {
         self.wait_for(what, || self.get("/health").is_some_and(|health| is_so(&health["alarms"].to_string())));
     }
 
     /// Waits until this alarm, and not one whose name only begins so, is raised or over: for a person in
     /// `/health`, for a machine in `/metrics`.
-    pub(super) fn wait_for_alarm(&self, name: &str, is_raised: bool) {
+    pub(crate) fn wait_for_alarm(&self, name: &str, is_raised: bool) {
         let what = if is_raised { "the alarm is raised" } else { "the alarm is over" };
         self.wait_for(&format!("{what}: {name}"), || {
             let (Some(health), Some(metrics)) = (self.get("/health"), self.text("/metrics")) else { return false };
@@ -205,55 +205,55 @@ impl Rig {
     }
 
     /// A number of `/metrics`; none where nobody has counted yet, or nobody answers.
-    pub(super) fn metric(&self, series: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         value(&self.text("/metrics")?, series)
     }
 
     /// Waits until the daemon's actors are such, by their paths.
-    pub(super) fn wait_for_actors(&self, what: &str, is_so: impl Fn(&BTreeMap<String, Value>) -> bool) {
+    pub(crate) fn wait_for_actors(&self, what: &str, is_so: impl Fn(&BTreeMap<String, Value>) -> bool) {
         self.wait_for(what, || is_so(&self.actors()));
     }
 
     /// The actors as `/health` has them; none while nobody answers there.
-    pub(super) fn actors(&self) -> BTreeMap<String, Value> {
+    pub(crate) fn actors(&self) -> BTreeMap<String, Value> {
         let health = self.get("/health").unwrap_or_default();
         let actors = health["actors"].as_array().cloned().unwrap_or_default();
         actors.into_iter().map(|actor| (actor["path"].as_str().unwrap().to_string(), actor)).collect()
     }
 
     /// What an actor has noted.
-    pub(super) fn note(&self, path: &str, name: &str) -> Option<String> {
+    pub(crate) fn note(&self, path: &str, name: &str) -> Option<String> {
         self.actors().get(path)?["notes"][name].as_str().map(str::to_string)
     }
 
     /// Waits until each of so many shards has received something that is durable.
-    pub(super) fn wait_for_shards(&self, shards: usize) {
+    pub(crate) fn wait_for_shards(&self, shards: usize) {
         let progress =
             |actors: &BTreeMap<String, Value>, n| actors.get(&format!("shards/shard-{n}/session"))?["progress"].as_u64();
         self.wait_for_actors("each shard's first batch is durable", |actors| (1..=shards).all(|n| progress(actors, n) > Some(0)));
     }
 
     /// All that is archived, or waits in the spool.
-    pub(super) fn found(&self) -> Found {
+    pub(crate) fn found(&self) -> Found {
         let store: Arc<dyn Store> = Arc::new(FolderStore::open(self.path("lake")).unwrap());
         let spool = self.path("spool");
         let read = audit::bronze::read(&store, Some(&spool));
         tickmint::commands::block_on(read).unwrap().unwrap()
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
 
     /// Ends the exchange in good order, its ledger complete.
-    pub(super) fn end_exchange(&mut self) {
+    pub(crate) fn end_exchange(&mut self) {
         if self.exchange.0.try_wait().unwrap().is_none() {
             end(&mut self.exchange);
         }
     }
 
     /// Audits; returns the report and whether the command said that all is well.
-    pub(super) fn verify(&self) -> (Value, bool) {
+    pub(crate) fn verify(&self) -> (Value, bool) {
         audit(tickmint(&self.within), self.dir.path())
     }
 }
@@ -272,7 +272,7 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
 }
 
 /// The body of an answer; `None` if nobody answers.
-pub(super) fn fetch(address: &str, path: &str) -> Option<String> {
+pub(crate) fn fetch(address: &str, path: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
@@ -281,7 +281,7 @@ pub(super) fn fetch(address: &str, path: &str) -> Option<String> {
     Some(answer.split_once("\r\n\r\n")?.1.to_string())
 }
 
-pub(super) fn verify(dir: &Path) -> (Value, bool) {
+pub(crate) fn verify(dir: &Path) -> (Value, bool) {
     audit(Command::new(TICKMINT), dir)
 }
 
@@ -294,7 +294,7 @@ fn audit(mut command: Command, dir: &Path) -> (Value, bool) {
 }
 
 /// SIGTERM, and the exit code.
-pub(super) fn end(process: &mut Process) -> Option<i32> {
+pub(crate) fn end(process: &mut Process) -> Option<i32> {
     assert!(Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap().success());
     let until = Instant::now() + PATIENCE;
     loop {
@@ -306,6 +306,6 @@ pub(super) fn end(process: &mut Process) -> Option<i32> {
     }
 }
 
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -3,6 +3,7 @@
 //! audit as `tickmint verify` must find everything once. And the same worlds with one rule of the
 //! protocol left out: the audit must notice.
 
+mod cluster;
 mod world;
 
 use tickmint::audit::report::Report;
@@ -43,6 +44,8 @@ enum Harm {
     Objects,
     /// An hour that was declared complete has changed.
     Hour,
+    /// Something is never archived, though nothing is in its way.
+    Stuck,
 }
 
 impl Harm {
@@ -54,6 +57,7 @@ impl Harm {
             Harm::Chain => says("do not abut"),
             Harm::Objects => says("is named by a slot and is not there"),
             Harm::Hour => says("was declared complete"),
+            Harm::Stuck => says("never"),
         }
     }
 }
@@ -61,6 +65,11 @@ impl Harm {
 /// The first world that is harmed without the rule in a way that the rule is against. An audit that
 /// cannot be made has noticed nothing, and with the rule the same world must be well.
 fn is_noticed(flaw: Flaw, harms: &[Harm]) {
+    notice(flaw, harms, outcome);
+}
+
+/// See [`is_noticed`]; in worlds of another kind.
+fn notice(flaw: Flaw, harms: &[Harm], outcome: fn(u64, Option<Flaw>) -> (Vec<String>, Report)) {
     for seed in 0..PATIENCE {
         let (findings, report) = outcome(seed, Some(flaw));
         let noticed: Vec<Harm> = harms.iter().copied().filter(|harm| harm.is_in(&findings, &report)).collect();

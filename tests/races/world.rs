@@ -39,23 +39,23 @@ use tokio::sync::watch;
 const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
 /// Two writers of trades know nothing of each other.
 const WRITERS: [Stream; 4] = [Stream::Trades, Stream::Trades, Stream::Gaps, Stream::Quarantine];
-const FIRST_HOUR: i64 = 489_000;
+pub(super) const FIRST_HOUR: i64 = 489_000;
 
 /// A worker that is between two steps, or within one.
-enum Task<T, R> {
+pub(super) enum Task<T, R> {
     Between(T),
     Within(LocalBoxFuture<'static, (T, R)>),
 }
 
-type WriterTask = Task<Archiver, Result<Step, ArchiveError>>;
-type SweeperTask = Task<Sealer, Result<Sealed, ChainError>>;
+pub(super) type WriterTask = Task<Archiver, Result<Step, ArchiveError>>;
+pub(super) type SweeperTask = Task<Sealer, Result<Sealed, ChainError>>;
 
 /// One life of the process: its log, and its view of all logs.
-struct Life {
+pub(super) struct Life {
     spool: PathBuf,
-    log: LogWriter,
-    durable: watch::Sender<LogView>,
-    logs: Logs,
+    pub(super) log: LogWriter,
+    pub(super) durable: watch::Sender<LogView>,
+    pub(super) logs: Logs,
     session: SessionId,
     frames: u32,
 }
@@ -93,7 +93,7 @@ impl World {
             None => Arc::new(FolderStore::open(dir.path().join("lake")).unwrap()),
         };
         let hour = FIRST_HOUR;
-        let life = Life::begin(&dir.path().join("spool"), hour);
+        let life = Life::begin(&dir.path().join("spool"), hour, LogKind::BRONZE, "s");
         let writers = WRITERS.map(|_| None).into_iter().collect();
         let mut world = World {
             random,
@@ -148,24 +148,9 @@ impl World {
     fn frames(&mut self, of_copy: bool) -> Append {
         let at = self.hour_of_receipt();
         let life = if of_copy { self.copy.as_mut().unwrap() } else { &mut self.life };
-        let mut batch = Vec::new();
-        for _ in 0..self.random.random_range(1..6) {
-            life.frames += 1;
-            let trades = self.random.random_range(1..4);
-            // Often of the same value: these are two trades, not one.
-            let trade = format!(r#"{{"c":["1"],"p":{},"s":"AAPL","t":1680286537580,"v":5}}"#, self.random.random_range(1..3));
-            let length = trade.len() as u32;
-            let elements = (0..trades).map(|n| Judged {
-                range: n * (length + 1)..n * (length + 1) + length,
-                partition: 0,
-                verdict: Verdict::Trade(Flags::default()),
-            });
-            let payload = Bytes::from(vec![trade.as_str(); trades as usize].join(","));
-            let frame = RawFrame { number: life.frames, received_at: Hour(at).begins() + 1, payload, binary: false };
-            batch.push(JudgedFrame { frame, elements: elements.collect(), traceparent: None });
-            self.sent += u64::from(trades);
-        }
-        Append { session: life.session, frames: batch }
+        let (append, trades) = frames(life, at, 1, &mut self.random);
+        self.sent += trades;
+        append
     }
 
     /// Somebody starts a daemon on a copy of the spool, and of what its folder holds it knows no better.
@@ -173,7 +158,7 @@ impl World {
         if self.copy.is_none() {
             let there = self.dir.path().join("copy");
             copy_logs(&self.life.spool, &there);
-            self.copy = Some(Life::begin(&there, self.hour));
+            self.copy = Some(Life::begin(&there, self.hour, LogKind::BRONZE, "s"));
         }
         let append = self.frames(true);
         let Some(copy) = &mut self.copy else { return };
@@ -205,24 +190,13 @@ impl World {
             // A life that died before its log had a header.
             std::fs::create_dir(self.dir.path().join("spool").join(LogId::generate().to_string())).unwrap();
         }
-        self.life = Life::begin(&self.dir.path().join("spool"), self.hour);
+        self.life = Life::begin(&self.dir.path().join("spool"), self.hour, LogKind::BRONZE, "s");
     }
 
     fn change_the_weather(&mut self) {
-        let Some(memory) = &self.memory else { return };
-        memory.deliver();
-        let (mut random, trouble) = (StdRng::seed_from_u64(self.random.random()), self.random.random_range(0.0..0.5));
-        memory.set_faults(move |_, _| {
-            if !random.random_bool(trouble) {
-                return None;
-            }
-            Some(match random.random_range(0..5) {
-                0 => Fault::Retry,
-                1 => Fault::LoseAnswer,
-                2 => Fault::Late,
-                _ => Fault::Delay(Duration::from_micros(random.random_range(1..3000))),
-            })
-        });
+        if let Some(memory) = &self.memory {
+            weather(memory, &mut self.random);
+        }
     }
 
     fn archiver(&self, stream: Stream, of_copy: bool) -> Archiver {
@@ -243,13 +217,7 @@ impl World {
         let stream = WRITERS[writer];
         let task = self.writers[writer].take().unwrap_or_else(|| Task::Between(self.archiver(stream, false)));
         let times = self.random.random_range(1..12);
-        let begin = |mut archiver: Archiver| -> LocalBoxFuture<'static, _> {
-            Box::pin(async move {
-                let done = archiver.step(flush).await;
-                (archiver, done)
-            })
-        };
-        let (task, done) = nudge(task, times, begin).await;
+        let (task, done) = nudge(task, times, step(flush)).await;
         self.writers[writer] = Some(task);
         match done {
             Some(Ok(Step::Decided(slot))) => drop(self.archived.insert(slot.stream.into(), Archived::behind(&slot))),
@@ -262,13 +230,7 @@ impl World {
         let chains = Stream::ALL.map(|stream| ChainId { stream, partition: 0 }).to_vec();
         let task = self.sweeper.take().unwrap_or_else(|| Task::Between(Sealer::new(self.store.clone(), chains)));
         let (times, now) = (self.random.random_range(1..40), Hour(self.hour).begins());
-        let begin = |mut sealer: Sealer| -> LocalBoxFuture<'static, _> {
-            Box::pin(async move {
-                let done = sealer.round(now).await;
-                (sealer, done)
-            })
-        };
-        self.sweeper = Some(nudge(task, times, begin).await.0);
+        self.sweeper = Some(nudge(task, times, round(now)).await.0);
     }
 
     /// As the spool does.
@@ -290,9 +252,7 @@ impl World {
             memory.deliver();
         }
         if let Some(copy) = &mut self.copy {
-            // Nobody comes after it who would tell of its end.
-            let (session, reason) = (copy.session, "shutdown".to_string());
-            copy.commit(Request::End(EndSession { session, frames: copy.frames, last_received_at: None, reason }));
+            copy.end_session(); // nobody comes after it who would tell of its end
         }
         self.new_life();
         self.turn_the_hour();
@@ -323,11 +283,71 @@ impl World {
     }
 }
 
+/// The next frames of a life, of trades that go to so many partitions; and how many trades they are.
+pub(super) fn frames(life: &mut Life, at: i64, partitions: u32, random: &mut StdRng) -> (Append, u64) {
+    let (mut batch, mut sent) = (Vec::new(), 0);
+    for _ in 0..random.random_range(1..6) {
+        life.frames += 1;
+        let trades = random.random_range(1..4);
+        // Often of the same value: these are two trades, not one.
+        let trade = format!(r#"{{"c":["1"],"p":{},"s":"AAPL","t":1680286537580,"v":5}}"#, random.random_range(1..3));
+        let length = trade.len() as u32;
+        let elements = (0..trades).map(|n| Judged {
+            range: n * (length + 1)..n * (length + 1) + length,
+            partition: random.random_range(0..partitions) as u16,
+            verdict: Verdict::Trade(Flags::default()),
+        });
+        let elements = elements.collect();
+        let payload = Bytes::from(vec![trade.as_str(); trades as usize].join(","));
+        let frame = RawFrame { number: life.frames, received_at: Hour(at).begins() + 1, payload, binary: false };
+        batch.push(JudgedFrame { frame, elements, traceparent: None });
+        sent += u64::from(trades);
+    }
+    (Append { session: life.session, frames: batch }, sent)
+}
+
+/// Other faults of the store from now on; what was late arrives.
+pub(super) fn weather(memory: &MemoryStore, random: &mut StdRng) {
+    memory.deliver();
+    let (mut random, trouble) = (StdRng::seed_from_u64(random.random()), random.random_range(0.0..0.5));
+    memory.set_faults(move |_, _| {
+        if !random.random_bool(trouble) {
+            return None;
+        }
+        Some(match random.random_range(0..5) {
+            0 => Fault::Retry,
+            1 => Fault::LoseAnswer,
+            2 => Fault::Late,
+            _ => Fault::Delay(Duration::from_micros(random.random_range(1..3000))),
+        })
+    });
+}
+
+/// Begins a writer's step.
+pub(super) fn step(flush: bool) -> impl FnOnce(Archiver) -> LocalBoxFuture<'static, (Archiver, Result<Step, ArchiveError>)> {
+    move |mut archiver| {
+        Box::pin(async move {
+            let done = archiver.step(flush).await;
+            (archiver, done)
+        })
+    }
+}
+
+/// Begins a sweeper's round.
+pub(super) fn round(now: i64) -> impl FnOnce(Sealer) -> LocalBoxFuture<'static, (Sealer, Result<Sealed, ChainError>)> {
+    move |mut sealer| {
+        Box::pin(async move {
+            let done = sealer.round(now).await;
+            (sealer, done)
+        })
+    }
+}
+
 impl Life {
-    fn begin(spool: &std::path::Path, hour: i64) -> Life {
+    pub(super) fn begin(spool: &std::path::Path, hour: i64, kind: LogKind, shard: &str) -> Life {
         let (id, session) = (LogId::generate(), SessionId::generate());
         let found = logs::find(spool).unwrap();
-        let mut log = LogWriter::create(spool, id, found.last, 700).unwrap();
+        let mut log = LogWriter::create_of(kind, spool, id, found.last, 700).unwrap();
         for session in log.state().living() {
             if let Some(end) = log.state().end_of(session, 0, Hour(hour).begins(), "process_died") {
                 log.stage(&end);
@@ -337,20 +357,26 @@ impl Life {
         let (durable, view) = watch::channel(log.view());
         let logs = Logs::new(spool.to_path_buf(), found.dead, id, view);
         let mut life = Life { spool: spool.to_path_buf(), log, durable, logs, session, frames: 0 };
-        let shard = Shard { name: "s".into(), symbols: Arc::new(["AAPL".to_string()]) };
+        let shard = Shard { name: shard.into(), symbols: Arc::new(["AAPL".to_string()]) };
         life.commit(Request::Tick(Hour(hour)));
         life.commit(Request::Open(OpenSession { session, shard }));
         life
     }
 
-    fn commit(&mut self, request: Request) {
+    /// Ends its session in order.
+    pub(super) fn end_session(&mut self) {
+        let (session, reason) = (self.session, "shutdown".to_string());
+        self.commit(Request::End(EndSession { session, frames: self.frames, last_received_at: None, reason }));
+    }
+
+    pub(super) fn commit(&mut self, request: Request) {
         assert_eq!(commit(&mut self.log, &[request], ROOM, 0), [Ok(())]);
         self.durable.send_replace(self.log.view());
     }
 }
 
 /// Copies the logs of a spool, as somebody does who clones a machine.
-fn copy_logs(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy_logs(from: &std::path::Path, to: &std::path::Path) {
     for log in std::fs::read_dir(from).unwrap().map(|log| log.unwrap().path()).filter(|log| log.is_dir()) {
         let there = to.join(log.file_name().unwrap());
         std::fs::create_dir_all(&there).unwrap();
@@ -361,7 +387,7 @@ fn copy_logs(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// Polls a task so many times; what its step came to, if it ended.
-async fn nudge<T, R>(
+pub(super) async fn nudge<T, R>(
     task: Task<T, R>,
     times: u32,
     begin: impl FnOnce(T) -> LocalBoxFuture<'static, (T, R)>,

@@ -162,7 +162,7 @@ async fn demo(args: Args) -> Result<ExitCode> {
         view.say(&format!("the daemon ended with {status}: {}; its log is {}", last_words(&log), log.display()));
     }
     view.say("auditing: ledger, spool, chains, Bronze, Silver, Gold");
-    let report = verify::verify(&config, Some(&dir.join("exchange.ledger"))).await?;
+    let report = verify::verify(&config, Some(&dir.join("exchange.ledger")), &[]).await?;
     let bars = match &config.warehouse {
         Some(warehouse) => gold::newest_bars(warehouse.gold_dir.clone(), BARS).await,
         None => Vec::new(),

@@ -1,0 +1,170 @@
+//! Ships the spool to Kafka.
+//!
+//! In: how far the chains are. Out: records, until slots cover them. The work is done by a thread of its own, since it
+//! waits on the disk and on the brokers. After a restart all that no slot covers is sent again; the chains know what comes
+//! twice.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use actix::fut::{LocalBoxActorFuture, wrap_future};
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::kafka::cluster::{Cluster, ends};
+use crate::kafka::forwarding::{self, MakeSender, State, Told};
+use crate::messages::bronze::Covered;
+use crate::spool::logs::Logs;
+use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Forwarded;
+
+/// How often the brokers are asked where the logs end: what was acknowledged and is gone is found so.
+const ENDS_EVERY: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Forwarder {
+    parts: Parts,
+    /// Of the thread that runs.
+    tell: Option<Sender<Told>>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// What a forwarder is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// What it shows to the outside.
+    pub vitals: Arc<Vitals>,
+    /// Counts and alarms.
+    pub metrics: Arc<Metrics>,
+    /// What is to be sent.
+    pub logs: Logs,
+    /// Where it notes what was acknowledged.
+    pub notes: PathBuf,
+    /// What is known of the topics.
+    pub cluster: Cluster,
+    /// Makes a producer.
+    pub sender: MakeSender,
+}
+
+impl Forwarder {
+    /// One that has sent nothing yet.
+    pub fn new(parts: Parts) -> Forwarder {
+        Forwarder { parts, tell: None, ended: None }
+    }
+
+    fn start_thread(&mut self, ctx: &mut Context<Self>) {
+        let (tell, told) = channel();
+        let (end, ended) = oneshot::channel();
+        let (fail, failed) = oneshot::channel();
+        let parts = forwarding::Parts {
+            logs: self.parts.logs.clone(),
+            notes: self.parts.notes.clone(),
+            sender: self.parts.sender.clone(),
+            told,
+            tell: Box::new(tells(&self.parts)),
+        };
+        let run = move || {
+            let run = std::panic::AssertUnwindSafe(|| forwarding::run(parts));
+            if std::panic::catch_unwind(run).is_err() {
+                fail.send("its thread has died").ok();
+            }
+            end.send(()).ok();
+        };
+        match std::thread::Builder::new().name("forwarder".into()).spawn(run) {
+            Ok(_) => (self.tell, self.ended) = (Some(tell), Some(ended)),
+            Err(error) => {
+                self.parts.vitals.fail(format!("no thread: {error}"));
+                ctx.stop();
+            }
+        }
+        ctx.spawn(wrap_future::<_, Self>(failed).map(|failed, forwarder, ctx| {
+            if let Ok(why) = failed {
+                forwarder.parts.vitals.fail(why);
+                ctx.stop();
+            }
+        }));
+    }
+
+    fn ask_for_ends(&mut self, ctx: &mut Context<Self>) {
+        let Some(tell) = self.tell.clone() else { return };
+        let cluster = self.parts.cluster.clone();
+        let asked = async move {
+            let (answer, round) = oneshot::channel();
+            if tell.send(Told::Round(answer)).is_err() {
+                return;
+            }
+            let Ok(round) = round.await else { return };
+            drop(tell.send(Told::Ends(round, ends(&cluster).await)));
+        };
+        ctx.spawn(wrap_future::<_, Self>(asked).map(|(), _, ctx| {
+            ctx.run_later(ENDS_EVERY, Forwarder::ask_for_ends);
+        }));
+    }
+}
+
+/// Shows how it goes.
+fn tells(parts: &Parts) -> impl FnMut(State) + Send + use<> {
+    let (vitals, metrics, mut before) = (parts.vitals.clone(), parts.metrics.clone(), 0);
+    move |state: State| {
+        let new = state.sent - before;
+        before = state.sent;
+        vitals.advance(new);
+        vitals.gauge("acknowledged", state.acknowledged as f64);
+        vitals.gauge("under_way", state.under_way as f64);
+        match &state.trouble {
+            Some(why) => {
+                vitals.note("kafka", why.clone());
+                metrics.alarms().raise("forwarder", format!("{why}; trades wait in the spool"));
+            }
+            None => {
+                vitals.clear_note("kafka");
+                metrics.alarms().clear("forwarder");
+            }
+        }
+        let State { acknowledged, under_way, uncovered, .. } = state;
+        metrics.forwarded(Forwarded { new, acknowledged, under_way, uncovered });
+    }
+}
+
+impl Actor for Forwarder {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.start_thread(ctx);
+        ctx.run_later(ENDS_EVERY, Forwarder::ask_for_ends);
+    }
+}
+
+impl Supervised for Forwarder {
+    /// The thread ends when nobody is there to tell it anything.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        (self.tell, self.ended) = (None, None);
+    }
+}
+
+impl Child for Forwarder {
+    /// Sends what the spool holds, and waits for the answers. What the deadline cuts off the next life sends.
+    fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
+        let (tell, ended) = (self.tell.take(), self.ended.take());
+        let drain = async move {
+            let (Some(tell), Some(ended)) = (tell, ended) else { return };
+            if tell.send(Told::Drain).is_ok() {
+                drop(ended.await);
+            }
+        };
+        Box::pin(wrap_future(drain))
+    }
+}
+
+impl Handler<Covered> for Forwarder {
+    type Result = ();
+
+    fn handle(&mut self, covered: Covered, _: &mut Self::Context) {
+        if let Some(tell) = &self.tell {
+            drop(tell.send(Told::Archived(covered.chain, covered.archived))); // a thread that has died is begun anew, with none of it
+        }
+    }
+}

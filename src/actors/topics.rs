@@ -1,0 +1,111 @@
+//! Keeps an eye on the cluster: connects to it, creates or checks its topics, and looks every few seconds whether they
+//! are still the same.
+//!
+//! In: nothing. Out: what is known of the topics, to whoever has a [`Cluster`](crate::kafka::cluster::Cluster). After a
+//! restart it connects anew; what was known stays.
+
+use std::sync::Arc;
+
+use actix::fut::wrap_future;
+use actix::prelude::*;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::config::KafkaConfig;
+use crate::io::kafka::KafkaError;
+use crate::io::kafka::topics::Topics;
+use crate::kafka::cluster::{Known, LOOK_EVERY, look};
+use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
+
+/// See the module.
+pub struct TopicWatch {
+    parts: Parts,
+}
+
+/// What it is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// What it shows to the outside.
+    pub vitals: Arc<Vitals>,
+    /// Alarms.
+    pub metrics: Arc<Metrics>,
+    /// The cluster.
+    pub config: KafkaConfig,
+    /// A connection that was made already, when the process began.
+    pub topics: Option<Topics>,
+    /// Where it tells what it knows.
+    pub known: Arc<watch::Sender<Known>>,
+}
+
+impl TopicWatch {
+    /// One that has not looked yet.
+    pub fn new(parts: Parts) -> TopicWatch {
+        TopicWatch { parts }
+    }
+}
+
+impl Actor for TopicWatch {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let parts = self.parts.clone();
+        ctx.spawn(wrap_future(async move { watch_topics(parts).await }));
+    }
+}
+
+impl Supervised for TopicWatch {
+    fn restarting(&mut self, _: &mut Self::Context) {}
+}
+
+impl Child for TopicWatch {}
+
+async fn watch_topics(parts: Parts) {
+    let mut topics = parts.topics.clone();
+    loop {
+        let looked = match &topics {
+            Some(topics) => look(topics, &parts.known).await,
+            None => match connect(&parts.config).await {
+                Ok(connected) => {
+                    tracing::info!("connected to the cluster");
+                    look(topics.insert(connected), &parts.known).await
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match looked {
+            Ok(missing) if missing.is_empty() => {
+                parts.vitals.advance(1);
+                parts.vitals.clear_note("cluster");
+                parts.metrics.alarms().clear("kafka");
+            }
+            Ok(missing) => {
+                let names: Vec<_> = missing.iter().map(|stream| parts.config.topic(*stream)).collect();
+                let why = format!(
+                    "topics are gone: {}; what is not archived is in the spools: create them again as they were, or restart with \
+                     `kafka.create_topics`, and it is sent again",
+                    names.join(", ")
+                );
+                parts.vitals.note("cluster", why.clone());
+                parts.metrics.alarms().raise("kafka", why);
+            }
+            Err(error) => {
+                let why = format!("{error}; trades wait in the spool");
+                parts.vitals.note("cluster", why.clone());
+                parts.metrics.alarms().raise("kafka", why);
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Connects, and creates or checks the topics.
+pub async fn connect(config: &KafkaConfig) -> Result<Topics, KafkaError> {
+    let topics = Topics::open(config).await?;
+    for ensured in topics.ensure_all().await? {
+        for note in ensured.notes {
+            tracing::warn!("{note}");
+        }
+    }
+    Ok(topics)
+}

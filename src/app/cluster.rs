@@ -1,0 +1,165 @@
+//! The tree of a daemon of a cluster: Kafka is the log, and several daemons share the work.
+
+use std::sync::{Arc, OnceLock};
+
+use actix::Arbiter;
+use anyhow::{Context as _, Result};
+use tokio::sync::watch;
+
+use super::archive::{self, Told};
+use super::{DRAIN_WITHIN, Plant, chains, child, feed, spooling, start_refiner};
+use crate::actors::{consumer, coverage, forwarder, partition_writer, schemas, topics};
+use crate::bronze::budget::Budget;
+use crate::bronze::source::Source;
+use crate::config::{self, Config, KafkaConfig};
+use crate::domain::chain::ChainId;
+use crate::io::kafka::topics::Topics;
+use crate::kafka::cluster::{Cluster, Known};
+use crate::kafka::forwarding::MakeSender;
+use crate::kafka::reader::Reader;
+use crate::kafka::schemas::Schemas;
+use crate::kafka::sender::KafkaSender;
+use crate::kafka::source::{Means, Partition};
+use crate::spool::segment::{DrainedBy, LogKind};
+use crate::supervisor::{ChildSpec, SpawnError, SupervisorRef};
+use crate::wire::{self, encode::Encoder};
+
+/// The cluster, as far as it could be reached.
+pub(super) struct Reached {
+    topics: Option<Topics>,
+    /// None is configured, or its ids may be unknown yet.
+    schemas: Option<Schemas>,
+}
+
+/// Reaches the cluster and its registry, and creates or checks topics and schemas. One that is away now is no error: trades
+/// wait in the spool. One that says no is, since no restart cures that.
+pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reached> {
+    let topics = match topics::connect(kafka).await {
+        Ok(topics) => Some(topics),
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(%error, "the cluster was not reached: trades wait in the spool until it is");
+            None
+        }
+        Err(error) => return Err(error).context("`[kafka]` cannot be used"),
+    };
+    let Some(registry) = &kafka.registry else { return Ok(Reached { topics, schemas: None }) };
+    let unusable = "`[kafka.registry]` cannot be used";
+    let schemas = Schemas::new(kafka, registry, format_of(kafka), &config.data_dir.join("schema-ids.json")).context(unusable)?;
+    match schemas.ensure().await {
+        Err(error) if !error.is_retryable() => return Err(error).context(unusable),
+        Err(error) => tracing::warn!(%error, known = schemas.ids().is_some(), "the schema registry was not reached"),
+        Ok(_) => {}
+    }
+    Ok(Reached { topics, schemas: Some(schemas) })
+}
+
+/// Starts what the roles ask for.
+pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) -> Result<()> {
+    let Reached { topics: reached, schemas } = reached;
+    let (config, roles) = (plant.config, plant.config.roles);
+    let (known, knows) = watch::channel(Known { topics: reached.clone(), ..Known::default() });
+    let cluster = Cluster::new(knows);
+    let watching = (plant.metrics.clone(), kafka.clone(), Arc::new(known));
+    plant.root.top.spawn(child("topics", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
+        let (metrics, config, known) = watching;
+        topics::TopicWatch::new(topics::Parts { vitals, metrics, config, topics: reached, known })
+    })?;
+    if let Some(schemas) = schemas.clone() {
+        let metrics = plant.metrics.clone();
+        plant.root.top.spawn(child("schemas", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
+            schemas::SchemaKeeper::new(schemas::Parts { vitals, metrics, schemas })
+        })?;
+    }
+    start_refiner(plant, chains(kafka.partitions))?;
+
+    let told: Told = Arc::new(OnceLock::new());
+    let mut recipients = Vec::new();
+    if roles.archive {
+        archive::start_sealer(plant, chains(kafka.partitions))?;
+        recipients.push(start_consumer(plant, kafka, &cluster, schemas.as_ref(), &told)?.recipient());
+    }
+    if roles.feed {
+        let kind = LogKind { drained_by: DrainedBy::Kafka, partitions: kafka.partitions };
+        let spooling = spooling::open(config, kind)?;
+        let name = spooling::name(&config.spool.dir)?;
+        let parts = (plant.store.clone(), spooling.partitions, cluster.clone(), told.clone());
+        plant.root.top.spawn(child("coverage", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
+            let (store, partitions, cluster, told) = parts;
+            coverage::Coverage::new(coverage::Parts { vitals, store, partitions, cluster, told })
+        })?;
+        let sender = make_sender(kafka.clone(), cluster.clone(), schemas);
+        let (metrics, logs) = (plant.metrics.clone(), spooling.logs.clone());
+        let notes = config.spool.dir.join("forwarded.json");
+        let forwarder =
+            plant.root.top.spawn(child("forwarder", config.drain_within), &Arbiter::new().handle(), move |_, vitals| {
+                forwarder::Forwarder::new(forwarder::Parts { vitals, metrics, logs, notes, cluster, sender })
+            })?;
+        let spool = feed::start_spool(plant, spooling)?;
+        recipients.extend([spool.clone().recipient(), forwarder.recipient()]);
+        drop(told.set(recipients));
+        return feed::start_shards(plant, &spool, kafka.partitions, Some(&name));
+    }
+    drop(told.set(recipients));
+    Ok(())
+}
+
+fn format_of(kafka: &KafkaConfig) -> wire::Format {
+    match kafka.format {
+        config::Format::Json => wire::Format::Json,
+        config::Format::Avro => wire::Format::Avro,
+    }
+}
+
+/// What makes the forwarder's producers.
+fn make_sender(kafka: KafkaConfig, cluster: Cluster, schemas: Option<Schemas>) -> MakeSender {
+    Arc::new(move || {
+        let ids = match &schemas {
+            Some(schemas) => Some(schemas.ids().ok_or("the schema registry has not given its ids yet")?),
+            None => None,
+        };
+        let encoder = Encoder::new(format_of(&kafka), ids);
+        KafkaSender::new(&kafka, cluster.clone(), encoder).map_err(|error| error.to_string())
+    })
+}
+
+/// The supervisor of the writers, and who starts and stops them.
+fn start_consumer(
+    plant: &Plant<'_>,
+    kafka: &KafkaConfig,
+    cluster: &Cluster,
+    schemas: Option<&Schemas>,
+    told: &Told,
+) -> Result<actix::Addr<consumer::Consumer>> {
+    let writers = archive::supervise_writers(plant)?;
+    let reader = Reader::new(kafka).context("`[kafka]` cannot be used")?;
+    let means = Means { reader, cluster: cluster.clone(), registry: schemas.map(Schemas::registry) };
+    let start = start_writer(plant, means, told, writers.clone());
+    let (metrics, config, cluster) = (plant.metrics.clone(), kafka.clone(), cluster.clone());
+    let consumer =
+        plant.root.top.spawn(child("consumer", plant.config.drain_within), &plant.bronze.handle(), move |_, vitals| {
+            consumer::Consumer::new(consumer::Parts { vitals, metrics, config, cluster, writers, start })
+        })?;
+    Ok(consumer)
+}
+
+type StartWriter = Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>;
+
+/// Starts the writer of an assigned partition.
+fn start_writer(plant: &Plant<'_>, means: Means, told: &Told, writers: SupervisorRef) -> StartWriter {
+    let (config, store, traces) = (plant.config.clone(), plant.store.clone(), plant.traces.clone());
+    let (metrics, told, arbiter) = (plant.metrics.clone(), told.clone(), plant.bronze.handle());
+    let budget = Budget::new(config.bronze.memory);
+    Arc::new(move |chain, name| {
+        let means = means.clone();
+        let source = move || Box::new(Partition::new(means.clone(), chain)) as Box<dyn Source>;
+        let makes = archive::Makes { config: &config, store: &store, traces: &traces, budget: &budget };
+        let archiver = makes.archiver(chain, &format!("poison-{name}.json"), Arc::new(source));
+        let (metrics, told) = (metrics.clone(), told.clone());
+        let spec = ChildSpec { together: true, ..child(name, DRAIN_WITHIN) };
+        writers.spawn(spec, &arbiter, move |_, vitals| {
+            let alarm = format!("bronze/{chain}");
+            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, chain, alarm, told, archiver })
+        })?;
+        Ok(())
+    })
+}

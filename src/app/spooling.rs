@@ -1,0 +1,97 @@
+//! The spool's folder and its logs, before any actor runs.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use fail::fail_point;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Config;
+use crate::domain::identity::LogId;
+use crate::spool::logs::{self, FolderLock, Logs};
+use crate::spool::reader::LogView;
+use crate::spool::segment::{DrainedBy, LogKind};
+use crate::spool::writer::{LogWriter, create_dir_durably};
+
+/// The spool of this process.
+pub(super) struct Spooling {
+    /// All logs that are here.
+    pub(super) logs: Logs,
+    /// Of what kind the one of this life is.
+    pub(super) kind: LogKind,
+    /// The one of this life.
+    pub(super) log: LogWriter,
+    /// Where its writer tells what is durable.
+    pub(super) durable: watch::Sender<LogView>,
+    /// Partitions that some log has.
+    pub(super) partitions: u32,
+}
+
+/// Makes the spool's folder and keeps every other daemon out of it.
+pub(super) fn take(dir: &Path) -> Result<FolderLock> {
+    let unusable = |error| spool_failed(error, dir, "which cannot be made or written");
+    create_dir_durably(dir).map_err(unusable)?;
+    match FolderLock::take(dir).map_err(unusable)? {
+        Some(lock) => Ok(lock),
+        None => bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display()),
+    }
+}
+
+/// Reads the logs of earlier lives and begins one of its own, which first tells of the sessions that
+/// died without a word.
+pub(super) fn open(config: &Config, kind: LogKind) -> Result<Spooling> {
+    let dir = &config.spool.dir;
+    let failed = |what| move |error| spool_failed(error, dir, what);
+    logs::sweep(dir).map_err(failed("which cannot be cleaned up"))?;
+    let found = logs::find(dir).map_err(failed("which cannot be read"))?;
+    let id = LogId::after(found.dead.keys().next_back().copied());
+    let kinds: Vec<_> = found.dead.values().filter_map(LogView::kind).collect();
+    if kind.drained_by == DrainedBy::Bronze && kinds.iter().any(|kind| kind.drained_by == DrainedBy::Kafka) {
+        bail!(
+            "`spool.dir` {} holds trades that are on their way to Kafka, and there is no `[kafka]` in the config: start once more with it and \
+             stop in order, until they are archived",
+            dir.display()
+        );
+    }
+    let partitions = kinds.iter().map(|kind| kind.partitions).chain([kind.partitions]).max().unwrap_or(1);
+    let log = LogWriter::create_of(kind, dir, id, found.last, config.spool.segment_bytes);
+    let mut log = log.map_err(failed("where no log can be begun"))?;
+    fail_point!("start.log-created");
+    let now = clock::now();
+    for session in log.state().living() {
+        if let Some(end) = log.state().end_of(session, 0, now, "process_died") {
+            log.stage(&end);
+        }
+    }
+    fail_point!("start.ends-staged");
+    log.sync().map_err(failed("where the log cannot be written"))?;
+    let (durable, view) = watch::channel(log.view());
+    let logs = Logs::new(dir.clone(), found.dead, id, view);
+    Ok(Spooling { logs, kind, log, durable, partitions })
+}
+
+/// Names the option, and what can be done.
+fn spool_failed(error: std::io::Error, dir: &Path, what: &str) -> anyhow::Error {
+    let cure = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "its disk is full, make room there",
+        _ => "choose a folder that this user may write",
+    };
+    anyhow::Error::from(error).context(format!("`spool.dir` is `{}`, {what}: {cure}", dir.display()))
+}
+
+/// The name of this spool among others of a cluster: made with the folder, and as old as it. A copy has the same.
+pub(super) fn name(dir: &Path) -> Result<String> {
+    let path = dir.join("NAME");
+    let failed = |error| spool_failed(error, dir, "whose name cannot be read or written");
+    match std::fs::read_to_string(&path) {
+        Ok(name) => Ok(name.trim().to_string()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let name = format!("{:08x}", rand::random::<u32>());
+            std::fs::write(&path, &name).map_err(failed)?;
+            Ok(name)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}

@@ -1,0 +1,194 @@
+//! The thread that forwards: reads the spool, sends, takes the answers in. It is told of slots and of the topics.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::sender::KafkaSender;
+use crate::domain::chain::{Archived, ChainId};
+use crate::domain::identity::LogId;
+use crate::domain::per_chain::PerChain;
+use crate::forward::engine::{Engine, ForwardError, Outcome, SendError, Sender, Step};
+use crate::spool::logs::Logs;
+
+/// How long answers are waited for while there is nothing else to do: also how soon a new record is seen.
+const WAIT: Duration = Duration::from_millis(5);
+/// Without an acknowledgement for so long, somebody should know.
+const SILENCE: Duration = Duration::from_secs(10);
+/// After records were refused, or the spool's disk was.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the thread is told.
+pub enum Told {
+    /// A chain has got so far.
+    Archived(ChainId, Archived),
+    /// Somebody asks for the ends of the logs: answer with the number of the round.
+    Round(tokio::sync::oneshot::Sender<u64>),
+    /// The incarnation of each log and where it ended in that round.
+    Ends(u64, PerChain<Option<(LogId, u64)>>),
+    /// Send all that is there, wait for the answers, and end.
+    Drain,
+}
+
+/// How it goes, for whoever watches.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Records that were acknowledged.
+    pub sent: u64,
+    /// Acknowledged, and in no slot yet.
+    pub acknowledged: u64,
+    /// Under way.
+    pub under_way: u64,
+    /// In no slot, sent or not.
+    pub uncovered: u64,
+    /// Why nothing goes on, where that is so.
+    pub trouble: Option<String>,
+}
+
+/// Makes a producer, or says why there can be none yet.
+pub type MakeSender = Arc<dyn Fn() -> Result<KafkaSender, String> + Send + Sync>;
+
+/// What the thread works with.
+pub struct Parts {
+    /// What is to be sent.
+    pub logs: Logs,
+    /// The file in which it notes for the next process what was acknowledged. Where it is lost or old, more is sent again.
+    pub notes: PathBuf,
+    /// Makes a producer, or says why there can be none yet.
+    pub sender: MakeSender,
+    /// What it is told. Its end is the end of the thread.
+    pub told: Receiver<Told>,
+    /// Is told how it goes, about once a second and when something changes.
+    pub tell: Box<dyn FnMut(State) + Send>,
+}
+
+/// Forwards until it is told to drain, or nobody is there to tell it anything.
+pub fn run(mut parts: Parts) {
+    let hints = std::fs::read(&parts.notes).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let mut engine = Engine::new(parts.logs.clone(), hints.unwrap_or_default());
+    let (mut state, mut heard) = (State::default(), Heard::default());
+    while !heard.is_over {
+        let why = match (parts.sender)() {
+            Ok(mut sender) => match forward(&mut parts, &mut engine, &mut sender, &mut state, &mut heard) {
+                Ok(()) => return,
+                // A new producer sends again what has no answer; the chains know what comes twice.
+                Err(error) => {
+                    tracing::error!(%error, "a new producer is made");
+                    error.to_string()
+                }
+            },
+            Err(why) => why,
+        };
+        engine.new_sender();
+        state.trouble = Some(why);
+        (parts.tell)(state.clone());
+        std::thread::sleep(PAUSE);
+        heard.listen(&parts.told, &mut engine);
+    }
+}
+
+/// What it was told about its end.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Send all that is there, and end.
+    is_draining: bool,
+    /// There is nothing more to be done: nobody listens, or nothing can be sent any more.
+    is_over: bool,
+}
+
+impl Heard {
+    /// Takes in all that was told.
+    fn listen(&mut self, told: &Receiver<Told>, engine: &mut Engine) {
+        loop {
+            match told.try_recv() {
+                Ok(Told::Archived(chain, archived)) => engine.archived(chain, archived),
+                Ok(Told::Round(answer)) => drop(answer.send(engine.begin_round())),
+                Ok(Told::Ends(round, ends)) => {
+                    let known = ends.iter().filter_map(|(chain, end)| Some((chain, (*end)?)));
+                    known.for_each(|(chain, (incarnation, end))| engine.log_is(chain, incarnation, end, round));
+                }
+                Ok(Told::Drain) => self.is_draining = true,
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.is_over = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn forward(
+    parts: &mut Parts,
+    engine: &mut Engine,
+    sender: &mut KafkaSender,
+    state: &mut State,
+    heard: &mut Heard,
+) -> Result<(), SendError> {
+    let (mut said, mut acknowledged) = (Instant::now(), Instant::now());
+    let mut pause_until = None::<Instant>;
+    loop {
+        heard.listen(&parts.told, engine);
+        if heard.is_over {
+            return Ok(());
+        }
+        let step = match pause_until {
+            Some(until) if Instant::now() < until => Step::Full,
+            _ => match engine.step(sender) {
+                Ok(step) => step,
+                Err(ForwardError::Sender(error)) => return Err(error),
+                Err(ForwardError::Spool(error)) => {
+                    tracing::error!(%error, "the spool cannot be forwarded");
+                    state.trouble = Some(error.to_string());
+                    pause_until = Some(Instant::now() + PAUSE);
+                    Step::Full
+                }
+            },
+        };
+        let wait = if step == Step::Progress { Duration::ZERO } else { WAIT };
+        let answers = sender.answers(wait)?;
+        let sent = answers.iter().filter(|(_, outcome)| *outcome != Outcome::Failed).count() as u64;
+        state.sent += sent;
+        if sent > 0 || sender.under_way() == 0 {
+            acknowledged = Instant::now();
+        }
+        if engine.answers(answers) {
+            pause_until = Some(Instant::now() + PAUSE);
+        }
+        if said.elapsed() >= Duration::from_secs(1) {
+            said = Instant::now();
+            (state.under_way, state.acknowledged) = (sender.under_way() as u64, engine.acknowledged());
+            state.uncovered = engine.uncovered();
+            // What is all sent and answered for has no trouble, whatever the connections had last.
+            let rests = step == Step::Idle && state.under_way == 0;
+            let silence = acknowledged.elapsed();
+            state.trouble = match sender.trouble() {
+                _ if rests => None,
+                None if silence >= SILENCE && state.under_way > 0 => Some(format!(
+                    "Kafka has acknowledged nothing for {} s, with {} records under way: do enough replicas run \
+                     (`min.insync.replicas`)?",
+                    silence.as_secs(),
+                    state.under_way
+                )),
+                trouble => trouble,
+            };
+            (parts.tell)(state.clone());
+            note(&parts.notes, engine);
+        }
+        if heard.is_draining && step == Step::Idle && sender.under_way() == 0 {
+            note(&parts.notes, engine);
+            return Ok(());
+        }
+    }
+}
+
+/// Notes what was acknowledged. Not fsynced: it is a hint.
+fn note(path: &Path, engine: &Engine) {
+    let unmade = path.with_extension("new");
+    let text = serde_json::to_vec(&engine.hints()).expect("its keys are strings");
+    let noted = std::fs::write(&unmade, text).and_then(|()| std::fs::rename(&unmade, path));
+    if let Err(error) = noted {
+        tracing::debug!(%error, "what was forwarded is not noted: the next start sends more of it again");
+    }
+}

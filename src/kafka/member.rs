@@ -1,0 +1,174 @@
+//! The consumer group. It decides only who works on which partition; where each begins is said by its chain.
+//!
+//! The client that joins is not the one that reads: its partitions are paused as soon as they come. What it commits is a
+//! hint for those who watch lag, and nobody reads it here.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError as Native;
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::Offset;
+
+use crate::config::KafkaConfig;
+use crate::domain::chain::ChainId;
+use crate::domain::stream::Stream;
+use crate::io::kafka::watch::Watch;
+use crate::io::kafka::{KafkaError, client};
+
+/// How long a poll of the group waits: the group's events, and the end of the thread, are seen within it.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What the group decides.
+#[derive(Debug)]
+pub enum Decision {
+    /// These partitions are to be worked on from now on.
+    Assigned(Vec<ChainId>),
+    /// These are others' from now on. They get them when the answer is there, or its sender is gone, or it took too long.
+    Revoked(Vec<ChainId>, Sender<()>),
+}
+
+/// A member of the group. It leaves when it is dropped.
+pub struct Member {
+    commits: Sender<(ChainId, u64)>,
+    watch: Watch,
+    config: Arc<KafkaConfig>,
+    thread: Option<JoinHandle<()>>,
+    ends: Arc<std::sync::atomic::AtomicBool>,
+}
+
+struct Context {
+    config: Arc<KafkaConfig>,
+    watch: Watch,
+    decide: Mutex<Box<dyn FnMut(Decision) + Send>>,
+}
+
+impl Member {
+    /// Joins the group. `decide` is called on the member's thread, and must not wait.
+    ///
+    /// # Errors
+    /// librdkafka does not take the config.
+    pub fn join(config: &KafkaConfig, decide: impl FnMut(Decision) + Send + 'static) -> Result<Member, KafkaError> {
+        let (watch, config) = (Watch::new("member"), Arc::new(config.clone()));
+        let context = Context { config: config.clone(), watch: watch.clone(), decide: Mutex::new(Box::new(decide)) };
+        let made = client::member(&config, 1).create_with_context(context);
+        let client: BaseConsumer<Context> = made.map_err(|error| KafkaError::of_creation(&error, &config))?;
+        let topics = Stream::ALL.map(|stream| config.topic(stream));
+        let failed = |error: Native| KafkaError::Client(error.to_string());
+        client.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>()).map_err(failed)?;
+        let (commits, to_commit) = channel();
+        let ends = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (told, of) = (ends.clone(), config.clone());
+        let serve = move || serve(&client, &of, &to_commit, &told);
+        let thread = std::thread::Builder::new().name("kafka-member".into()).spawn(serve);
+        let thread = thread.map_err(|error| KafkaError::Client(error.to_string()))?;
+        Ok(Member { commits, watch, config, thread: Some(thread), ends })
+    }
+
+    /// Tells those who watch lag that all below `offset` is archived. It may never get there.
+    pub fn commit(&self, chain: ChainId, offset: u64) {
+        self.commits.send((chain, offset)).ok(); // nobody is there any more only at the end
+    }
+
+    /// Why nothing is decided, if that is known.
+    pub fn trouble(&self) -> Option<KafkaError> {
+        let trouble = self.watch.trouble()?;
+        Some(KafkaError::of_trouble(Some(&trouble), &self.config))
+    }
+}
+
+impl Drop for Member {
+    /// Leaves the group; the others get its partitions at once.
+    fn drop(&mut self) {
+        self.ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the group's thread had died");
+        }
+    }
+}
+
+fn serve(
+    client: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    commits: &Receiver<(ChainId, u64)>,
+    ends: &std::sync::atomic::AtomicBool,
+) {
+    while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+        // What comes is an event or, of a partition that was not yet paused, a message that the reader reads, too.
+        drop(client.poll(POLL));
+        let mut list = TopicPartitionList::new();
+        for (chain, offset) in commits.try_iter() {
+            let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+            drop(list.add_partition_offset(&config.topic(chain.stream), chain.partition as i32, offset));
+        }
+        // A partition that was just revoked cannot be committed: its new owner does.
+        if list.count() > 0
+            && let Err(error) = client.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "the group was not told how far the archive is");
+        }
+    }
+    client.unsubscribe();
+}
+
+impl Context {
+    fn chains(&self, list: &TopicPartitionList) -> Vec<ChainId> {
+        let of = |topic: &str| Stream::ALL.into_iter().find(|stream| self.config.topic(*stream) == topic);
+        let elements = list.elements();
+        let chain = |topic: &str, partition: i32| Some(ChainId { stream: of(topic)?, partition: u32::try_from(partition).ok()? });
+        elements.iter().filter_map(|element| chain(element.topic(), element.partition())).collect()
+    }
+
+    fn decide(&self, decision: Decision) {
+        (self.decide.lock().unwrap_or_else(PoisonError::into_inner))(decision);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.watch.log(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.watch.stats(statistics);
+    }
+
+    fn error(&self, error: Native, reason: &str) {
+        self.watch.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    /// The partitions are given away after this: whoever worked on them has time until then.
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            let (done, is_done) = channel();
+            self.decide(Decision::Revoked(self.chains(list), done));
+            if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(self.config.drain_within) {
+                tracing::warn!(within = ?self.config.drain_within, "revoked partitions are given away before they were drained");
+            }
+        }
+    }
+
+    fn post_rebalance(&self, client: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                if let Err(error) = client.pause(list) {
+                    tracing::warn!(%error, "partitions could not be paused: they are fetched twice");
+                }
+                self.watch.is_well();
+                self.decide(Decision::Assigned(self.chains(list)));
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => tracing::warn!(%error, "the group could not be rebalanced"),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Kafka as the log: between the spool's forwarder and the chains' archivers. No actors here.
+//!
+//! * [`sender`]: the forwarder's way into the topics.
+//! * [`forwarding`]: the thread that forwards.
+//! * [`source`]: an archiver's way out of a partition; [`reader`] and [`queue`] below it.
+//! * [`member`]: the consumer group, which decides only who works on what.
+//! * [`schemas`]: the ids of our schemas in the registry.
+//! * [`cluster`]: what is known of the topics, looked at again every few seconds.
+
+pub mod cluster;
+pub mod forwarding;
+pub mod member;
+mod queue;
+pub mod reader;
+pub mod schemas;
+pub mod sender;
+pub mod source;

@@ -1,0 +1,178 @@
+//! The forwarder's way into the topics: an idempotent producer that waits for all replicas in sync.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::Message as _;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError as Native, RDKafkaErrorCode as Code};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::statistics::Statistics;
+use rdkafka::util::Timeout;
+
+use super::cluster::Cluster;
+use crate::config::KafkaConfig;
+use crate::domain::stream::{PerStream, Stream};
+use crate::forward::engine::{Outcome, SendError, Sender, Tag};
+use crate::forward::replay::Outgoing;
+use crate::io::kafka::watch::Watch;
+use crate::io::kafka::{KafkaError, client};
+use crate::wire::encode::Encoder;
+use crate::wire::envelope::{NAME, TRACEPARENT};
+
+/// See the module.
+pub struct KafkaSender {
+    producer: BaseProducer<Context>,
+    topics: PerStream<String>,
+    cluster: Cluster,
+    encoder: Encoder,
+    config: KafkaConfig,
+    /// Why a record last was not taken by the brokers.
+    refused: Option<String>,
+}
+
+/// Listens to the producer, and keeps its answers until they are asked for. They come while it is polled.
+struct Context {
+    watch: Watch,
+    answers: Mutex<Vec<(Tag, Result<u64, Native>)>>,
+}
+
+impl KafkaSender {
+    /// A producer that has sent nothing yet. It connects by itself, and again whenever it must.
+    ///
+    /// # Errors
+    /// librdkafka does not take the config.
+    pub fn new(config: &KafkaConfig, cluster: Cluster, encoder: Encoder) -> Result<KafkaSender, KafkaError> {
+        let context = Context { watch: Watch::new("producer"), answers: Mutex::default() };
+        let made = client::producer(config).create_with_context(context);
+        let producer = made.map_err(|error| KafkaError::of_creation(&error, config))?;
+        let topics = Stream::ALL.map(|stream| config.topic(stream));
+        Ok(KafkaSender { producer, topics, cluster, encoder, config: config.clone(), refused: None })
+    }
+
+    /// Why nothing goes on, if that is known: what a broker said to a record, or how the connections are.
+    pub fn trouble(&self) -> Option<String> {
+        let of_client = || {
+            let trouble = self.producer.client().context().watch.trouble()?;
+            Some(KafkaError::of_trouble(Some(&trouble), &self.config).to_string())
+        };
+        self.refused.clone().or_else(of_client)
+    }
+
+    /// How many records are under way.
+    pub fn under_way(&self) -> usize {
+        self.producer.in_flight_count().max(0) as usize
+    }
+
+    fn is_fatal(&self) -> Result<(), SendError> {
+        match self.producer.client().fatal_error() {
+            Some((code, text)) => Err(SendError(format!("the producer cannot go on ({code}): {text}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sender for KafkaSender {
+    fn send(&mut self, outgoing: &Outgoing) -> Result<bool, SendError> {
+        let (chain, record) = (outgoing.chain, &outgoing.record);
+        // Where a topic has fewer partitions than it had, what belongs to the others waits: to send it elsewhere would
+        // mix the order of a symbol's trades with that of another chain.
+        if self.cluster.topic(chain.stream).is_none_or(|topic| chain.partition >= topic.partitions) {
+            self.refused =
+                Some(format!("topic `{}` is not there with partition {}", self.topics[chain.stream.index()], chain.partition));
+            return Ok(false);
+        }
+        let key = outgoing.shard.as_deref().unwrap_or_default().as_bytes();
+        let message = self.encoder.encode(chain.stream, key, record).map_err(|error| SendError(error.to_string()))?;
+        let mut headers = OwnedHeaders::new_with_capacity(2).insert(Header { key: NAME, value: Some(message.header) });
+        if let Some(traceparent) = message.traceparent {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(traceparent) });
+        }
+        let tag = Box::new(Tag { chain, origin: record.origin });
+        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topics[chain.stream.index()], tag)
+            .partition(chain.partition as i32)
+            .timestamp(record.received_at.max(0) / 1000)
+            .headers(headers);
+        base.key = message.key;
+        base.payload = message.value;
+        match self.producer.send(base) {
+            Ok(()) => Ok(true),
+            Err((Native::MessageProduction(Code::QueueFull), _)) => Ok(false),
+            Err((error, _)) => {
+                self.is_fatal()?;
+                self.refused = Some(error.to_string());
+                Ok(false)
+            }
+        }
+    }
+
+    fn answers(&mut self, wait: Duration) -> Result<Vec<(Tag, Outcome)>, SendError> {
+        self.producer.poll(Timeout::After(wait));
+        let answers = std::mem::take(&mut *self.producer.client().context().lock());
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for (tag, answer) in answers {
+            // A broker that knows the record from before does not always know where it put it.
+            let incarnation = self.cluster.incarnation(tag.chain.stream);
+            let outcome = match (answer, incarnation) {
+                (Ok(offset), Some(incarnation)) => {
+                    self.refused = None;
+                    self.producer.client().context().watch.is_well();
+                    Outcome::Acknowledged { offset, incarnation }
+                }
+                (Ok(_), None) => Outcome::Failed,
+                (Err(error), _) => {
+                    self.refused = Some(error.to_string());
+                    Outcome::Failed
+                }
+            };
+            outcomes.push((tag, outcome));
+        }
+        self.is_fatal()?;
+        Ok(outcomes)
+    }
+
+    fn partitions(&self) -> u32 {
+        Stream::ALL.into_iter().filter_map(|stream| self.cluster.topic(stream)).map(|topic| topic.partitions).min().unwrap_or(0)
+    }
+}
+
+impl Context {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Tag, Result<u64, Native>)>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.watch.log(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.watch.stats(statistics);
+    }
+
+    fn error(&self, error: Native, reason: &str) {
+        self.watch.error(error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Tag>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: Box<Tag>) {
+        let answer = match result {
+            Ok(message) => u64::try_from(message.offset()).map_err(|_| Native::MessageProduction(Code::NoOffset)),
+            Err((error, _)) => Err(error.clone()),
+        };
+        self.lock().push((*tag, answer));
+    }
+}
+
+impl Drop for KafkaSender {
+    /// What is under way is left to the next one: nobody waits for answers any more.
+    fn drop(&mut self) {
+        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+    }
+}

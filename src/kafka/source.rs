@@ -1,0 +1,321 @@
+//! A partition of a topic, as the log of a chain.
+//!
+//! The chain says where to begin, never the group's committed offset. Before anything is read it is made sure that the
+//! log is the one of the open generation, and that the offset lies in it: behind its end nothing is read and nobody
+//! guesses; before its start there is a hole, and it is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::cluster::Cluster;
+use super::queue::{Message, Queue, Taken};
+use super::reader::Reader;
+use crate::bronze::source::{Opening, Piece, Source, SourceError};
+use crate::domain::chain::ChainId;
+use crate::domain::entry::{Content, Payload, Record};
+use crate::domain::identity::{Delivery, LogId, Micros, Origin, SessionId};
+use crate::io::registry::Registry;
+use crate::wire::WireError;
+use crate::wire::decode::{Decoder, Incoming, Received};
+use crate::wire::envelope::{NAME, TRACEPARENT};
+
+/// Where a chain waits behind the end of its log, or nothing comes, the brokers are asked again so often.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Values are copied together in pieces of so many bytes.
+const ARENA: usize = 256 << 10;
+
+/// What a partition is read with.
+#[derive(Clone)]
+pub struct Means {
+    /// Reads.
+    pub reader: Reader,
+    /// Knows which incarnation the topics are, and where they begin and end.
+    pub cluster: Cluster,
+    /// Knows the schemas of other versions.
+    pub registry: Option<Arc<Registry>>,
+}
+
+/// How the partition is read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not at all.
+    Away,
+    /// From its queue, this offset next.
+    Reading { log: LogId, next: u64 },
+    /// The log begins only there.
+    Before { log: LogId, start: u64 },
+    /// The log ends before the chain does, as it said when it was asked.
+    Behind { log: LogId, asked: Instant },
+}
+
+/// See the module.
+pub struct Partition {
+    means: Means,
+    chain: ChainId,
+    decoder: Decoder,
+    queue: Queue,
+    filled: Arc<Notify>,
+    standing: Standing,
+    end: Option<u64>,
+    arena: BytesMut,
+    /// A schema that is wanted before the next message can be read.
+    wanted: Option<crate::wire::SchemaId>,
+    /// When messages last came, or the brokers were asked why none do.
+    quiet_since: Instant,
+}
+
+impl Partition {
+    /// Reads nothing yet.
+    pub fn new(means: Means, chain: ChainId) -> Partition {
+        let queue = means.reader.queue(chain);
+        Partition {
+            chain,
+            decoder: Decoder::new(chain.stream),
+            filled: queue.filled(),
+            queue,
+            means,
+            standing: Standing::Away,
+            end: None,
+            arena: BytesMut::new(),
+            wanted: None,
+            quiet_since: Instant::now(),
+        }
+    }
+
+    async fn open_log(&mut self, incarnation: Option<LogId>, from: u64) -> Result<Opening, SourceError> {
+        self.leave();
+        let topic = self.topic()?;
+        if incarnation != Some(topic) {
+            return Ok(Opening::Close { next: topic });
+        }
+        self.stand_at(topic, from).await?;
+        Ok(Opening::Read)
+    }
+
+    /// The incarnation of the topic now.
+    fn topic(&self) -> Result<LogId, SourceError> {
+        let gone = || SourceError::Kafka(format!("its topic for {} is not there, or not known yet", self.chain.stream));
+        let topic = self.means.cluster.topic(self.chain.stream).ok_or_else(gone)?;
+        if self.chain.partition >= topic.partitions {
+            let (partitions, partition) = (topic.partitions, self.chain.partition);
+            let why = format!("its topic has {partitions} partitions, and so no partition {partition} any more");
+            return Err(SourceError::Kafka(why));
+        }
+        Ok(topic.incarnation)
+    }
+
+    /// Reads from `from` on, if that lies in the log.
+    async fn stand_at(&mut self, log: LogId, from: u64) -> Result<(), SourceError> {
+        self.leave();
+        let unknown = || SourceError::Kafka("no broker was reached yet".to_string());
+        let topics = self.means.cluster.topics().ok_or_else(unknown)?;
+        let found = topics.watermarks(self.chain.stream, self.chain.partition).await;
+        let found = found.map_err(|error| SourceError::Kafka(error.to_string()))?;
+        self.end = Some(found.end);
+        self.standing = if from < found.start {
+            Standing::Before { log, start: found.start }
+        } else if from > found.end {
+            Standing::Behind { log, asked: Instant::now() }
+        } else {
+            self.means.reader.assign(self.chain, from).map_err(|error| SourceError::Kafka(error.to_string()))?;
+            self.quiet_since = Instant::now();
+            Standing::Reading { log, next: from }
+        };
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let Standing::Reading { .. } = self.standing
+            && let Err(error) = self.means.reader.unassign(self.chain)
+        {
+            tracing::warn!(chain = %self.chain, %error, "a partition could not be left; what still comes of it is dropped");
+        }
+        self.standing = Standing::Away;
+    }
+
+    async fn read_log(&mut self, from: u64) -> Result<Piece, SourceError> {
+        let (log, is_right) = match self.standing {
+            Standing::Away => return Ok(Piece::Changed),
+            Standing::Reading { log, next } => (log, next == from),
+            Standing::Before { start, .. } if from < start => {
+                let reason = "Kafka's retention had deleted these records before they were archived";
+                return Ok(Piece::Lost { to: start, reason, spooled: None });
+            }
+            Standing::Before { log, .. } => (log, false),
+            Standing::Behind { log, asked } if asked.elapsed() < ASK_AGAIN => (log, true),
+            Standing::Behind { log, .. } => (log, false),
+        };
+        if self.topic()? != log {
+            self.leave();
+            return Ok(Piece::Changed);
+        }
+        if let (Some(id), Some(registry)) = (self.wanted, &self.means.registry) {
+            let schema = registry.schema(id).await.map_err(|error| SourceError::Kafka(error.to_string()))?;
+            self.decoder.learn(id, &schema).map_err(|error| SourceError::Kafka(error.to_string()))?;
+            self.wanted = None;
+            self.stand_at(log, from).await?;
+        } else if !is_right {
+            self.stand_at(log, from).await?;
+        }
+        if let Standing::Reading { log, .. } = self.standing { self.take(log, from) } else { Ok(Piece::End) }
+    }
+
+    /// Takes what has come.
+    fn take(&mut self, log: LogId, from: u64) -> Result<Piece, SourceError> {
+        let (mut records, mut next, mut stopped) = (Vec::new(), from, None);
+        for taken in self.queue.take() {
+            match taken {
+                Taken::Message(message) if message.offset() < next => {} // of before it was assigned anew
+                Taken::Message(message) => {
+                    match read(&self.decoder, self.chain, log, &message, &mut self.arena) {
+                        Ok(record) => records.push(record),
+                        Err(error) => {
+                            stopped = Some(Stop::Wire(error));
+                            break;
+                        }
+                    }
+                    next = message.offset() + 1;
+                }
+                Taken::Error(code) => {
+                    stopped = Some(Stop::Broker(code));
+                    break;
+                }
+            }
+        }
+        self.end = self.queue.known_end().or(self.end);
+        self.standing = match stopped {
+            None => Standing::Reading { log, next },
+            Some(_) => {
+                // What of the batch is not read is gone from the queue: it is asked for again.
+                self.standing = Standing::Reading { log, next };
+                self.leave();
+                Standing::Before { log, start: 0 }
+            }
+        };
+        if next > from {
+            self.quiet_since = Instant::now();
+            return Ok(Piece::Records { records, next });
+        }
+        match stopped {
+            None => Ok(self.nothing()),
+            // Where the offset lies, if not in the log, is asked next.
+            Some(Stop::Broker(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::PartitionEOF)) => Ok(Piece::End),
+            Some(Stop::Broker(code)) => Err(SourceError::Kafka(format!("{code}"))),
+            Some(Stop::Wire(error)) => {
+                self.wanted = error.wanted_schema();
+                if self.wanted.is_some() && self.means.registry.is_some() {
+                    return Ok(Piece::Records { records, next: from });
+                }
+                Err(SourceError::Kafka(format!("the record at offset {from} cannot be read: {error}")))
+            }
+        }
+    }
+
+    /// Nothing has come. After a while it is said why, if the client knows.
+    fn nothing(&mut self) -> Piece {
+        if self.quiet_since.elapsed() >= ASK_AGAIN {
+            self.quiet_since = Instant::now();
+            if let Some(trouble) = self.means.reader.trouble() {
+                tracing::debug!(chain = %self.chain, %trouble, "nothing comes of the partition");
+            }
+        }
+        Piece::End
+    }
+}
+
+/// Why a batch was not read to its end.
+enum Stop {
+    Broker(Code),
+    Wire(WireError),
+}
+
+/// Reads a message. What something else than Tickmint has written is taken as it is: the chain archives it apart.
+fn read(decoder: &Decoder, chain: ChainId, log: LogId, message: &Message<'_>, arena: &mut BytesMut) -> Result<Record, WireError> {
+    let [header, traceparent] = message.headers([NAME, TRACEPARENT]);
+    let value = message.value().map(|value| keep(value, arena));
+    let offset = message.offset();
+    match decoder.decode(Incoming { header, traceparent, value: value.clone() }) {
+        Ok(Received { origin, received_at, traceparent, content }) => {
+            Ok(Record { offset, origin, received_at, traceparent, content: own(content, value.as_ref(), arena) })
+        }
+        Err(error @ (WireError::NoHeader | WireError::Malformed { .. } | WireError::OtherStream { .. })) => {
+            let payload = Payload::Foreign { raw: value.unwrap_or_default(), why: error.to_string() };
+            let delivery = foreign(chain, log, offset);
+            let content = Content::Data { delivery, seq: offset, payload };
+            let received_at = Micros::from(message.timestamp().max(0)).saturating_mul(1000);
+            Ok(Record { offset, origin: Origin { log, place: offset }, received_at, traceparent: None, content })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// An identity for what has none: by where it stands in which log.
+fn foreign(chain: ChainId, log: LogId, offset: u64) -> Delivery {
+    let mut id = log.0.into_bytes();
+    id[0] ^= chain.stream.index() as u8 + 1;
+    id[1..5].iter_mut().zip(chain.partition.to_be_bytes()).for_each(|(byte, of)| *byte ^= of);
+    let session = SessionId(Uuid::from_bytes(id));
+    Delivery { session, frame: (offset >> 16) as u32, index: offset as u16 }
+}
+
+/// Copies a value out of librdkafka's memory, which would keep several times as much for it.
+fn keep(value: &[u8], arena: &mut BytesMut) -> Bytes {
+    if arena.capacity() - arena.len() < value.len() {
+        *arena = BytesMut::with_capacity(ARENA.max(value.len()));
+    }
+    arena.extend_from_slice(value);
+    arena.split().freeze()
+}
+
+/// Copies the text out of a value that holds much besides: the archive's memory is counted by the texts.
+fn own(mut content: Content, value: Option<&Bytes>, arena: &mut BytesMut) -> Content {
+    if let Content::Data { payload: Payload::Trade { raw, .. } | Payload::Quarantined { raw, .. }, .. } = &mut content
+        && value.is_some_and(|value| value.len() > 2 * raw.len())
+    {
+        *raw = keep(raw, arena);
+    }
+    content
+}
+
+impl Source for Partition {
+    fn open(&mut self, incarnation: Option<LogId>, from: u64) -> BoxFuture<'_, Result<Opening, SourceError>> {
+        Box::pin(self.open_log(incarnation, from))
+    }
+
+    fn read(&mut self, from: u64) -> BoxFuture<'_, Result<Piece, SourceError>> {
+        Box::pin(self.read_log(from))
+    }
+
+    fn end(&self) -> Option<u64> {
+        self.end
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        let (filled, mut cluster) = (self.filled.clone(), self.means.cluster.clone());
+        Box::pin(async move {
+            tokio::select! {
+                () = filled.notified() => {}
+                () = cluster.changed() => {}
+                () = tokio::time::sleep(ASK_AGAIN) => {}
+            }
+        })
+    }
+
+    fn is_drained_to_its_end(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
