@@ -25,7 +25,7 @@ const BATCH: usize = 2048;
 /// As the archiver closes objects at top speed.
 const OBJECT: usize = 100_000;
 
-pub(crate) fn cpu<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+fn cpu<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let now = || {
         // SAFETY: getrusage fills the struct that it is given.
         let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };

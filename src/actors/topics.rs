@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::config::KafkaConfig;
 use crate::io::kafka::KafkaError;
 use crate::io::kafka::topics::Topics;
-use crate::kafka::cluster::{Known, LOOK_EVERY, look};
+use crate::kafka::cluster::{Known, LOOK_EVERY, View, look};
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
 
@@ -61,14 +61,14 @@ impl Supervised for TopicWatch {
 impl Child for TopicWatch {}
 
 async fn watch_topics(parts: Parts) {
-    let mut topics = parts.topics.clone();
+    let (mut topics, mut before) = (parts.topics.clone(), View::default());
     loop {
         let looked = match &topics {
-            Some(topics) => look(topics, &parts.known).await,
+            Some(topics) => look(topics, &parts.known, &mut before).await,
             None => match connect(&parts.config).await {
                 Ok(connected) => {
                     tracing::info!("connected to the cluster");
-                    look(topics.insert(connected), &parts.known).await
+                    look(topics.insert(connected), &parts.known, &mut before).await
                 }
                 Err(error) => Err(error),
             },

@@ -17,7 +17,7 @@ use crate::domain::stream::Stream;
 use crate::io::kafka::KafkaError;
 use crate::io::kafka::topics::Topics;
 use crate::io::store::Store;
-use crate::kafka::cluster::{Cluster, Known, look};
+use crate::kafka::cluster::{Cluster, Known, View, look};
 use crate::kafka::reader::Reader;
 use crate::kafka::source::{Means, Partition};
 
@@ -69,7 +69,7 @@ impl Found {
     pub async fn cluster(&mut self, store: &Arc<dyn Store>, config: &KafkaConfig) -> Result<(), ClusterError> {
         let topics = Topics::open(config).await?;
         let (known, knows) = watch::channel(Known::default());
-        for missing in look(&topics, &known).await? {
+        for missing in look(&topics, &known, &mut View::default()).await? {
             self.faults.push(format!("topic `{}` is not there", config.topic(missing)));
         }
         let means = Means { reader: Reader::new(config)?, cluster: Cluster::new(knows), registry: None };

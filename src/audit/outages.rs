@@ -46,6 +46,9 @@ fn gaps(found: &Found, report: &mut Report) {
     for (session, times) in named.iter().filter(|(_, times)| **times > 1) {
         report.note(|| format!("session {session} has {times} successors: a daemon ran on a copy of the spool"));
     }
+    // Where a copy of the spool has ended a session that lived on, the gap before that one is nowhere.
+    let unnamed = found.sessions.values().filter(|count| has_outlived_its_end(count) && count.gaps.is_empty());
+    let copied: BTreeSet<_> = unnamed.filter_map(|count| count.shard.as_ref()).collect();
     for (session, count) in found.sessions.iter().filter(|(_, count)| has_received(count)) {
         // Without a shard it has neither end nor gap, which was told.
         let Some(shard) = &count.shard else { continue };
@@ -63,7 +66,7 @@ fn gaps(found: &Found, report: &mut Report) {
                 bracket(report, (*session, count), gap, previous, named.get(&gap.previous_session) == Some(&1));
             }
             // On both a spool and a copy of it, the first one that received anything.
-            (Some(gap), Some(_)) if named.get(&gap.previous_session) > Some(&1) => {}
+            (Some(gap), Some(_)) if named.get(&gap.previous_session) > Some(&1) || copied.contains(shard) => {}
             // The first one of its shard that received anything.
             _ if begun.insert(shard) => {}
             // What a chain hears of a session behind its end is a repeat, gaps included (ADR 6).

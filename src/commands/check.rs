@@ -125,7 +125,13 @@ async fn cluster(kafka: &KafkaConfig, report: &mut Report) {
                     report.note(&finding.to_string());
                 }
             }
-            Err(error) => report.say("`kafka`", Err(error.into())),
+            Err(error) => {
+                let is_down = error.is_retryable();
+                report.say("`kafka`", Err(error.into()));
+                if is_down {
+                    return; // it is not waited for once more
+                }
+            }
         }
     }
 }

@@ -102,7 +102,8 @@ pub enum RegistryError {
     },
     /// A server that knows no such path.
     #[error(
-        "no schema registry is at {url}, only a server that does not know its paths (404): add the path of the API, with Apicurio `/apis/ccompat/v7`"
+        "no schema registry is at {url}, only a server that does not know its paths (404): add the path of the API, with Apicurio \
+         `/apis/ccompat/v7`"
     )]
     NoRegistry {
         /// As configured.
@@ -125,7 +126,8 @@ pub enum RegistryError {
     },
     /// 422.
     #[error(
-        "the schema registry at {url} does not take the {format} schema of subject `{subject}`: {reason}. See whether it supports such schemas and is writable"
+        "the schema registry at {url} does not take the {format} schema of subject `{subject}`: {reason}. See whether it supports \
+         such schemas and is writable"
     )]
     NotTaken {
         /// The registry.
@@ -139,8 +141,8 @@ pub enum RegistryError {
     },
     /// [`Policy::CheckOnly`], and it is not there.
     #[error(
-        "subject `{subject}` of the schema registry at {url} does not have the {format} schema of this version ({reason}): register it \
-         (`schemas/` of this version has the file), or let Tickmint register it"
+        "subject `{subject}` of the schema registry at {url} does not have the {format} schema of this version ({reason}): register \
+         it (`schemas/` of this version has the file), or let Tickmint register it"
     )]
     NotRegistered {
         /// The registry.

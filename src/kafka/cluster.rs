@@ -21,7 +21,7 @@ pub struct Known {
     /// Asks it; none before it was reached.
     pub topics: Option<Topics>,
     /// Each topic; none: nothing is known of it yet, or it is missing.
-    pub view: PerStream<Option<Described>>,
+    pub view: View,
 }
 
 /// What was last known of the cluster. A clone sees the same.
@@ -63,18 +63,35 @@ impl Cluster {
     }
 }
 
-/// Looks at the topics once, and tells what is new; which of them are missing.
-pub async fn look(topics: &Topics, known: &watch::Sender<Known>) -> Result<Vec<Stream>, KafkaError> {
-    let view = topics.describe().await?.map(|state| match state {
+/// What was answered last.
+pub type View = PerStream<Option<Described>>;
+
+/// Looks at the topics once, and tells what is new; which of them are missing. `before` is the last answer: a broker may lag
+/// behind the others, so what is known of a topic changes only when it is told twice.
+pub async fn look(topics: &Topics, known: &watch::Sender<Known>, before: &mut View) -> Result<Vec<Stream>, KafkaError> {
+    let answer: View = topics.describe().await?.map(|state| match state {
         TopicState::There(topic) => Some(topic),
         TopicState::Missing => None,
     });
+    let last = std::mem::replace(before, answer);
     known.send_if_modified(|known| {
-        let is_new = known.view != view || known.topics.is_none();
-        *known = Known { topics: Some(topics.clone()), view };
-        is_new
+        let is_reached = known.topics.replace(topics.clone()).is_none();
+        let view = believed(known.view, last, answer);
+        is_reached | (std::mem::replace(&mut known.view, view) != view)
     });
+    let view = known.borrow().view;
     Ok(Stream::ALL.into_iter().filter(|stream| view[stream.index()].is_none()).collect())
+}
+
+/// What is known of each topic after an answer.
+fn believed(known: View, last: View, answer: View) -> View {
+    std::array::from_fn(|stream| {
+        let (known, last, answer) = (known[stream], last[stream], answer[stream]);
+        let is_same = |one: Option<Described>, other: Option<Described>| {
+            one.map(|topic| (topic.incarnation, topic.partitions)) == other.map(|topic| (topic.incarnation, topic.partitions))
+        };
+        if known.is_none() || is_same(known, answer) || is_same(last, answer) { answer } else { known }
+    })
 }
 
 /// Where the logs of all chains end now, and of which incarnation they are. Those that cannot be told are left out.
@@ -90,4 +107,24 @@ pub async fn ends(cluster: &Cluster) -> PerChain<Option<(LogId, u64)>> {
         }
     }
     ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_changes_when_it_is_told_twice() {
+        let of = |incarnation| Some(Described { incarnation, partitions: 4, leaderless: 0 });
+        let (old, new) = (of(LogId::generate()), of(LogId::generate()));
+        let view = |topic| [topic, old, None];
+        assert_eq!(believed([None; 3], [None; 3], view(old)), view(old), "nothing was known");
+        assert_eq!(believed(view(old), view(old), view(new)), view(old), "one broker says so");
+        assert_eq!(believed(view(old), view(new), view(old)), view(old), "and another one does not");
+        assert_eq!(believed(view(old), view(new), view(new)), view(new));
+        assert_eq!(believed(view(old), view(old), view(None)), view(old));
+        assert_eq!(believed(view(old), view(None), view(None)), view(None));
+        let leaderless = old.map(|topic| Described { leaderless: 2, ..topic });
+        assert_eq!(believed(view(old), view(old), view(leaderless)), view(leaderless), "it is the same topic");
+    }
 }

@@ -171,13 +171,13 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn pass_identity(&mut self) -> Result<(), Fault> {
         self.bytes()?; // session
-        (0..4).try_for_each(|_| self.long().map(drop)) // frame, idx, seq, received_at
+        (0..4).try_for_each(|_| self.pass_long()) // frame, idx, seq, received_at
     }
 
     /// Passes over all between the identity and `raw`.
     fn raw_of_trade(&mut self) -> Result<Range<usize>, Fault> {
         (0..4).try_for_each(|_| self.bytes().map(drop))?; // source, symbol, price, size
-        self.long()?; // event_time
+        self.pass_long()?; // event_time
         self.optional(|fields| fields.bytes().map(drop))?; // conditions
         (0..3).try_for_each(|_| self.boolean())?; // the flags
         let raw = self.bytes()?;
@@ -190,7 +190,7 @@ impl Fields<'_> {
         (0..2).try_for_each(|_| self.bytes().map(drop))?; // kind, shard
         (0..2).try_for_each(|_| self.optional(|fields| fields.bytes().map(drop)))?; // symbols, previous_session
         self.bytes()?; // reason
-        (0..7).try_for_each(|_| self.optional(|fields| fields.long().map(drop)))?; // two times, five counts
+        (0..7).try_for_each(|_| self.optional(Fields::pass_long))?; // two times, five counts
         self.bytes()
     }
 
@@ -211,6 +211,17 @@ impl Fields<'_> {
             1 => pass(self),
             _ => Err("a union that has no such branch"),
         }
+    }
+
+    /// Goes behind a number: its last byte is the first one without the highest bit. Eight bytes at once, where
+    /// there are so many: the two times alone have fourteen.
+    fn pass_long(&mut self) -> Result<(), Fault> {
+        let ends = self.value[self.at..].first_chunk().map_or(0, |bytes| !u64::from_le_bytes(*bytes) & 0x8080_8080_8080_8080);
+        if ends == 0 {
+            return self.long().map(drop);
+        }
+        self.at += ends.trailing_zeros() as usize / 8 + 1;
+        Ok(())
     }
 
     fn long(&mut self) -> Result<i64, Fault> {
@@ -275,6 +286,13 @@ mod tests {
                 let mut fields = Fields { value: &out, at: 0 };
                 prop_assert_eq!(fields.long(), Ok(number));
                 prop_assert_eq!(fields.at, out.len());
+                let length = out.len();
+                for behind in [0, 20] {
+                    out.resize(length + behind, 0xff);
+                    let mut fields = Fields { value: &out, at: 0 };
+                    prop_assert_eq!(fields.pass_long(), Ok(()));
+                    prop_assert_eq!(fields.at, length);
+                }
             }
         }
 

@@ -254,6 +254,17 @@ proptest! {
     }
 
     #[test]
+    fn an_encoder_forgets_the_records_before(records in prop::collection::vec(record(), 1..6)) {
+        for (mut used, n) in encoders().into_iter().zip(0..) {
+            for (stream, record) in &records {
+                let mut fresh = encoders().into_iter().nth(n).unwrap();
+                let message = fresh.encode(*stream, b"k", record).unwrap();
+                prop_assert_eq!(used.encode(*stream, b"k", record).unwrap(), message);
+            }
+        }
+    }
+
+    #[test]
     fn avro_by_hand_is_what_the_library_reads((stream, record) in data()) {
         let value = avro_of(stream, &record);
         let mut rest = &value[..];

@@ -1,14 +1,16 @@
 //! The clients: that librdkafka and brokers take what we tell them, and do what must hold.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use tickmint::config::KafkaConfig;
 use tickmint::domain::stream::Stream;
+use tickmint::io::kafka::topics::TopicState;
 use tickmint::io::kafka::{Topics, Watch, client};
 
 use super::{Cluster, cluster, config};
@@ -23,13 +25,33 @@ fn made(config: &KafkaConfig) -> String {
     config.topic(Stream::Trades)
 }
 
+/// Keeps what brokers answer.
+#[derive(Clone, Default)]
+struct Answers(Arc<Mutex<Vec<Result<i64, String>>>>);
+
+impl ClientContext for Answers {}
+
+impl ProducerContext for Answers {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let answer = result.as_ref().map(Message::offset).map_err(|(error, _)| error.to_string());
+        self.0.lock().unwrap().push(answer);
+    }
+}
+
+/// Sends to partition 1, which holds nothing yet.
 fn send<'a>(config: &KafkaConfig, topic: &str, values: impl IntoIterator<Item = &'a [u8]>) {
-    let producer: BaseProducer = client::producer(config).create().unwrap();
+    let answers = Answers::default();
+    let producer: BaseProducer<Answers> = client::producer(config).create_with_context(answers.clone()).unwrap();
+    let mut sent = 0;
     for value in values {
         let record = BaseRecord::to(topic).partition(1).key("AAPL").payload(value).timestamp(1_700_000_000_000);
         producer.send(record).map_err(|(error, _)| error).unwrap();
+        sent += 1;
     }
     producer.flush(PATIENCE).unwrap();
+    assert_eq!(*answers.0.lock().unwrap(), (0..sent).map(Ok).collect::<Vec<_>>());
 }
 
 fn reader(config: &KafkaConfig, topic: &str, from: i64) -> BaseConsumer<Watch> {
@@ -77,6 +99,23 @@ fn a_record_as_long_as_any_can_be_goes_through() {
     let reader = reader(&config, &topic, 0);
     assert!(reader.poll(PATIENCE).unwrap().unwrap().payload() == Some(&noise));
     assert_eq!(reader.poll(PATIENCE).unwrap().unwrap().payload(), Some(b"after it".as_slice()));
+}
+
+/// Shows something only where brokers have `auto.create.topics.enable`, as they do by default.
+#[test]
+fn a_producer_makes_no_topic_by_accident() {
+    let Some(Cluster { plain, .. }) = or_skip(cluster()) else { return };
+    let config = config(&plain, |_| {});
+    let answers = Answers::default();
+    let producer: BaseProducer<Answers> = client::producer(&config).create_with_context(answers.clone()).unwrap();
+    let topic = config.topic(Stream::Trades);
+    producer.send(BaseRecord::<(), _>::to(&topic).partition(1).payload("x")).map_err(|(error, _)| error).unwrap();
+    // It asks for the topic ten times meanwhile, or learns at once that there is none.
+    producer.poll(Duration::from_secs(2));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let state = runtime.block_on(async { Topics::open(&config).await.unwrap().describe().await.unwrap() })[0];
+    assert_eq!(state, TopicState::Missing);
+    assert!(answers.0.lock().unwrap().iter().all(Result::is_err));
 }
 
 #[test]

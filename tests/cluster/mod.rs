@@ -55,6 +55,9 @@ fn config(brokers: &str, change: impl FnOnce(&mut KafkaSettings)) -> KafkaConfig
     };
     change(&mut kafka);
     // Who only archives needs no keys of a feed.
-    let settings = Settings { kafka: Some(kafka), roles: vec!["archive".into()], ..Settings::default() };
+    let mut settings = Settings { kafka: Some(kafka), roles: vec!["archive".into()], ..Settings::default() };
+    // For records of up to 2 MiB, twice as long as brokers take by default: such small ones as tests have run out of memory
+    // over longer ones.
+    settings.feed.max_frame_bytes = "128 KiB".into();
     Config::from_settings(&settings).unwrap().kafka.unwrap()
 }

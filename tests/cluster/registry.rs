@@ -221,18 +221,12 @@ impl Tls {
     fn start() -> Result<Tls, Skip> {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
+        let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
         for name in ["ca", "other"] {
-            openssl(
-                dir,
-                &format!(
-                    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
-                ),
-            )?;
+            openssl(dir, &format!("{new} -subj /CN={name} -keyout {name}.key -out {name}.pem"))?;
         }
-        openssl(
-            dir,
-            "req -x509 -CA ca.pem -CAkey ca.key -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=registry -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout server.key -out server.pem",
-        )?;
+        let signed = "-CA ca.pem -CAkey ca.key -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+        openssl(dir, &format!("{new} {signed} -subj /CN=registry -keyout server.key -out server.pem"))?;
         std::fs::create_dir_all(dir.join("schemas/ids")).unwrap();
         std::fs::write(dir.join("schemas/ids/7"), r#"{"schema":"\"string\"","schemaType":"AVRO"}"#).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -25,7 +25,7 @@ use crate::domain::stream::{PerStream, Stream};
 
 /// How long an answer may take: time for a broker that is down to be found so, and for the next.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How long a topic that was created may take until it is known and led everywhere.
+/// How long a topic that was created may take until each broker that is asked knows it, and all of it is led.
 const CREATED_WITHIN: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -121,6 +121,9 @@ impl Topics {
     }
 
     /// All topics, as they are just now. Two small requests: good for being asked every few seconds.
+    ///
+    /// Some broker is asked, and one may lag behind the others: for a moment after a topic was created it may
+    /// say that there is none, or tell of the one before. Who acts on a change should have been told it twice.
     pub async fn describe(&self) -> Result<PerStream<TopicState>, KafkaError> {
         self.ask(|inner| {
             let states = inner.describe(&Stream::ALL)?;
@@ -263,10 +266,16 @@ impl Inner {
         }
     }
 
+    /// A broker that is asked may not have heard yet of a topic that another one has told of.
     fn findings(&self, stream: Stream, topic: &Topic) -> Result<Vec<Finding>, KafkaError> {
-        let name = self.config.topic(stream);
+        let (name, begun) = (self.config.topic(stream), Instant::now());
         let cure = "grant DescribeConfigs on the topics: whether a topic is safe to use stands in its settings";
-        let answer = self.native().topic_settings(&name, self.within);
+        let answer = loop {
+            match self.native().topic_settings(&name, self.within) {
+                Err(refusal) if is_absence(refusal.code) && begun.elapsed() < CREATED_WITHIN => pause(),
+                answer => break answer,
+            }
+        };
         let settings = self.heard(|| format!("read the settings of topic `{name}`"), cure, answer)?;
         let found = Found { partitions: topic.partitions, replicas: topic.replicas, settings };
         Ok(rules::decide(&name, &found, &self.config))
@@ -279,7 +288,7 @@ impl Inner {
         loop {
             match self.topics(&[stream])?.remove(0) {
                 Some(topic) if topic.leaderless == 0 && topic.partitions > 0 => return Ok(topic),
-                Some(_) | None if begun.elapsed() < CREATED_WITHIN => std::thread::sleep(LOOK),
+                Some(_) | None if begun.elapsed() < CREATED_WITHIN => pause(),
                 Some(topic) => return Ok(topic),
                 None => {
                     return Err(KafkaError::Retry {
@@ -360,6 +369,11 @@ impl Drop for Inner {
             tracing::warn!(%error, "no thread to end a Kafka client on: it was ended in place");
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "on tokio's threads for blocking work there are no actors")]
+fn pause() {
+    std::thread::sleep(LOOK);
 }
 
 fn is_absence(code: Code) -> bool {

@@ -121,7 +121,10 @@ async fn a_schema_is_registered_under_a_subject_that_is_held_to_full_transitive(
 
 #[tokio::test]
 async fn an_incompatible_schema_is_refused_with_the_registrys_reason() {
-    let body = r#"{"error_code":409,"message":"io.apicurio.registry.rules.RuleViolationException: Incompatible artifact: t-value [AVRO], num of incompatible diffs: {1}, list of diff types: [zz at /fields/0] Causes: zz at /fields/0"}"#;
+    let body = concat!(
+        r#"{"error_code":409,"message":"io.apicurio.registry.rules.RuleViolationException: Incompatible artifact: t-value [AVRO], "#,
+        r#"num of incompatible diffs: {1}, list of diff types: [zz at /fields/0] Causes: zz at /fields/0"}"#,
+    );
     let server = Server::start(&[HELD, (409, body)]).await;
     let error = ensure(&server, Policy::Register).await.unwrap_err();
     let text = error.to_string();
