@@ -42,8 +42,11 @@ pub struct Parts {
     /// Above the writers.
     pub writers: SupervisorRef,
     /// Starts a writer below that, by this name.
-    pub start: Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>,
+    pub start: StartWriter,
 }
+
+/// Starts the writer of a chain, by this name.
+pub type StartWriter = Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>;
 
 /// The name of a chain's writer.
 fn name(chain: ChainId) -> String {

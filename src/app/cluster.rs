@@ -12,7 +12,6 @@ use crate::actors::{consumer, coverage, forwarder, partition_writer, schemas, to
 use crate::bronze::budget::Budget;
 use crate::bronze::source::Source;
 use crate::config::{self, Config, KafkaConfig};
-use crate::domain::chain::ChainId;
 use crate::io::kafka::topics::Topics;
 use crate::kafka::cluster::{Cluster, Known};
 use crate::kafka::forwarding::MakeSender;
@@ -21,7 +20,7 @@ use crate::kafka::schemas::Schemas;
 use crate::kafka::sender::KafkaSender;
 use crate::kafka::source::{Means, Partition};
 use crate::spool::segment::{DrainedBy, LogKind};
-use crate::supervisor::{ChildSpec, SpawnError, SupervisorRef};
+use crate::supervisor::{ChildSpec, SupervisorRef};
 use crate::wire::{self, encode::Encoder};
 
 /// The cluster, as far as it could be reached.
@@ -142,10 +141,8 @@ fn start_consumer(
     Ok(consumer)
 }
 
-type StartWriter = Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>;
-
 /// Starts the writer of an assigned partition.
-fn start_writer(plant: &Plant<'_>, means: Means, told: &Told, writers: SupervisorRef) -> StartWriter {
+fn start_writer(plant: &Plant<'_>, means: Means, told: &Told, writers: SupervisorRef) -> consumer::StartWriter {
     let (config, store, traces) = (plant.config.clone(), plant.store.clone(), plant.traces.clone());
     let (metrics, told, arbiter) = (plant.metrics.clone(), told.clone(), plant.bronze.handle());
     let budget = Budget::new(config.bronze.memory);

@@ -4,7 +4,7 @@
 //! slot before it plus one, so each name is a one-shot decision: whoever creates it first decides.
 //! See design section 4; `tests/model` checks this protocol with all interleavings.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -102,9 +102,10 @@ pub struct Carry {
     pub lost: Read,
     /// In the chains of gaps, per session that has not ended, what has been archived. A record in here is a repeat.
     pub seen: Seen,
-    /// In the chains of gaps, sessions whose end was archived before their opening was read.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub ended: BTreeSet<SessionId>,
+    /// In the chains of gaps, sessions whose end was archived before all else of them, and the number of that end: their
+    /// opening was not read, or records before the end are still missing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ended: BTreeMap<SessionId, u64>,
     /// The archive hour reached; `None` before the first record.
     pub archive_hour: Option<Hour>,
 }
@@ -125,9 +126,8 @@ impl Carry {
         match &record.content {
             Content::Tick(_) => false,
             Content::Opened(session) => {
-                if !self.ended.remove(session) {
-                    self.seen.open(*session);
-                }
+                self.seen.open(*session);
+                self.forget_if_whole(*session);
                 false
             }
             Content::Ended(session) => {
@@ -150,20 +150,30 @@ impl Carry {
             // An earlier version wrote it, and in one log after the other: the opening was read unless it was lost.
             None => self.lost.is_empty() || self.seen.knows(session),
         };
-        let has_ended = if was_opened { !self.seen.knows(session) } else { self.ended.contains(&session) };
-        if has_ended {
+        let is_end = matches!(control, Control::SessionEnd(_));
+        let has_ended = self.ended.contains_key(&session);
+        if has_ended && is_end || was_opened && !has_ended && !self.seen.knows(session) {
             return false;
         }
         let is_new = self.seen.insert(session, seq);
         // One whose number was given to a gap was written on a copy that does not know of the gap: whoever does, will end the
         // session.
-        if is_new && matches!(control, Control::SessionEnd(_)) {
-            self.seen.forget(session);
-            if !was_opened {
-                self.ended.insert(session);
-            }
+        if is_new && is_end {
+            self.ended.insert(session, seq);
+        }
+        if was_opened {
+            self.forget_if_whole(session);
         }
         is_new
+    }
+
+    /// Forgets a session that was opened and has ended, if nothing before its end is missing.
+    fn forget_if_whole(&mut self, session: SessionId) {
+        let is_whole = |last: &u64| self.seen.0.get(&session).is_some_and(|seen| seen.covers(0, *last));
+        if self.ended.get(&session).is_some_and(is_whole) {
+            self.ended.remove(&session);
+            self.seen.forget(session);
+        }
     }
 }
 
@@ -374,6 +384,21 @@ mod tests {
         Content::Data { delivery, seq, payload: Payload::Trade { raw: Default::default(), flags: Flags::default() } }
     }
 
+    fn gap(session: SessionId, seq: u64, opened: Option<Origin>) -> Content {
+        let gap = Control::Gap(Gap {
+            shard: "s".into(),
+            symbols: vec![],
+            previous_session: SessionId::generate(),
+            last_frame: 1,
+            last_received_at: None,
+            first_received_at: Some(1),
+            reason: "x".into(),
+            opened,
+        });
+        let delivery = Delivery { session, frame: 0, index: 0 };
+        Content::Data { delivery, seq, payload: Payload::Control(gap) }
+    }
+
     fn end(session: SessionId, seq: u64, opened: Option<Origin>) -> Content {
         let (shard, reason) = ("s".into(), "x".into());
         let end = SessionEnd { shard, frames: 1, records: [0; 3], partitions: None, last_received_at: None, reason, opened };
@@ -419,23 +444,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_that_is_sent_again_after_the_end_is_archived_once() {
+        let (session, log) = (SessionId::generate(), LogId::generate());
+        let opened = Some(Origin { log, place: 0 });
+        let mut reading = Reading(Carry::default(), log);
+        reading.take(0, Content::Opened(session));
+        let mut successor = Reading(reading.0, LogId::generate());
+        assert!(successor.take(0, end(session, 1, opened)), "the gap before it was lost on its way");
+        assert!(!successor.take(1, end(session, 1, opened)), "by another successor");
+        let mut again = Reading(successor.0, log);
+        assert!(again.take(1, gap(session, 0, opened)));
+        assert_eq!((&again.0.seen, again.0.ended.len()), (&Seen::default(), 0), "all of it is known now");
+        assert!(!again.take(2, gap(session, 0, opened)), "on a copy");
+    }
+
+    #[test]
     fn an_end_that_does_not_know_of_a_gap_does_not_stand_for_the_one_that_does() {
         let (session, log) = (SessionId::generate(), LogId::generate());
         let opened = Some(Origin { log, place: 0 });
         let mut reading = Reading(Carry::default(), log);
         reading.take(0, Content::Opened(session));
-        let gap = Control::Gap(Gap {
-            shard: "s".into(),
-            symbols: vec![],
-            previous_session: SessionId::generate(),
-            last_frame: 1,
-            last_received_at: None,
-            first_received_at: Some(1),
-            reason: "x".into(),
-            opened,
-        });
-        let delivery = Delivery { session, frame: 0, index: 0 };
-        assert!(reading.take(1, Content::Data { delivery, seq: 0, payload: Payload::Control(gap) }));
+        assert!(reading.take(1, gap(session, 0, opened)));
         let mut copy = Reading(reading.0, LogId::generate());
         assert!(!copy.take(0, end(session, 0, opened)), "by one that went on from a copy made before the gap");
         let mut original = Reading(copy.0, log);

@@ -64,6 +64,7 @@ pub struct Parts {
 }
 
 /// Forwards until it is told to drain, or nobody is there to tell it anything.
+#[expect(clippy::disallowed_methods, reason = "it has a thread of its own")]
 pub fn run(mut parts: Parts) {
     let hints = std::fs::read(&parts.notes).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let mut engine = Engine::new(parts.logs.clone(), hints.unwrap_or_default());

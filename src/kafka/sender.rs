@@ -13,6 +13,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::util::Timeout;
 
 use super::cluster::Cluster;
+use crate::clock;
 use crate::config::KafkaConfig;
 use crate::domain::stream::{PerStream, Stream};
 use crate::forward::engine::{Outcome, SendError, Sender, Tag};
@@ -93,7 +94,8 @@ impl Sender for KafkaSender {
         let tag = Box::new(Tag { chain, origin: record.origin });
         let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&self.topics[chain.stream.index()], tag)
             .partition(chain.partition as i32)
-            .timestamp(record.received_at.max(0) / 1000)
+            // When it is sent, and not when it was received: after a long outage retention would delete it at once.
+            .timestamp(clock::now().max(0) / 1000)
             .headers(headers);
         base.key = message.key;
         base.payload = message.value;
