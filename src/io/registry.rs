@@ -288,7 +288,10 @@ impl Registry {
         match policy {
             Policy::Register => {
                 self.hold(subject).await?;
-                self.register(subject, format, schema).await
+                let registered = self.register(subject, format, schema).await;
+                // Where two daemons begin at once, the slower one may be told that something is in its way: the same schema.
+                let Err(RegistryError::Incompatible { .. }) = registered else { return registered };
+                self.look_up(subject, format, schema).await.or(registered)
             }
             Policy::CheckOnly => {
                 let id = self.look_up(subject, format, schema).await?;

@@ -119,13 +119,21 @@ async fn a_schema_is_registered_under_a_subject_that_is_held_to_full_transitive(
     }
 }
 
+/// Seen of Apicurio, with two daemons that began at the same time.
+#[tokio::test]
+async fn a_schema_that_somebody_else_was_quicker_with_is_found() {
+    let body = r#"{"error_code":409,"message":"An artifact with ID 't-value' in group 'null' already exists."}"#;
+    let server = Server::start(&[HELD, (409, body), (200, r#"{"subject":"t-value","id":7,"version":1,"schema":"{}"}"#)]).await;
+    assert_eq!(ensure(&server, Policy::Register).await, Ok(SchemaId(7)));
+}
+
 #[tokio::test]
 async fn an_incompatible_schema_is_refused_with_the_registrys_reason() {
     let body = concat!(
         r#"{"error_code":409,"message":"io.apicurio.registry.rules.RuleViolationException: Incompatible artifact: t-value [AVRO], "#,
         r#"num of incompatible diffs: {1}, list of diff types: [zz at /fields/0] Causes: zz at /fields/0"}"#,
     );
-    let server = Server::start(&[HELD, (409, body)]).await;
+    let server = Server::start(&[HELD, (409, body), (404, r#"{"error_code":40403,"message":"no such schema"}"#)]).await;
     let error = ensure(&server, Policy::Register).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, RegistryError::Incompatible { .. }) && !error.is_retryable(), "{error:?}");
@@ -137,7 +145,7 @@ async fn an_incompatible_schema_is_refused_with_the_registrys_reason() {
     ] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(server.lines().await.len(), 2, "it is not tried again");
+    assert_eq!(server.lines().await.len(), 3, "it is looked up once, and not tried again");
 }
 
 #[tokio::test]
