@@ -31,7 +31,6 @@ use anyhow::{Context as _, Result};
 use crate::actors::refiner;
 use crate::config::Config;
 use crate::domain::chain::ChainId;
-use crate::domain::stream::Stream;
 use crate::http;
 use crate::io::store::Store;
 use crate::spool::logs::FolderLock;
@@ -94,7 +93,7 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
 /// The tree of a daemon whose spool is the log: one partition a stream.
 fn embedded(plant: &Plant<'_>) -> Result<()> {
     let spooling = spooling::open(plant.config, LogKind::BRONZE)?;
-    let chains = chains(1);
+    let chains: Vec<_> = ChainId::all(1).collect();
     start_refiner(plant, chains.clone())?;
     archive::start_sealer(plant, chains)?;
     let told = Arc::new(OnceLock::new());
@@ -120,11 +119,6 @@ fn start_refiner(plant: &Plant<'_>, chains: Vec<ChainId>) -> Result<()> {
         refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
     })?;
     Ok(())
-}
-
-/// All chains where each stream has so many partitions.
-fn chains(partitions: u32) -> Vec<ChainId> {
-    (0..partitions).flat_map(|partition| Stream::ALL.map(|stream| ChainId { stream, partition })).collect()
 }
 
 fn child(id: &str, drain_within: Duration) -> ChildSpec {

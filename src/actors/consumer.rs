@@ -45,6 +45,9 @@ pub struct Parts {
     pub start: StartWriter,
 }
 
+/// Is raised while the group does not let this process take part.
+const ALARM: &str = "consumer";
+
 /// Starts the writer of a chain, by this name.
 pub type StartWriter = Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>;
 
@@ -80,7 +83,17 @@ impl Consumer {
 async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Decision>) {
     while let Some(decision) = decisions.recv().await {
         match decision {
-            Decision::Assigned(chains) => chains.into_iter().for_each(|chain| begin(parts, works, chain)),
+            Decision::Assigned(chains) => {
+                parts.metrics.alarms().clear(ALARM);
+                chains.into_iter().for_each(|chain| begin(parts, works, chain));
+            }
+            Decision::Refused(why) => {
+                let group = &parts.config.group;
+                parts
+                    .metrics
+                    .alarms()
+                    .raise(ALARM, format!("consumer group `{group}`: {why}; what it would give us is not archived"));
+            }
             Decision::Revoked(chains, done) => {
                 leave(parts, works, chains).await;
                 done.send(()).ok(); // it may have taken too long

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 
 use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::domain::chain::{Archived, ChainId};
-use crate::domain::stream::Stream;
 use crate::io::store::Store;
 use crate::kafka::cluster::Cluster;
 use crate::messages::bronze::Covered;
@@ -84,7 +83,7 @@ impl Child for Coverage {}
 async fn look(parts: &Parts, followers: &mut BTreeMap<ChainId, Follower>) -> Result<u64, ChainError> {
     let partitions = parts.cluster.partitions().unwrap_or(0).max(parts.partitions);
     let mut news = 0;
-    for chain in (0..partitions).flat_map(|partition| Stream::ALL.map(|stream| ChainId { stream, partition })) {
+    for chain in ChainId::all(partitions) {
         let archived = match followers.get_mut(&chain) {
             Some(follower) => {
                 let mut last = None;

@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
 use super::archive::{self, Told};
-use super::{DRAIN_WITHIN, Plant, chains, child, feed, spooling, start_refiner};
+use super::{DRAIN_WITHIN, Plant, child, feed, spooling, start_refiner};
 use crate::actors::{consumer, coverage, forwarder, partition_writer, schemas, topics};
 use crate::bronze::budget::Budget;
 use crate::bronze::source::Source;
-use crate::config::{self, Config, KafkaConfig};
+use crate::config::{Config, KafkaConfig};
+use crate::domain::chain::ChainId;
 use crate::io::kafka::topics::Topics;
 use crate::kafka::cluster::{Cluster, Known};
 use crate::kafka::forwarding::MakeSender;
@@ -21,7 +22,7 @@ use crate::kafka::sender::KafkaSender;
 use crate::kafka::source::{Means, Partition};
 use crate::spool::segment::{DrainedBy, LogKind};
 use crate::supervisor::{ChildSpec, SupervisorRef};
-use crate::wire::{self, encode::Encoder};
+use crate::wire::encode::Encoder;
 
 /// The cluster, as far as it could be reached.
 pub(super) struct Reached {
@@ -43,7 +44,7 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
     };
     let Some(registry) = &kafka.registry else { return Ok(Reached { topics, schemas: None }) };
     let unusable = "`[kafka.registry]` cannot be used";
-    let schemas = Schemas::new(kafka, registry, format_of(kafka), &config.data_dir.join("schema-ids.json")).context(unusable)?;
+    let schemas = Schemas::new(kafka, registry, kafka.format, &config.data_dir.join("schema-ids.json")).context(unusable)?;
     match schemas.ensure().await {
         Err(error) if !error.is_retryable() => return Err(error).context(unusable),
         Err(error) => tracing::warn!(%error, known = schemas.ids().is_some(), "the schema registry was not reached"),
@@ -69,12 +70,12 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
             schemas::SchemaKeeper::new(schemas::Parts { vitals, metrics, schemas })
         })?;
     }
-    start_refiner(plant, chains(kafka.partitions))?;
+    start_refiner(plant, ChainId::all(kafka.partitions).collect())?;
 
     let told: Told = Arc::new(OnceLock::new());
     let mut recipients = Vec::new();
     if roles.archive {
-        archive::start_sealer(plant, chains(kafka.partitions))?;
+        archive::start_sealer(plant, ChainId::all(kafka.partitions).collect())?;
         recipients.push(start_consumer(plant, kafka, &cluster, schemas.as_ref(), &told)?.recipient());
     }
     if roles.feed {
@@ -102,13 +103,6 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
     Ok(())
 }
 
-fn format_of(kafka: &KafkaConfig) -> wire::Format {
-    match kafka.format {
-        config::Format::Json => wire::Format::Json,
-        config::Format::Avro => wire::Format::Avro,
-    }
-}
-
 /// What makes the forwarder's producers.
 fn make_sender(kafka: KafkaConfig, cluster: Cluster, schemas: Option<Schemas>) -> MakeSender {
     Arc::new(move || {
@@ -116,7 +110,7 @@ fn make_sender(kafka: KafkaConfig, cluster: Cluster, schemas: Option<Schemas>) -
             Some(schemas) => Some(schemas.ids().ok_or("the schema registry has not given its ids yet")?),
             None => None,
         };
-        let encoder = Encoder::new(format_of(&kafka), ids);
+        let encoder = Encoder::new(kafka.format, ids);
         KafkaSender::new(&kafka, cluster.clone(), encoder).map_err(|error| error.to_string())
     })
 }

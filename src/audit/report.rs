@@ -40,6 +40,10 @@ pub struct Report {
     pub gaps: u64,
     /// Records that should be there and are not.
     pub lost: u64,
+    /// Of `lost`, what is missing of sessions that nothing has ended and no spool at hand knows, by session: so it looks
+    /// when a disk was lost, or when the spool of a daemon was not given to the audit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cut_off: BTreeMap<SessionId, u64>,
     /// Records that are there more than once.
     pub duplicated: u64,
     /// Objects, slots, logs, files of Gold, ends and gaps that are not as they should be: damaged, missing,
@@ -64,6 +68,14 @@ impl Report {
     pub(super) fn lose(&mut self, records: u64, what: impl FnOnce() -> String) {
         self.lost += records;
         self.finding(what);
+    }
+
+    /// Loses records of a session.
+    fn lose_of(&mut self, session: Option<SessionId>, found: &Found, records: u64, what: impl FnOnce() -> String) {
+        if let Some(session) = session.filter(|session| is_cut_off(found, *session)) {
+            *self.cut_off.entry(session).or_default() += records;
+        }
+        self.lose(records, what);
     }
 
     pub(super) fn fault(&mut self, what: impl FnOnce() -> String) {
@@ -133,7 +145,9 @@ fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
             let highest = seqs.iter().last().map_or(0, |(_, high)| high + 1);
             let wanted = count.end.as_ref().map_or(highest, |end| end.records_of(chain).max(highest));
             for (low, high) in seqs.holes_below(wanted) {
-                report.lose(high - low + 1, || format!("session {session}: {chain} {low} to {high} are missing"));
+                report.lose_of(Some(*session), found, high - low + 1, || {
+                    format!("session {session}: {chain} {low} to {high} are missing")
+                });
                 if chain.stream != Stream::Gaps {
                     *missing.entry(*session).or_default() += high - low + 1;
                 }
@@ -171,7 +185,9 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
                 let records = u64::from(wanted - there);
                 let again = records.min(counted);
                 counted -= again;
-                report.lose(records - again, || format!("connection {number} frame {frame}: {there} of {wanted} records"));
+                report.lose_of(connection.session, found, records - again, || {
+                    format!("connection {number} frame {frame}: {there} of {wanted} records")
+                });
             } else if there > wanted {
                 let more = u64::from(there - wanted);
                 report.duplicate(more, || format!("connection {number} frame {frame}: {there} records of {wanted}"));
@@ -198,6 +214,11 @@ fn declared(found: &Found, session: Option<SessionId>) -> Option<u32> {
     let living = count.and_then(|count| count.living);
     let gaps = found.gaps.iter().filter(|gap| gap.previous_session == session).map(|gap| gap.last_frame);
     gaps.chain(ended).chain(living).min()
+}
+
+/// Whether nothing has ended a session, and no spool at hand knows it.
+fn is_cut_off(found: &Found, session: SessionId) -> bool {
+    found.sessions.get(&session).is_none_or(|count| count.end.is_none() && count.living.is_none())
 }
 
 #[cfg(test)]
@@ -252,6 +273,7 @@ mod tests {
         let (found, ledger, _) = world(10, 12, false);
         let report = report(&found, Some(&ledger));
         assert_eq!((report.lost, report.faults), (4, 1), "and the missing end is a fault: {report:?}");
+        assert_eq!(report.cut_off.into_values().collect::<Vec<_>>(), [4]);
     }
 
     #[test]
@@ -263,7 +285,8 @@ mod tests {
         assert_eq!((killed.not_received, killed.lost), (Some(4), 0));
         // The control: the spool says that it has one frame more, and it is not there.
         found.sessions.get_mut(&session).unwrap().living = Some(11);
-        assert_eq!(report(&found, Some(&ledger)).lost, 2);
+        let report = report(&found, Some(&ledger));
+        assert_eq!((report.lost, report.cut_off.len()), (2, 0), "it is not cut off: its spool is here");
     }
 
     #[test]
@@ -272,6 +295,7 @@ mod tests {
         let gone = Found { archived: found.archived, ..Found::default() };
         let report = report(&gone, Some(&ledger));
         assert_eq!((report.lost, report.not_received), (24, Some(0)), "{report:?}");
+        assert_eq!(report.cut_off.into_values().collect::<Vec<_>>(), [24]);
     }
 
     #[test]

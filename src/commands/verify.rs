@@ -106,6 +106,13 @@ pub fn text(report: &Report) -> String {
     ] {
         text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
     }
+    if !report.cut_off.is_empty() {
+        let (records, sessions) = (report.cut_off.values().sum::<u64>(), report.cut_off.len());
+        text.push_str(&format!(
+            "  {records} of the lost are of {sessions} sessions that nothing has ended and no spool here knows: a disk was lost, or the \
+             spool of a daemon is to be given with --spool\n"
+        ));
+    }
     if report.sent.is_none() && report.durable + report.quarantined + report.gaps == 0 {
         text.push_str("  there is nothing yet: neither the spool nor Bronze holds a record\n");
     }

@@ -21,10 +21,11 @@ use file::Lines;
 
 pub use error::{ConfigError, Problem};
 pub use kafka::{
-    Compression, Format, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig,
-    TlsIdentity,
+    Compression, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig, TlsIdentity,
 };
 pub use settings::Settings;
+
+pub use crate::wire::Format;
 
 /// A secret: never printed, only used.
 #[derive(Clone, PartialEq, Eq)]

@@ -33,6 +33,11 @@ pub struct ChainId {
 }
 
 impl ChainId {
+    /// All chains where each stream has so many partitions.
+    pub fn all(partitions: u32) -> impl Iterator<Item = ChainId> {
+        (0..partitions).flat_map(|partition| Stream::ALL.map(|stream| ChainId { stream, partition }))
+    }
+
     /// The folder of its slots, with the slash at the end.
     pub fn prefix(self) -> String {
         format!("_commit/{}/p{}/", self.stream, self.partition)

@@ -203,19 +203,21 @@ impl Engine {
 
     /// Knows the logs that are there, and no others.
     fn look_for_logs(&mut self) {
-        let (dead, live) = (self.logs.dead(), self.logs.live());
-        self.forwarded.retain(|log, _| *log == live || dead.contains_key(log));
-        let living = self.logs.view(live).unwrap_or_default();
-        for (log, view) in dead.iter().chain([(&live, &living)]) {
-            let Some(kind) = view.kind().filter(|_| !self.forwarded.contains_key(log)) else { continue };
-            let mut progress = Progress::new(*log, kind.partitions);
-            progress.believe(self.hints.remove(log).unwrap_or_default());
+        let here = self.logs.ids();
+        self.forwarded.retain(|log, _| here.contains(log));
+        for log in here {
+            if self.forwarded.contains_key(&log) {
+                continue;
+            }
+            let Some(kind) = self.logs.view(log).and_then(|view| view.kind()) else { continue };
+            let mut progress = Progress::new(log, kind.partitions);
+            progress.believe(self.hints.remove(&log).unwrap_or_default());
             for (chain, archived) in &self.archived {
                 progress.covered(*chain, &archived.settled);
                 progress.passed(*chain, archived.log, archived.next);
             }
-            let replay = Replay::new(self.logs.dir(*log), *log);
-            self.forwarded.insert(*log, Forwarded { replay, progress, waiting: Vec::new() });
+            let replay = Replay::new(self.logs.dir(log), log);
+            self.forwarded.insert(log, Forwarded { replay, progress, waiting: Vec::new() });
         }
     }
 }

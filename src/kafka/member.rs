@@ -9,17 +9,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError as Native;
-use rdkafka::statistics::Statistics;
+use rdkafka::error::{KafkaError as Native, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
 use crate::domain::stream::Stream;
-use crate::io::kafka::watch::Watch;
+use crate::io::kafka::watch::{Watch, watched};
 use crate::io::kafka::{KafkaError, client};
 
 /// How long a poll of the group waits: the group's events, and the end of the thread, are seen within it.
@@ -32,13 +29,13 @@ pub enum Decision {
     Assigned(Vec<ChainId>),
     /// These are others' from now on. They get them when the answer is there, or its sender is gone, or it took too long.
     Revoked(Vec<ChainId>, Sender<()>),
+    /// Nothing, as a broker refuses to let us take part: why.
+    Refused(String),
 }
 
 /// A member of the group. It leaves when it is dropped.
 pub struct Member {
     commits: Sender<(ChainId, u64)>,
-    watch: Watch,
-    config: Arc<KafkaConfig>,
     thread: Option<JoinHandle<()>>,
     ends: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -55,8 +52,8 @@ impl Member {
     /// # Errors
     /// librdkafka does not take the config.
     pub fn join(config: &KafkaConfig, decide: impl FnMut(Decision) + Send + 'static) -> Result<Member, KafkaError> {
-        let (watch, config) = (Watch::new("member"), Arc::new(config.clone()));
-        let context = Context { config: config.clone(), watch: watch.clone(), decide: Mutex::new(Box::new(decide)) };
+        let config = Arc::new(config.clone());
+        let context = Context { config: config.clone(), watch: Watch::new("member"), decide: Mutex::new(Box::new(decide)) };
         let made = client::member(&config, 1).create_with_context(context);
         let client: BaseConsumer<Context> = made.map_err(|error| KafkaError::of_creation(&error, &config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
@@ -68,18 +65,12 @@ impl Member {
         let serve = move || serve(&client, &of, &to_commit, &told);
         let thread = std::thread::Builder::new().name("kafka-member".into()).spawn(serve);
         let thread = thread.map_err(|error| KafkaError::Client(error.to_string()))?;
-        Ok(Member { commits, watch, config, thread: Some(thread), ends })
+        Ok(Member { commits, thread: Some(thread), ends })
     }
 
     /// Tells those who watch lag that all below `offset` is archived. It may never get there.
     pub fn commit(&self, chain: ChainId, offset: u64) {
         self.commits.send((chain, offset)).ok(); // nobody is there any more only at the end
-    }
-
-    /// Why nothing is decided, if that is known.
-    pub fn trouble(&self) -> Option<KafkaError> {
-        let trouble = self.watch.trouble()?;
-        Some(KafkaError::of_trouble(Some(&trouble), &self.config))
     }
 }
 
@@ -103,7 +94,11 @@ fn serve(
 ) {
     while !ends.load(std::sync::atomic::Ordering::Relaxed) {
         // What comes is an event or, of a partition that was not yet paused, a message that the reader reads, too.
-        drop(client.poll(POLL));
+        if let Some(Err(error)) = client.poll(POLL)
+            && let Some(why) = refusal(&error)
+        {
+            client.context().decide(Decision::Refused(why));
+        }
         let mut list = TopicPartitionList::new();
         for (chain, offset) in commits.try_iter() {
             let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
@@ -119,6 +114,14 @@ fn serve(
     client.unsubscribe();
 }
 
+/// What a broker says against our part in the group. Connections that break are tried again, and are told of elsewhere.
+fn refusal(error: &Native) -> Option<String> {
+    match error.rdkafka_error_code()? {
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::PartitionEOF => None,
+        _ => Some(error.to_string()),
+    }
+}
+
 impl Context {
     fn chains(&self, list: &TopicPartitionList) -> Vec<ChainId> {
         let of = |topic: &str| Stream::ALL.into_iter().find(|stream| self.config.topic(*stream) == topic);
@@ -132,19 +135,7 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.watch.log(level, facility, line);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.watch.stats(statistics);
-    }
-
-    fn error(&self, error: Native, reason: &str) {
-        self.watch.error(error, reason);
-    }
-}
+watched!(Context);
 
 impl ConsumerContext for Context {
     /// The partitions are given away after this: whoever worked on them has time until then.

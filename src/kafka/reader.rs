@@ -21,7 +21,6 @@ const EVENTS_WITHIN: Duration = Duration::from_millis(500);
 pub struct Reader {
     client: Arc<Client>,
     config: Arc<KafkaConfig>,
-    watch: Watch,
 }
 
 impl Reader {
@@ -30,12 +29,11 @@ impl Reader {
     /// # Errors
     /// librdkafka does not take the config: a file of it cannot be read, say.
     pub fn new(config: &KafkaConfig) -> Result<Reader, KafkaError> {
-        let watch = Watch::new("reader");
         let settings = client::reader(config, config.partitions as usize * crate::domain::stream::STREAMS);
-        let made = settings.create_with_context(watch.clone());
+        let made = settings.create_with_context(Watch::new("reader"));
         let client: Arc<Client> = Arc::new(made.map_err(|error| KafkaError::of_creation(&error, config))?);
         listen(Arc::downgrade(&client));
-        Ok(Reader { client, config: Arc::new(config.clone()), watch })
+        Ok(Reader { client, config: Arc::new(config.clone()) })
     }
 
     /// The queue of a chain's partition. Nothing comes into it before [`Reader::assign`].
@@ -53,12 +51,6 @@ impl Reader {
     pub fn unassign(&self, chain: ChainId) -> Result<(), KafkaError> {
         let list = self.list(chain, Offset::Invalid);
         self.client.incremental_unassign(&list).map_err(|error| self.failed("leave", chain, &error))
-    }
-
-    /// Why nothing comes, if that is known.
-    pub fn trouble(&self) -> Option<KafkaError> {
-        let trouble = self.watch.trouble()?;
-        Some(KafkaError::of_trouble(Some(&trouble), &self.config))
     }
 
     fn list(&self, chain: ChainId, offset: Offset) -> TopicPartitionList {

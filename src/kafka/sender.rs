@@ -4,12 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as Native, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::statistics::Statistics;
 use rdkafka::util::Timeout;
 
 use super::cluster::Cluster;
@@ -18,7 +15,7 @@ use crate::config::KafkaConfig;
 use crate::domain::stream::{PerStream, Stream};
 use crate::forward::engine::{Outcome, SendError, Sender, Tag};
 use crate::forward::replay::Outgoing;
-use crate::io::kafka::watch::Watch;
+use crate::io::kafka::watch::{Watch, watched};
 use crate::io::kafka::{KafkaError, client};
 use crate::wire::encode::Encoder;
 use crate::wire::envelope::{NAME, TRACEPARENT};
@@ -146,19 +143,7 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.watch.log(level, facility, line);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.watch.stats(statistics);
-    }
-
-    fn error(&self, error: Native, reason: &str) {
-        self.watch.error(error, reason);
-    }
-}
+watched!(Context);
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<Tag>;

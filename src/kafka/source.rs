@@ -68,8 +68,6 @@ pub struct Partition {
     arena: BytesMut,
     /// A schema that is wanted before the next message can be read.
     wanted: Option<crate::wire::SchemaId>,
-    /// When messages last came, or the brokers were asked why none do.
-    quiet_since: Instant,
 }
 
 impl Partition {
@@ -86,7 +84,6 @@ impl Partition {
             end: None,
             arena: BytesMut::new(),
             wanted: None,
-            quiet_since: Instant::now(),
         }
     }
 
@@ -126,7 +123,6 @@ impl Partition {
             Standing::Behind { log, asked: Instant::now() }
         } else {
             self.means.reader.assign(self.chain, from).map_err(|error| SourceError::Kafka(error.to_string()))?;
-            self.quiet_since = Instant::now();
             Standing::Reading { log, next: from }
         };
         Ok(())
@@ -201,11 +197,10 @@ impl Partition {
             }
         };
         if next > from {
-            self.quiet_since = Instant::now();
             return Ok(Piece::Records { records, next });
         }
         match stopped {
-            None => Ok(self.nothing()),
+            None => Ok(Piece::End),
             // Where the offset lies, if not in the log, is asked next.
             Some(Stop::Broker(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::PartitionEOF)) => Ok(Piece::End),
             Some(Stop::Broker(code)) => Err(SourceError::Kafka(format!("{code}"))),
@@ -217,17 +212,6 @@ impl Partition {
                 Err(SourceError::Kafka(format!("the record at offset {from} cannot be read: {error}")))
             }
         }
-    }
-
-    /// Nothing has come. After a while it is said why, if the client knows.
-    fn nothing(&mut self) -> Piece {
-        if self.quiet_since.elapsed() >= ASK_AGAIN {
-            self.quiet_since = Instant::now();
-            if let Some(trouble) = self.means.reader.trouble() {
-                tracing::debug!(chain = %self.chain, %trouble, "nothing comes of the partition");
-            }
-        }
-        Piece::End
     }
 }
 

@@ -150,6 +150,12 @@ impl Logs {
         next.map_or(self.live, |(id, _)| *id)
     }
 
+    /// All logs that are there, oldest first, the living one last.
+    pub fn ids(&self) -> Vec<LogId> {
+        let dead = self.dead.read().unwrap_or_else(PoisonError::into_inner);
+        dead.keys().copied().chain([self.live]).collect()
+    }
+
     /// The dead logs that are still there, oldest first.
     pub fn dead(&self) -> BTreeMap<LogId, LogView> {
         self.dead.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rig::{Cluster, Daemon};
+use super::rig::{A, Cluster};
 use crate::pipeline::rig::{end, pause};
 use crate::support::kafka::Options;
 use crate::support::servers::or_skip;
@@ -12,12 +12,11 @@ use crate::support::servers::or_skip;
 fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_later() {
     let symbols = tickmint::exchange::simulated_symbols(20);
     let exchange = ["--simulate", "20", "--rate", "1000"];
-    let started = Cluster::start(Options { nodes: 3, ..Options::default() }, &exchange, &symbols, "");
+    let started = Cluster::start(Options { nodes: 3, ..Options::default() }, &exchange, &symbols, false);
     let Some(mut cluster) = or_skip(started) else { return };
-    let mut daemon = cluster.daemon(Daemon::A);
-    let forwarded = |cluster: &Cluster| cluster.metric(Daemon::A, "tickmint_forwarded_records_total").unwrap_or_default();
-    let durable =
-        |cluster: &Cluster| cluster.metric(Daemon::A, "tickmint_spool_records_total{stream=\"trades\"}").unwrap_or_default();
+    let mut daemon = cluster.daemon(A);
+    let forwarded = |cluster: &Cluster| cluster.metric(A, "tickmint_forwarded_records_total").unwrap_or_default();
+    let durable = |cluster: &Cluster| cluster.metric(A, "tickmint_spool_records_total{stream=\"trades\"}").unwrap_or_default();
     cluster.wait_for("trades are forwarded", || forwarded(&cluster) > 1000.0);
 
     cluster.kafka.kill(2);
@@ -27,7 +26,7 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
     cluster.wait_for("the spool grows all the same", || durable(&cluster) > before + 3000.0);
     assert_eq!(forwarded(&cluster), acknowledged, "one replica is not enough\n{}", cluster.logs());
     cluster.wait_for("it is said", || {
-        let health = cluster.get(Daemon::A, "/health").unwrap_or_default();
+        let health = cluster.get(A, "/health").unwrap_or_default();
         health["alarms"].to_string().contains("trades wait in the spool")
     });
 
@@ -35,7 +34,7 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
     cluster.kafka.start_again(3);
     cluster.wait_for("it goes on", || forwarded(&cluster) > acknowledged + 3000.0);
     cluster.end_exchange();
-    cluster.wait_for("all of it is archived", || cluster.metric(Daemon::A, "tickmint_forward_uncovered") == Some(0.0));
+    cluster.wait_for("all of it is archived", || cluster.metric(A, "tickmint_forward_uncovered") == Some(0.0));
     assert_eq!(end(&mut daemon), Some(0), "{}", cluster.logs());
     let (report, is_well) = cluster.verify();
     assert!(is_well, "{report:#}\n{}", cluster.logs());

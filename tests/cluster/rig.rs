@@ -1,133 +1,171 @@
-//! A cluster of one exchange, real brokers, a real bucket, and two daemons that share the work.
+//! A cluster of one exchange, real brokers, a real bucket behind a proxy that fails on command, and daemons that share the work.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::pipeline::rig::{Process, TICKMINT, fetch, pause};
 use crate::support::bucket::{BUCKET, owner};
 use crate::support::kafka::{Kafka, Options};
+use crate::support::registry::Registry;
+use crate::support::s3_proxy::S3Proxy;
 use crate::support::servers::{Server, Skip, free_ports};
 
-/// The keys of the feed: one a daemon.
-const KEYS: [&str; 2] = ["key-1", "key-2"];
+/// The two daemons that are always there: each streams half of the symbols.
+pub(super) const A: &str = "a";
+pub(super) const B: &str = "b";
 
+/// The keys that the exchange takes.
+const KEYS: u32 = 9;
 /// So many partitions have the topics.
 pub(super) const PARTITIONS: u32 = 4;
+/// Nothing takes longer.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// See the module.
 pub(super) struct Cluster {
     pub(super) dir: tempfile::TempDir,
     pub(super) kafka: Kafka,
+    /// Between the daemons and the bucket.
+    pub(super) store: S3Proxy,
     /// Outlives the daemons.
     _minio: Server,
+    /// Where values are Avro.
+    pub(super) registry: Option<Registry>,
     exchange: Process,
-    ports: [u16; 2],
-}
-
-/// A daemon of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Daemon {
-    A,
-    B,
-}
-
-impl Daemon {
-    pub(super) const ALL: [Daemon; 2] = [Daemon::A, Daemon::B];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Daemon::A => "a",
-            Daemon::B => "b",
-        }
-    }
+    address: String,
+    /// Of each daemon that there ever was, where it answers.
+    ports: BTreeMap<String, u16>,
+    symbols: Vec<String>,
 }
 
 impl Cluster {
-    /// Starts everything but the daemons. The exchange plays with these arguments, and each daemon streams half of `symbols`.
-    pub(super) fn start(kafka: Options, exchange: &[&str], symbols: &[String], more: &str) -> Result<Cluster, Skip> {
+    /// Starts everything but the daemons. The exchange plays with these arguments; with a registry values are Avro.
+    pub(super) fn start(kafka: Options, exchange: &[&str], symbols: &[String], has_registry: bool) -> Result<Cluster, Skip> {
         let dir = tempfile::tempdir().unwrap();
         let minio = Server::start_minio(dir.path())?;
         let kafka = Kafka::start(dir.path(), kafka)?;
+        let registry = if has_registry { Some(Registry::start(dir.path())?) } else { None };
         tickmint::commands::block_on(owner(&minio)).unwrap();
         let mut command = Command::new(TICKMINT);
         command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.path().join("ledger")).args(exchange);
-        command.args(KEYS.iter().flat_map(|key| ["--key", key]));
+        for key in 1..=KEYS {
+            std::fs::write(dir.path().join(format!("key-{key}")), format!("key-{key}")).unwrap();
+            command.args(["--key", &format!("key-{key}")]);
+        }
         let log = std::fs::File::create(dir.path().join("exchange.log")).unwrap();
         let mut process = Process(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
         let mut line = String::new();
         BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit("ws://").next().unwrap().to_string();
-        let (secret, ports) = (dir.path().join("secret"), free_ports());
-        std::fs::write(&secret, Server::SECRET_KEY).unwrap();
+        std::fs::write(dir.path().join("secret"), Server::SECRET_KEY).unwrap();
         std::fs::write(dir.path().join("access"), Server::ACCESS_KEY).unwrap();
-        let halves = symbols.split_at(symbols.len() / 2);
-        for ((daemon, key), (symbols, port)) in Daemon::ALL.iter().zip(KEYS).zip([halves.0, halves.1].into_iter().zip(ports)) {
-            let (home, key_file) = (dir.path().join(daemon.name()), dir.path().join(key));
-            std::fs::write(&key_file, key).unwrap();
-            let config = format!(
-                "data_dir = {home:?}\ndrain_within = \"60s\"\nroles = [\"feed\", \"archive\"]\n[http]\nlisten = \"127.0.0.1:{port}\"\n\
-                 [feed]\nurl = \"ws://{address}\"\nreconnect_min = \"20ms\"\nreconnect_max = \"200ms\"\n\
-                 [[feed.keys]]\nkey_file = {key_file:?}\nsymbols = {symbols:?}\n\
-                 [spool]\nsegment_bytes = \"1 MiB\"\n\
-                 [kafka]\nbrokers = {brokers:?}\npartitions = {PARTITIONS}\nreplication_factor = {copies}\nmin_insync = {insync}\n{more}\n\
-                 [bronze]\nstore = \"s3://{BUCKET}/lake\"\nflush_after = \"1s\"\n\
-                 [bronze.s3]\nendpoint = {endpoint:?}\naccess_key_file = {access:?}\nsecret_key_file = {secret:?}\n\
-                 [warehouse]\nenabled = false\n",
-                brokers = kafka.bootstrap().split(',').collect::<Vec<_>>(),
-                copies = kafka.bootstrap().split(',').count(),
-                insync = if kafka.bootstrap().contains(',') { 2 } else { 1 },
-                endpoint = minio.endpoint(),
-                access = dir.path().join("access"),
-            );
-            std::fs::write(dir.path().join(format!("{}.toml", daemon.name())), config).unwrap();
-        }
-        Ok(Cluster { dir, kafka, _minio: minio, exchange: process, ports })
+        let (store, middle) = (S3Proxy::start(minio.endpoint()).unwrap(), symbols.len() / 2);
+        let ports = BTreeMap::new();
+        let mut cluster =
+            Cluster { dir, kafka, store, _minio: minio, registry, exchange: process, address, ports, symbols: symbols.to_vec() };
+        cluster.configure(A, Some((1, 0..middle)));
+        cluster.configure(B, Some((2, middle..symbols.len())));
+        Ok(cluster)
+    }
+
+    /// Writes the config of a daemon, which streams these symbols with that key, or only archives.
+    pub(super) fn configure(&mut self, name: &str, feed: Option<(u32, std::ops::Range<usize>)>) {
+        let [port] = free_ports();
+        self.ports.insert(name.to_string(), port);
+        let feed = feed.map(|(key, symbols)| {
+            format!(
+                "roles = [\"feed\", \"archive\"]\n[feed]\nurl = \"ws://{}\"\nreconnect_min = \"20ms\"\nreconnect_max = \"200ms\"\n\
+                 [[feed.keys]]\nkey_file = {:?}\nsymbols = {:?}\n[spool]\nsegment_bytes = \"1 MiB\"\n",
+                self.address,
+                self.path(&format!("key-{key}")),
+                &self.symbols[symbols],
+            )
+        });
+        let values = self.registry.as_ref().map(|registry| {
+            format!("format = \"avro\"\n[kafka.registry]\nurl = {:?}\n", registry.url()) // the last of its section
+        });
+        let brokers: Vec<_> = self.kafka.bootstrap().split(',').map(str::to_owned).collect();
+        let config = format!(
+            "data_dir = {home:?}\ndrain_within = \"60s\"\n{feed}[http]\nlisten = \"127.0.0.1:{port}\"\n\
+             [kafka]\nbrokers = {brokers:?}\npartitions = {PARTITIONS}\nreplication_factor = {copies}\nmin_insync = {insync}\n{values}\
+             [bronze]\nstore = \"s3://{BUCKET}/lake\"\nflush_after = \"1s\"\n\
+             [bronze.s3]\nendpoint = {endpoint:?}\naccess_key_file = {access:?}\nsecret_key_file = {secret:?}\n\
+             [warehouse]\nenabled = false\n",
+            home = self.path(name),
+            feed = feed.as_deref().unwrap_or("roles = [\"archive\"]\n"),
+            copies = brokers.len(),
+            insync = brokers.len().div_ceil(2),
+            values = values.unwrap_or_default(),
+            endpoint = self.store.endpoint(),
+            access = self.path("access"),
+            secret = self.path("secret"),
+        );
+        std::fs::write(self.config(name), config).unwrap();
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// Where the config of a daemon is.
+    pub(super) fn config(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.toml"))
+    }
+
+    /// The daemons that there ever were.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.ports.keys().cloned().collect()
+    }
+
+    /// Whether a daemon has a spool, that is a feed.
+    pub(super) fn has_spool(&self, name: &str) -> bool {
+        self.path(&format!("{name}/spool")).exists()
+    }
+
     /// A new life of a daemon.
-    pub(super) fn daemon(&self, daemon: Daemon) -> Process {
-        let log = self.path(&format!("{}.log", daemon.name()));
-        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let config = self.path(&format!("{}.toml", daemon.name()));
-        Process(Command::new(TICKMINT).args(["run", "--config"]).arg(config).stderr(log).spawn().unwrap())
+    pub(super) fn daemon(&self, name: &str) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
+        Process(Command::new(TICKMINT).args(["run", "--config"]).arg(self.config(name)).stderr(log).spawn().unwrap())
     }
 
     /// Asks a running daemon.
-    pub(super) fn get(&self, daemon: Daemon, path: &str) -> Option<Value> {
-        serde_json::from_str(&self.text(daemon, path)?).ok()
+    pub(super) fn get(&self, name: &str, path: &str) -> Option<Value> {
+        serde_json::from_str(&self.text(name, path)?).ok()
     }
 
     /// As [`Cluster::get`], for what is no JSON.
-    pub(super) fn text(&self, daemon: Daemon, path: &str) -> Option<String> {
-        fetch(&format!("127.0.0.1:{}", self.ports[daemon as usize]), path)
+    pub(super) fn text(&self, name: &str, path: &str) -> Option<String> {
+        fetch(&format!("127.0.0.1:{}", self.ports[name]), path)
     }
 
     /// A number of `/metrics`; none where nobody answers.
-    pub(super) fn metric(&self, daemon: Daemon, series: &str) -> Option<f64> {
-        let text = self.text(daemon, "/metrics")?;
+    pub(super) fn metric(&self, name: &str, series: &str) -> Option<f64> {
+        let text = self.text(name, "/metrics")?;
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until it is so.
     pub(super) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let until = std::time::Instant::now() + PATIENCE;
+        let until = Instant::now() + PATIENCE;
         while !is_so() {
-            assert!(std::time::Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.logs());
-            pause(std::time::Duration::from_millis(100));
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.logs());
+            pause(Duration::from_millis(100));
         }
     }
 
-    /// What the daemons have logged.
+    /// What the daemons have logged last.
     pub(super) fn logs(&self) -> String {
-        let log = |daemon: Daemon| std::fs::read_to_string(self.path(&format!("{}.log", daemon.name()))).unwrap_or_default();
-        Daemon::ALL.map(log).concat()
+        let last = |name: &String| {
+            let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"))
+        };
+        self.ports.keys().map(last).collect()
     }
 
     /// Ends the exchange in good order, its ledger complete.
@@ -138,10 +176,9 @@ impl Cluster {
     /// Audits everything; the report and whether the command said that all is well.
     pub(super) fn verify(&self) -> (Value, bool) {
         let mut command = Command::new(TICKMINT);
-        command.args(["verify", "--json", "--config"]).arg(self.path("a.toml")).arg("--ledger").arg(self.path("ledger"));
-        let further = self.path("b/spool");
-        if Path::new(&further).exists() {
-            command.arg("--spool").arg(further);
+        command.args(["verify", "--json", "--config"]).arg(self.config(A)).arg("--ledger").arg(self.path("ledger"));
+        for name in self.names().iter().filter(|name| *name != A && self.has_spool(name)) {
+            command.arg("--spool").arg(self.path(&format!("{name}/spool")));
         }
         let output = command.output().unwrap();
         let report = serde_json::from_slice(&output.stdout);
@@ -149,6 +186,3 @@ impl Cluster {
         (report, output.status.success())
     }
 }
-
-/// Nothing takes longer.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);

@@ -1,81 +1,19 @@
 //! A disk that is full, for real: a small file system of its own under the spool or under Bronze. The
 //! daemon says so, recovers alone when there is room again, and loses nothing.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::kills::count;
 use super::rig::{Rig, end, pause};
-use crate::support::servers::{Skip, or_skip};
-
-/// Mounts a file system in memory, tells of it, and stays until its input ends.
-const MOUNT_AND_STAY: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && echo mounted && exec cat"#;
-
-/// A file system in memory, mounted while this lives.
-struct SmallDisk {
-    /// Where the test finds it.
-    dir: PathBuf,
-    /// The process that keeps it, where only that and what is started by `nsenter` can see it.
-    keeper: Option<Child>,
-}
-
-impl SmallDisk {
-    /// For all to see where this user may do that; else in a world of its own, in which `rig` then runs.
-    fn mount(rig: &mut Rig, folder: &str, megabytes: u32) -> Result<SmallDisk, Skip> {
-        let (dir, size) = (rig.path(folder), format!("{megabytes}m"));
-        std::fs::create_dir_all(&dir).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&dir).output();
-        if mounted.as_ref().is_ok_and(|output| output.status.success()) {
-            return Ok(SmallDisk { dir, keeper: None });
-        }
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c", MOUNT_AND_STAY, "sh", &size]).arg(&dir);
-        let started = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut keeper = started.map_err(|error| Skip(format!("no disk can be mounted: unshare: {error}")))?;
-        let mut line = String::new();
-        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line != "mounted\n" {
-            let said = keeper.wait_with_output().unwrap().stderr;
-            let (said, mounted) = (String::from_utf8_lossy(&said).into_owned(), mounted.map(|output| output.stderr));
-            let first = mounted.map_or_else(|error| error.to_string(), |said| String::from_utf8_lossy(&said).into_owned());
-            return Err(Skip(format!("no disk can be mounted: {}; nor in a namespace: {}", first.trim(), said.trim())));
-        }
-        let pid = keeper.id();
-        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials", "--target", &pid.to_string()];
-        rig.start_within(enter.map(str::to_owned).to_vec());
-        let dir = PathBuf::from(format!("/proc/{pid}/root{}", dir.display()));
-        Ok(SmallDisk { dir, keeper: Some(keeper) })
-    }
-
-    /// Writes a file until nothing more fits.
-    fn fill(&self) -> PathBuf {
-        let path = self.dir.join("filler");
-        let (mut size, mut file) = (1 << 20, std::fs::File::create(&path).unwrap());
-        while size > 0 {
-            if std::io::Write::write_all(&mut file, &vec![0; size]).is_err() {
-                size /= 2;
-            }
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        match &mut self.keeper {
-            // Its end is that of its world, the disk included.
-            Some(keeper) => drop(keeper.kill().and_then(|()| keeper.wait())),
-            None => drop(Command::new("umount").arg("-l").arg(&self.dir).status()),
-        }
-    }
-}
+use crate::support::disk::SmallDisk;
+use crate::support::servers::or_skip;
 
 /// A small disk there, where this machine can show one. No part of ours is missing if it cannot: that is a
 /// skip even where parts are required.
 fn disk_or_skip(rig: &mut Rig, folder: &str) -> Option<SmallDisk> {
-    or_skip(SmallDisk::mount(rig, folder, 24))
+    let disk = or_skip(SmallDisk::mount(&rig.path(folder), 24))?;
+    rig.start_within(disk.within());
+    Some(disk)
 }
 
 fn rig() -> Rig {

@@ -173,6 +173,14 @@ impl Kafka {
         self.launch(|_| true).unwrap_or_else(|failure| panic!("kafka: {failure:#}"));
     }
 
+    /// Gives each partition back to the broker that it was first given to. Whether all could be.
+    pub fn elect_preferred_leaders(&self) -> bool {
+        let mut command = Command::new(&self.binary);
+        command.args(["-XX:TieredStopAtLevel=1", "org.apache.kafka.tools.LeaderElectionCommand", "--bootstrap-server"]);
+        command.arg(self.bootstrap()).args(["--election-type", "preferred", "--all-topic-partitions"]);
+        command.output().expect("the part can be run").status.success()
+    }
+
     /// Holds a broker still: its connections stay open, and nobody answers.
     pub fn pause(&self, node: usize) {
         self.process(node).signal(libc::SIGSTOP);

@@ -1,6 +1,7 @@
 //! Real servers and the things that make them fail.
 
 pub(crate) mod bucket;
+pub mod disk;
 mod http;
 pub mod kafka;
 mod process;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::Secret;
 use crate::domain::stream::Stream;
+use crate::wire::Format;
 
 pub use settings::{KafkaSettings, RegistrySettings};
 
@@ -74,15 +75,6 @@ impl KafkaConfig {
             (Some(_), Some(_)) => "sasl_ssl",
         }
     }
-}
-
-/// What a record's value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A JSON object.
-    Json,
-    /// Avro's binary encoding.
-    Avro,
 }
 
 /// How batches are compressed.

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Compression, Format, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig,
-    TlsIdentity, longest_record,
+    Compression, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig, TlsIdentity,
+    longest_record,
 };
 use crate::config::check::{Check, LONG, MIB, SHORT};
 use crate::config::settings::Settings;
 use crate::config::{Roles, Secret, units};
 use crate::domain::stream::Stream;
+use crate::wire::Format;
 
 const FORMATS: &[(&str, Format)] = &[("json", Format::Json), ("avro", Format::Avro)];
 const COMPRESSIONS: &[(&str, Compression)] = &[

@@ -170,6 +170,26 @@ impl ClientContext for Watch {
     }
 }
 
+/// Lets a context that does more than watch hand what librdkafka says to its field `watch`.
+macro_rules! watched {
+    ($context:ty) => {
+        impl rdkafka::client::ClientContext for $context {
+            fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+                self.watch.log(level, facility, line);
+            }
+
+            fn stats(&self, statistics: rdkafka::statistics::Statistics) {
+                self.watch.stats(statistics);
+            }
+
+            fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+                self.watch.error(error, reason);
+            }
+        }
+    };
+}
+pub(crate) use watched;
+
 /// For a consumer that is told its partitions. One that joins the group needs a context of its own, which asks the
 /// chain where each of them goes on: without that it would go on where the group has committed.
 impl ConsumerContext for Watch {}

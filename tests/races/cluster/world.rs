@@ -66,7 +66,7 @@ pub(super) struct World {
 }
 
 fn chains() -> Vec<ChainId> {
-    (0..PARTITIONS).flat_map(|partition| Stream::ALL.map(|stream| ChainId { stream, partition })).collect()
+    ChainId::all(PARTITIONS).collect()
 }
 
 impl World {

@@ -1,0 +1,380 @@
+//! What the campaign does to a running cluster, and takes back later.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::topic_partition_list::Offset;
+use tickmint::config::{Config, KafkaConfig};
+use tickmint::domain::identity::Micros;
+use tickmint::domain::stream::Stream;
+use tickmint::io::kafka::topics::Topics;
+
+use super::rig::{A, B, Cluster, PARTITIONS};
+use crate::pipeline::rig::{Process, end};
+use crate::support::disk::SmallDisk;
+use crate::support::s3_proxy::{Fault, Reply, Rule};
+
+/// One that archives only, and comes and goes.
+const HELPER: &str = "helper";
+/// Each keeps a spool that is audited in the end.
+const CLONES: u32 = 3;
+/// The key of the first clone: two daemons with one key would turn each other away.
+const FIRST_KEY_OF_CLONES: u32 = 3;
+
+/// What can be done, and how often among others.
+#[rustfmt::skip]
+const KINDS: &[(Kind, u32)] = &[
+    (Kind::Kill, 24), (Kind::Stop, 10), (Kind::Leave, 4), (Kind::Join, 4), (Kind::Broker, 10), (Kind::TwoBrokers, 4),
+    (Kind::Leaders, 3), (Kind::Store, 28), (Kind::Registry, 4), (Kind::DiskFull, 4), (Kind::Topic, 2), (Kind::Retention, 6),
+    (Kind::Clone, 1), (Kind::DiskLost, 2),
+];
+
+/// See [`Campaign::strike`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Kill,
+    Stop,
+    Leave,
+    Join,
+    Broker,
+    TwoBrokers,
+    Leaders,
+    Store,
+    Registry,
+    DiskFull,
+    Topic,
+    Retention,
+    Clone,
+    DiskLost,
+}
+
+/// How a fault ends.
+enum Undo {
+    Continue(String),
+    Part(String),
+    StartBroker(usize),
+    ClearStore,
+    StartRegistry,
+    MakeRoom(PathBuf),
+}
+
+/// A daemon's process.
+struct Life {
+    process: Process,
+    is_stopped: bool,
+}
+
+/// A cluster, and what was done to it.
+pub(super) struct Campaign {
+    lives: BTreeMap<String, Life>,
+    /// Under the spool of A; none where this machine has none to show.
+    disk: Option<SmallDisk>,
+    pub(super) cluster: Cluster,
+    random: StdRng,
+    kinds: Vec<(Kind, u32)>,
+    undo: Vec<(Instant, Undo)>,
+    /// How often what was done.
+    pub(super) done: BTreeMap<Kind, u32>,
+    /// When the trouble of each fault was over: its cause, not its effects.
+    pub(super) over: Vec<Micros>,
+    /// Daemons that ended by themselves: they begin again, as a service would.
+    pub(super) gave_up: u32,
+    /// When the disk of B was last lost.
+    pub(super) disk_lost: Option<Micros>,
+    clones: u32,
+}
+
+impl Campaign {
+    /// All daemons run. `only` leaves kinds out that it does not name; empty, none.
+    pub(super) fn begin(cluster: Cluster, seed: u64, only: &str) -> Campaign {
+        let is_meant =
+            |kind: Kind| only.is_empty() || only.split(',').any(|name| name.eq_ignore_ascii_case(&format!("{kind:?}")));
+        let disk = SmallDisk::mount(&cluster.path("a/spool"), 128).ok().filter(|disk| disk.within().is_empty());
+        let mut campaign = Campaign {
+            kinds: KINDS.iter().copied().filter(|(kind, _)| is_meant(*kind)).collect(),
+            random: StdRng::seed_from_u64(seed),
+            lives: BTreeMap::new(),
+            disk,
+            undo: Vec::new(),
+            done: BTreeMap::new(),
+            over: Vec::new(),
+            gave_up: 0,
+            disk_lost: None,
+            clones: 0,
+            cluster,
+        };
+        assert!(!campaign.kinds.is_empty(), "no fault is called `{only}`");
+        campaign.live(A);
+        campaign.live(B);
+        campaign
+    }
+
+    /// A new life of a daemon; one that runs is killed before.
+    fn live(&mut self, name: &str) {
+        self.lives.remove(name);
+        let process = self.cluster.daemon(name);
+        self.lives.insert(name.to_string(), Life { process, is_stopped: false });
+    }
+
+    /// How long nothing more is done.
+    pub(super) fn breath(&mut self) -> Duration {
+        Duration::from_millis(self.random.random_range(200..2000))
+    }
+
+    /// Ends what is due, and starts again who gave up.
+    pub(super) fn attend(&mut self, is_all_due: bool) {
+        let now = Instant::now();
+        let (due, later): (Vec<_>, _) = self.undo.drain(..).partition(|(when, _)| is_all_due || *when <= now);
+        self.undo = later;
+        for (_, undo) in due {
+            self.take_back(undo);
+            self.over.push(tickmint::clock::now());
+        }
+        let ended = |life: &mut Life| life.process.0.try_wait().unwrap().is_some();
+        let gone: Vec<_> = self.lives.iter_mut().filter_map(|(name, life)| ended(life).then(|| name.clone())).collect();
+        for name in gone {
+            self.gave_up += 1;
+            self.live(&name);
+        }
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Continue(name) => {
+                if let Some(life) = self.lives.get_mut(&name).filter(|life| life.is_stopped) {
+                    signal(&life.process, "-CONT");
+                    life.is_stopped = false;
+                }
+            }
+            Undo::Part(name) => {
+                if let Some(mut life) = self.lives.remove(&name) {
+                    end(&mut life.process);
+                }
+            }
+            Undo::StartBroker(node) => self.cluster.kafka.start_again(node),
+            Undo::ClearStore => self.cluster.store.clear(),
+            Undo::StartRegistry => self.cluster.registry.as_mut().unwrap().start_again(),
+            Undo::MakeRoom(path) => std::fs::remove_file(path).unwrap(),
+        }
+    }
+
+    /// Does one thing of all that can be done now.
+    pub(super) fn strike(&mut self) {
+        let kind = self.kinds.choose_weighted(&mut self.random, |(_, weight)| *weight).unwrap().0;
+        if self.try_to(kind) {
+            *self.done.entry(kind).or_default() += 1;
+        }
+    }
+
+    /// Whether it could be done.
+    fn try_to(&mut self, kind: Kind) -> bool {
+        let name = [A, B].choose(&mut self.random).copied().unwrap();
+        let is_stopped = self.lives[name].is_stopped;
+        match kind {
+            Kind::Kill => self.live(name),
+            Kind::Stop => {
+                if is_stopped {
+                    return false;
+                }
+                signal(&self.lives[name].process, "-STOP");
+                self.lives.get_mut(name).unwrap().is_stopped = true;
+                let seconds = self.random.random_range(5..40);
+                self.later(seconds * 1000, Undo::Continue(name.into()));
+                return true;
+            }
+            Kind::Leave => {
+                if is_stopped {
+                    return false;
+                }
+                end(&mut self.lives.get_mut(name).unwrap().process);
+                self.live(name);
+            }
+            Kind::Join => {
+                if self.lives.contains_key(HELPER) {
+                    return false;
+                }
+                self.cluster.configure(HELPER, None);
+                self.live(HELPER);
+                let millis = self.random.random_range(3000..15_000);
+                self.later(millis, Undo::Part(HELPER.into()));
+                return true;
+            }
+            Kind::Broker => return self.kill_brokers(1),
+            Kind::TwoBrokers => return self.kill_brokers(2),
+            Kind::Leaders => {
+                if self.has_dead_brokers() || !self.cluster.kafka.elect_preferred_leaders() {
+                    return false;
+                }
+            }
+            Kind::Store => {
+                let (rule, millis) = store_fault(&mut self.random);
+                self.cluster.store.inject(rule);
+                self.later(millis, Undo::ClearStore);
+                return true;
+            }
+            Kind::Registry => {
+                let is_down = self.undo.iter().any(|(_, undo)| matches!(undo, Undo::StartRegistry));
+                let Some(registry) = self.cluster.registry.as_mut().filter(|_| !is_down) else { return false };
+                registry.stop();
+                let millis = self.random.random_range(500..6000);
+                self.later(millis, Undo::StartRegistry);
+                return true;
+            }
+            Kind::DiskFull => {
+                let is_full = self.undo.iter().any(|(_, undo)| matches!(undo, Undo::MakeRoom(_)));
+                let Some(disk) = self.disk.as_ref().filter(|_| !is_full) else { return false };
+                let filler = disk.fill();
+                let millis = self.random.random_range(1000..5000);
+                self.later(millis, Undo::MakeRoom(filler));
+                return true;
+            }
+            Kind::Topic | Kind::Retention if self.has_dead_brokers() => return false,
+            Kind::Topic => {
+                let stream = *Stream::ALL.choose(&mut self.random).unwrap();
+                let pause = Duration::from_millis(self.random.random_range(0..3000));
+                tickmint::commands::block_on(recreate(&self.kafka_config(), stream, pause)).unwrap();
+            }
+            Kind::Retention => {
+                let partition = self.random.random_range(0..PARTITIONS);
+                return tickmint::commands::block_on(expire(&self.kafka_config(), partition)).unwrap() && self.is_over();
+            }
+            Kind::Clone => return self.clone_disk(),
+            Kind::DiskLost => {
+                self.lives.remove(B);
+                std::fs::remove_dir_all(self.cluster.path(B)).unwrap();
+                self.disk_lost = Some(tickmint::clock::now());
+                self.live(B);
+            }
+        }
+        self.is_over()
+    }
+
+    /// The trouble ends with what was done.
+    fn is_over(&mut self) -> bool {
+        self.over.push(tickmint::clock::now());
+        true
+    }
+
+    fn later(&mut self, millis: u64, undo: Undo) {
+        self.undo.push((Instant::now() + Duration::from_millis(millis), undo));
+    }
+
+    fn has_dead_brokers(&self) -> bool {
+        self.undo.iter().any(|(_, undo)| matches!(undo, Undo::StartBroker(_)))
+    }
+
+    /// Kills so many, if none is down.
+    fn kill_brokers(&mut self, count: usize) -> bool {
+        if self.has_dead_brokers() {
+            return false;
+        }
+        let first = self.random.random_range(0..3);
+        let pause = self.random.random_range(0..4000);
+        for node in (0..count).map(|n| (first + n) % 3 + 1) {
+            self.cluster.kafka.kill(node);
+            self.later(pause, Undo::StartBroker(node));
+        }
+        true
+    }
+
+    /// Of B, which dies for it: both begin at the same place, and stream the same symbols.
+    fn clone_disk(&mut self) -> bool {
+        if self.clones == CLONES || !self.cluster.has_spool(B) {
+            return false;
+        }
+        let (name, key) = (format!("clone-{}", self.clones), FIRST_KEY_OF_CLONES + self.clones);
+        self.clones += 1;
+        self.lives.remove(B);
+        copy(&self.cluster.path(B), &self.cluster.path(&name));
+        self.cluster.configure(&name, Some((key, 10..20)));
+        self.live(B);
+        self.live(&name);
+        let millis = self.random.random_range(4000..15_000);
+        self.later(millis, Undo::Part(name));
+        true
+    }
+
+    fn kafka_config(&self) -> KafkaConfig {
+        Config::load_without_keys(&self.cluster.config(A)).unwrap().kafka.unwrap()
+    }
+
+    /// Ends all trouble, waits until all that is on any disk is archived, and ends all daemons.
+    pub(super) fn settle(&mut self) {
+        self.attend(true);
+        self.cluster.end_exchange();
+        for name in self.cluster.names() {
+            if !self.lives.contains_key(&name) && self.cluster.has_spool(&name) {
+                self.live(&name);
+            }
+        }
+        for name in self.lives.keys() {
+            self.cluster.wait_for(&format!("all that is in the spool of {name} is archived"), || {
+                self.cluster.metric(name, "tickmint_forward_uncovered") == Some(0.0)
+            });
+        }
+        for (name, mut life) in std::mem::take(&mut self.lives) {
+            assert_eq!(end(&mut life.process), Some(0), "{name}\n{}", self.cluster.logs());
+        }
+    }
+}
+
+fn signal(process: &Process, signal: &str) {
+    let sent = std::process::Command::new("kill").args([signal, &process.0.id().to_string()]).status();
+    assert!(sent.unwrap().success(), "{signal}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
+/// What the bucket does for a while, by which requests, and for how many milliseconds at most.
+fn store_fault(random: &mut StdRng) -> (Rule, u64) {
+    let fault = [
+        Fault::Refuse(Reply::SLOW_DOWN),
+        Fault::CarryOutThen(Reply::INTERNAL_ERROR),
+        Fault::CarryOutThen(Reply::SLOW_DOWN),
+        Fault::Refuse(Reply::CONFLICT),
+        Fault::CarryOutThen(Reply::CONFLICT),
+        Fault::Reset { carried_out: false },
+        Fault::Reset { carried_out: true },
+        Fault::CutAnswer,
+        Fault::Slow(Duration::from_secs(3)),
+        Fault::NoAnswer { carried_out: true },
+    ];
+    let times = random.random_range(1..12);
+    let rule = Rule::times(times, *fault.choose(random).unwrap());
+    let path = *["", "", "_commit/", "raw/", "typed/"].choose(random).unwrap();
+    let rule = if random.random_bool(0.6) { rule.method("PUT") } else { rule };
+    (rule.path(path), random.random_range(1000..6000))
+}
+
+fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
+    rdkafka::ClientConfig::new().set("bootstrap.servers", config.brokers.join(",")).create().unwrap()
+}
+
+/// Deletes a topic and makes it anew, as somebody does by mistake.
+async fn recreate(config: &KafkaConfig, stream: Stream, pause: Duration) {
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    admin(config).delete_topics(&[&config.topic(stream)], &options).await.unwrap();
+    tokio::time::sleep(pause).await;
+    let until = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = async { Topics::open(config).await?.ensure(stream).await }.await {
+        assert!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Deletes all records that a partition of trades has, as retention would those that were not read in time.
+async fn expire(config: &KafkaConfig, partition: u32) -> bool {
+    let (topic, mut list) = (config.topic(Stream::Trades), TopicPartitionList::new());
+    list.add_partition_offset(&topic, partition as i32, Offset::End).unwrap();
+    admin(config).delete_records(&list, &AdminOptions::new()).await.is_ok()
+}
