@@ -17,7 +17,7 @@ use tickmint::domain::identity::Micros;
 use tickmint::domain::stream::Stream;
 use tickmint::io::store;
 
-use super::faults::Campaign;
+use super::faults::{Campaign, Kind};
 use super::rig::{A, Cluster, PARTITIONS};
 use crate::pipeline::rig::pause;
 use crate::support::kafka::Options;
@@ -58,8 +58,14 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
         .map_or_else(BTreeSet::new, |lost| sessions_before(&campaign.cluster.path("ledger"), &symbols[symbols.len() / 2], lost));
     let with_disks: u64 = cut_off.iter().filter(|(session, _)| on_lost_disks.contains(*session)).map(|(_, lost)| lost).sum();
     let recovery = recoveries(&campaign);
-    let at =
-        |share: usize| recovery.get((recovery.len() * share / 100).min(recovery.len().saturating_sub(1))).copied().unwrap_or(0);
+    let at = |share: usize, of: &dyn Fn(Kind) -> bool| {
+        let all: Vec<_> = recovery.iter().filter(|(kind, _)| of(*kind)).map(|(_, time)| *time as f64 / 1e6).collect();
+        all.get((all.len() * share / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
+    for kind in campaign.done.keys() {
+        let (half, all) = (at(50, &|of| of == *kind), at(100, &|of| of == *kind));
+        println!("{:>12}: recovery p50 {half:5.1} s, max {all:5.1} s", format!("{kind:?}"));
+    }
     println!(
         "chaos: seed {seed}, {seconds} s, {rate} trades/s, {} faults {:?}, daemons gave up {}, sent {}, archived {}, gaps {}, LOST {}, \
          DUPLICATED {}, with lost disks {with_disks} of {} sessions, recovery p50 {:.1} s p99 {:.1} s max {:.1} s",
@@ -72,9 +78,9 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
         count("lost") - with_disks,
         report["duplicated"],
         cut_off.len(),
-        at(50) as f64 / 1e6,
-        at(99) as f64 / 1e6,
-        at(100) as f64 / 1e6,
+        at(50, &|_| true),
+        at(99, &|_| true),
+        at(100, &|_| true),
     );
     let all = || format!("{report:#}\n{cut_off:?}\n{}", campaign.cluster.logs());
     assert!(is_well || !cut_off.is_empty(), "{}", all());
@@ -104,7 +110,7 @@ fn sessions_before(ledger: &Path, symbol: &str, before: Micros) -> BTreeSet<Stri
 
 /// For each fault, from the end of its cause until every partition had archived a trade that was made after it; in order. Those
 /// at the end, after which no such trade came, are left out.
-fn recoveries(campaign: &Campaign) -> Vec<Micros> {
+fn recoveries(campaign: &Campaign) -> Vec<(Kind, Micros)> {
     let config = Config::load_without_keys(&campaign.cluster.config(A)).unwrap();
     let store = store::open(&config.bronze.store).unwrap();
     let chains = (0..PARTITIONS).map(|partition| ChainId { stream: Stream::Trades, partition });
@@ -126,8 +132,11 @@ fn recoveries(campaign: &Campaign) -> Vec<Micros> {
             .map(|(written, _)| written - over)
             .min()
     };
-    let recovery = |over: &Micros| slots.iter().map(|slots| after(*over, slots)).collect::<Option<Vec<_>>>()?.into_iter().max();
+    let recovery = |(kind, over): &(Kind, Micros)| {
+        let of_all: Option<Vec<_>> = slots.iter().map(|slots| after(*over, slots)).collect();
+        Some((*kind, of_all?.into_iter().max()?))
+    };
     let mut all: Vec<_> = campaign.over.iter().filter_map(recovery).collect();
-    all.sort_unstable();
+    all.sort_unstable_by_key(|(_, time)| *time);
     all
 }

@@ -79,11 +79,11 @@ pub(super) struct Campaign {
     pub(super) cluster: Cluster,
     random: StdRng,
     kinds: Vec<(Kind, u32)>,
-    undo: Vec<(Instant, Undo)>,
+    undo: Vec<(Instant, Kind, Undo)>,
     /// How often what was done.
     pub(super) done: BTreeMap<Kind, u32>,
     /// When the trouble of each fault was over: its cause, not its effects.
-    pub(super) over: Vec<Micros>,
+    pub(super) over: Vec<(Kind, Micros)>,
     /// Daemons that ended by themselves: they begin again, as a service would.
     pub(super) gave_up: u32,
     /// When the disk of B was last lost.
@@ -131,11 +131,11 @@ impl Campaign {
     /// Ends what is due, and starts again who gave up.
     pub(super) fn attend(&mut self, is_all_due: bool) {
         let now = Instant::now();
-        let (due, later): (Vec<_>, _) = self.undo.drain(..).partition(|(when, _)| is_all_due || *when <= now);
+        let (due, later): (Vec<_>, _) = self.undo.drain(..).partition(|(when, _, _)| is_all_due || *when <= now);
         self.undo = later;
-        for (_, undo) in due {
+        for (_, kind, undo) in due {
             self.take_back(undo);
-            self.over.push(tickmint::clock::now());
+            self.over.push((kind, tickmint::clock::now()));
         }
         let ended = |life: &mut Life| life.process.0.try_wait().unwrap().is_some();
         let gone: Vec<_> = self.lives.iter_mut().filter_map(|(name, life)| ended(life).then(|| name.clone())).collect();
@@ -186,7 +186,7 @@ impl Campaign {
                 signal(&self.lives[name].process, "-STOP");
                 self.lives.get_mut(name).unwrap().is_stopped = true;
                 let seconds = self.random.random_range(5..40);
-                self.later(seconds * 1000, Undo::Continue(name.into()));
+                self.later(kind, seconds * 1000, Undo::Continue(name.into()));
                 return true;
             }
             Kind::Leave => {
@@ -203,11 +203,11 @@ impl Campaign {
                 self.cluster.configure(HELPER, None);
                 self.live(HELPER);
                 let millis = self.random.random_range(3000..15_000);
-                self.later(millis, Undo::Part(HELPER.into()));
+                self.later(kind, millis, Undo::Part(HELPER.into()));
                 return true;
             }
-            Kind::Broker => return self.kill_brokers(1),
-            Kind::TwoBrokers => return self.kill_brokers(2),
+            Kind::Broker => return self.kill_brokers(kind, 1),
+            Kind::TwoBrokers => return self.kill_brokers(kind, 2),
             Kind::Leaders => {
                 if self.has_dead_brokers() || !self.cluster.kafka.elect_preferred_leaders() {
                     return false;
@@ -216,23 +216,23 @@ impl Campaign {
             Kind::Store => {
                 let (rule, millis) = store_fault(&mut self.random);
                 self.cluster.store.inject(rule);
-                self.later(millis, Undo::ClearStore);
+                self.later(kind, millis, Undo::ClearStore);
                 return true;
             }
             Kind::Registry => {
-                let is_down = self.undo.iter().any(|(_, undo)| matches!(undo, Undo::StartRegistry));
+                let is_down = self.undo.iter().any(|(_, _, undo)| matches!(undo, Undo::StartRegistry));
                 let Some(registry) = self.cluster.registry.as_mut().filter(|_| !is_down) else { return false };
                 registry.stop();
                 let millis = self.random.random_range(500..6000);
-                self.later(millis, Undo::StartRegistry);
+                self.later(kind, millis, Undo::StartRegistry);
                 return true;
             }
             Kind::DiskFull => {
-                let is_full = self.undo.iter().any(|(_, undo)| matches!(undo, Undo::MakeRoom(_)));
+                let is_full = self.undo.iter().any(|(_, _, undo)| matches!(undo, Undo::MakeRoom(_)));
                 let Some(disk) = self.disk.as_ref().filter(|_| !is_full) else { return false };
                 let filler = disk.fill();
                 let millis = self.random.random_range(1000..5000);
-                self.later(millis, Undo::MakeRoom(filler));
+                self.later(kind, millis, Undo::MakeRoom(filler));
                 return true;
             }
             Kind::Topic | Kind::Retention if self.has_dead_brokers() => return false,
@@ -243,7 +243,7 @@ impl Campaign {
             }
             Kind::Retention => {
                 let partition = self.random.random_range(0..PARTITIONS);
-                return tickmint::commands::block_on(expire(&self.kafka_config(), partition)).unwrap() && self.is_over();
+                return tickmint::commands::block_on(expire(&self.kafka_config(), partition)).unwrap() && self.is_over(kind);
             }
             Kind::Clone => return self.clone_disk(),
             Kind::DiskLost => {
@@ -253,25 +253,25 @@ impl Campaign {
                 self.live(B);
             }
         }
-        self.is_over()
+        self.is_over(kind)
     }
 
     /// The trouble ends with what was done.
-    fn is_over(&mut self) -> bool {
-        self.over.push(tickmint::clock::now());
+    fn is_over(&mut self, kind: Kind) -> bool {
+        self.over.push((kind, tickmint::clock::now()));
         true
     }
 
-    fn later(&mut self, millis: u64, undo: Undo) {
-        self.undo.push((Instant::now() + Duration::from_millis(millis), undo));
+    fn later(&mut self, kind: Kind, millis: u64, undo: Undo) {
+        self.undo.push((Instant::now() + Duration::from_millis(millis), kind, undo));
     }
 
     fn has_dead_brokers(&self) -> bool {
-        self.undo.iter().any(|(_, undo)| matches!(undo, Undo::StartBroker(_)))
+        self.undo.iter().any(|(_, _, undo)| matches!(undo, Undo::StartBroker(_)))
     }
 
     /// Kills so many, if none is down.
-    fn kill_brokers(&mut self, count: usize) -> bool {
+    fn kill_brokers(&mut self, kind: Kind, count: usize) -> bool {
         if self.has_dead_brokers() {
             return false;
         }
@@ -279,7 +279,7 @@ impl Campaign {
         let pause = self.random.random_range(0..4000);
         for node in (0..count).map(|n| (first + n) % 3 + 1) {
             self.cluster.kafka.kill(node);
-            self.later(pause, Undo::StartBroker(node));
+            self.later(kind, pause, Undo::StartBroker(node));
         }
         true
     }
@@ -297,7 +297,7 @@ impl Campaign {
         self.live(B);
         self.live(&name);
         let millis = self.random.random_range(4000..15_000);
-        self.later(millis, Undo::Part(name));
+        self.later(Kind::Clone, millis, Undo::Part(name));
         true
     }
 
