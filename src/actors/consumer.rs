@@ -2,6 +2,9 @@
 //!
 //! In: the group's decisions, and how far the writers are. Out: writers, below the supervisor of its own. After a
 //! restart it joins the group anew; until then its writers are stopped.
+//!
+//! It joins by the name of its data folder, so that a process that died is not waited for by the group when its next life
+//! comes. A daemon on a copy of the folder takes the place over; whoever loses it so joins without a name.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +25,8 @@ use crate::telemetry::Metrics;
 pub struct Consumer {
     parts: Parts,
     member: Option<Member>,
+    /// Whether another daemon has come with its name.
+    is_replaced: bool,
     works: Works,
 }
 
@@ -37,6 +42,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The cluster and the group.
     pub config: KafkaConfig,
+    /// By which it is known in the group.
+    pub name: String,
     /// What is known of the topics.
     pub cluster: Cluster,
     /// Above the writers.
@@ -59,17 +66,26 @@ fn name(chain: ChainId) -> String {
 impl Consumer {
     /// One that has not joined yet.
     pub fn new(parts: Parts) -> Consumer {
-        Consumer { parts, member: None, works: Works::default() }
+        Consumer { parts, member: None, is_replaced: false, works: Works::default() }
     }
 
     fn join(&mut self, ctx: &mut Context<Self>) {
         let (tell, decisions) = unbounded_channel();
+        let name = Some(self.parts.name.as_str()).filter(|_| !self.is_replaced);
         // Where nobody listens any more, the partitions are given away at once.
-        match Member::join(&self.parts.config, move |decision| drop(tell.send(decision))) {
+        match Member::join(&self.parts.config, name, move |decision| drop(tell.send(decision))) {
             Ok(member) => {
                 self.member = Some(member);
                 let (parts, works) = (self.parts.clone(), self.works.clone());
-                ctx.spawn(wrap_future(async move { obey(&parts, &works, decisions).await }));
+                let obeyed = wrap_future::<_, Self>(async move { obey(&parts, &works, decisions).await });
+                ctx.spawn(obeyed.map(|end, consumer, ctx| {
+                    if let End::Replaced = end {
+                        consumer.is_replaced = true;
+                        let why = "another daemon is in the group by the name of this data folder: a copy of it runs somewhere";
+                        consumer.parts.vitals.fail(why.to_string());
+                        ctx.stop();
+                    }
+                }));
             }
             Err(error) => {
                 self.parts.vitals.fail(error.to_string());
@@ -79,14 +95,23 @@ impl Consumer {
     }
 }
 
+/// Why there are no more decisions.
+enum End {
+    /// The member is gone.
+    Left,
+    /// Another one has its name.
+    Replaced,
+}
+
 /// One decision after the other: a partition that comes back must have left before.
-async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Decision>) {
+async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Decision>) -> End {
     while let Some(decision) = decisions.recv().await {
         match decision {
             Decision::Assigned(chains) => {
                 parts.metrics.alarms().clear(ALARM);
                 chains.into_iter().for_each(|chain| begin(parts, works, chain));
             }
+            Decision::Replaced => return End::Replaced,
             Decision::Refused(why) => {
                 let group = &parts.config.group;
                 parts
@@ -101,6 +126,7 @@ async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Dec
         }
         parts.vitals.gauge("partitions", works.lock().unwrap_or_else(PoisonError::into_inner).len() as f64);
     }
+    End::Left
 }
 
 fn begin(parts: &Parts, works: &Works, chain: ChainId) {
@@ -163,7 +189,10 @@ impl Handler<Covered> for Consumer {
     type Result = ();
 
     fn handle(&mut self, Covered { chain, archived }: Covered, _: &mut Self::Context) {
+        // What others work on they commit. Before it is assigned anything, a member is not known to the group, and one with a
+        // name would be shut out as an impostor.
         if let Some(member) = &self.member
+            && self.works.lock().unwrap_or_else(PoisonError::into_inner).contains(&chain)
             && archived.log.is_some()
             && archived.log == self.parts.cluster.incarnation(chain.stream)
         {

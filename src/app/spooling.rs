@@ -81,10 +81,12 @@ fn spool_failed(error: std::io::Error, dir: &Path, what: &str) -> anyhow::Error 
     anyhow::Error::from(error).context(format!("`spool.dir` is `{}`, {what}: {cure}", dir.display()))
 }
 
-/// The name of this spool among others of a cluster: made with the folder, and as old as it. A copy has the same.
+/// The name of this folder among others of a cluster: made with it, and as old as it. A copy has the same.
 pub(super) fn name(dir: &Path) -> Result<String> {
     let path = dir.join("NAME");
-    let failed = |error| spool_failed(error, dir, "whose name cannot be read or written");
+    let failed = |error: std::io::Error| {
+        anyhow::Error::from(error).context(format!("the name of the folder, {}, cannot be read or written", path.display()))
+    };
     match std::fs::read_to_string(&path) {
         Ok(name) => Ok(name.trim().to_string()),
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -324,7 +324,12 @@ impl Registry {
         let body = Some(json!({ "compatibility": LEVEL }));
         let doing = format!("hold subject `{subject}` to {LEVEL}");
         let ask = Ask { method: Method::PUT, path: &["config", subject], query: &[], body, doing };
-        self.read::<Value>(&ask, &self.ask(&ask).await?).map(drop)
+        let mut answer = self.ask(&ask).await?;
+        if answer.status == StatusCode::CONFLICT {
+            // Another daemon has begun to hold it to the same just now: seen of Apicurio. Now it is there to be changed.
+            answer = self.ask(&ask).await?;
+        }
+        self.read::<Value>(&ask, &answer).map(drop)
     }
 
     async fn check_level(&self, subject: &str) -> Result<(), RegistryError> {

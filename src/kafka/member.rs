@@ -31,6 +31,8 @@ pub enum Decision {
     Revoked(Vec<ChainId>, Sender<()>),
     /// Nothing, as a broker refuses to let us take part: why.
     Refused(String),
+    /// Another member has come with the same name: this one is out of the group for good.
+    Replaced,
 }
 
 /// A member of the group. It leaves when it is dropped.
@@ -47,14 +49,18 @@ struct Context {
 }
 
 impl Member {
-    /// Joins the group. `decide` is called on the member's thread, and must not wait.
+    /// Joins the group, by name if there is one (see [`client::member`]). `decide` is called on the member's thread, and must not wait.
     ///
     /// # Errors
     /// librdkafka does not take the config.
-    pub fn join(config: &KafkaConfig, decide: impl FnMut(Decision) + Send + 'static) -> Result<Member, KafkaError> {
+    pub fn join(
+        config: &KafkaConfig,
+        name: Option<&str>,
+        decide: impl FnMut(Decision) + Send + 'static,
+    ) -> Result<Member, KafkaError> {
         let config = Arc::new(config.clone());
         let context = Context { config: config.clone(), watch: Watch::new("member"), decide: Mutex::new(Box::new(decide)) };
-        let made = client::member(&config, 1).create_with_context(context);
+        let made = client::member(&config, 1, name).create_with_context(context);
         let client: BaseConsumer<Context> = made.map_err(|error| KafkaError::of_creation(&error, &config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
         let failed = |error: Native| KafkaError::Client(error.to_string());
@@ -75,7 +81,7 @@ impl Member {
 }
 
 impl Drop for Member {
-    /// Leaves the group; the others get its partitions at once.
+    /// The others get its partitions at once, or those of one with a name if it is not back within the session's time.
     fn drop(&mut self) {
         self.ends.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Some(thread) = self.thread.take()
@@ -94,10 +100,12 @@ fn serve(
 ) {
     while !ends.load(std::sync::atomic::Ordering::Relaxed) {
         // What comes is an event or, of a partition that was not yet paused, a message that the reader reads, too.
-        if let Some(Err(error)) = client.poll(POLL)
-            && let Some(why) = refusal(&error)
-        {
-            client.context().decide(Decision::Refused(why));
+        if let Some(Err(error)) = client.poll(POLL) {
+            match client.client().fatal_error() {
+                Some((Code::FencedInstanceId, _)) => return client.context().decide(Decision::Replaced),
+                Some((_, why)) => client.context().decide(Decision::Refused(why)),
+                None => refusal(&error).into_iter().for_each(|why| client.context().decide(Decision::Refused(why))),
+            }
         }
         let mut list = TopicPartitionList::new();
         for (chain, offset) in commits.try_iter() {

@@ -124,7 +124,7 @@ fn members_of_a_group_share_the_partitions_and_leave_them_to_each_other() {
     let config = config(&plain, |kafka| kafka.group = format!("test-{}", uuid::Uuid::now_v7()));
     let topic = made(&config);
     let member = || -> BaseConsumer<Watch> {
-        let member: BaseConsumer<Watch> = client::member(&config, 3).create_with_context(Watch::new("member")).unwrap();
+        let member: BaseConsumer<Watch> = client::member(&config, 3, None).create_with_context(Watch::new("member")).unwrap();
         member.subscribe(&[&topic]).unwrap();
         member
     };

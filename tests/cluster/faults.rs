@@ -125,7 +125,7 @@ impl Campaign {
 
     /// How long nothing more is done.
     pub(super) fn breath(&mut self) -> Duration {
-        Duration::from_millis(self.random.random_range(200..2000))
+        Duration::from_millis(self.random.random_range(500..7500))
     }
 
     /// Ends what is due, and starts again who gave up.

@@ -67,10 +67,15 @@ pub fn reader(config: &KafkaConfig, partitions: usize) -> ClientConfig {
 }
 
 /// As [`reader`], of a client that joins the group and is told its partitions by that. They come and go one by
-/// one: who keeps a partition reads on. With the property `group.instance.id` a restart within the session's
-/// time moves nothing.
-pub fn member(config: &KafkaConfig, partitions: usize) -> ClientConfig {
+/// one: who keeps a partition reads on. Of a static member, who has a name, a restart within the session's time
+/// moves nothing; the next life of one without a name waits until the group has missed the one before.
+pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> ClientConfig {
     let mut client = reader(config, partitions);
+    if let Some(name) = name
+        && !config.properties.contains_key("group.instance.id")
+    {
+        client.set("group.instance.id", name);
+    }
     client.set("partition.assignment.strategy", "cooperative-sticky");
     client
 }
@@ -147,12 +152,12 @@ pub(super) mod tests {
         assert_eq!(values(&producer(&config), &names), ["a:1,b:2", "-1", "true", "5", "0", "zstd"]);
         let names = ["allow.auto.create.topics", "client.rack", "queue.buffering.max.kbytes", "message.max.bytes"];
         assert_eq!(values(&producer(&config), &names), ["false", "a", "65536", "13107200"]);
-        for client in [reader(&config, 12), member(&config, 12)] {
+        for client in [reader(&config, 12), member(&config, 12, None)] {
             let names = ["enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "isolation.level", "check.crcs"];
             assert_eq!(values(&client, &names), ["false", "false", "error", "read_committed", "true"]);
         }
         assert_eq!(
-            values(&member(&config, 12), &["group.id", "partition.assignment.strategy"]),
+            values(&member(&config, 12, None), &["group.id", "partition.assignment.strategy"]),
             ["tickmint", "cooperative-sticky"]
         );
     }
@@ -167,7 +172,7 @@ pub(super) mod tests {
     fn experts_may_override_what_is_only_a_choice() {
         let config =
             KafkaConfig { properties: BTreeMap::from([("session.timeout.ms".into(), "30000".into())]), ..config(&["a:1"]) };
-        assert_eq!(values(&member(&config, 1), &["session.timeout.ms", "heartbeat.interval.ms"]), ["30000", "3333"]);
+        assert_eq!(values(&member(&config, 1, None), &["session.timeout.ms", "heartbeat.interval.ms"]), ["30000", "3333"]);
     }
 
     #[test]

@@ -127,6 +127,16 @@ async fn a_schema_that_somebody_else_was_quicker_with_is_found() {
     assert_eq!(ensure(&server, Policy::Register).await, Ok(SchemaId(7)));
 }
 
+/// Seen of Apicurio, too.
+#[tokio::test]
+async fn a_subject_that_somebody_else_holds_at_the_same_time_is_held() {
+    let body = r#"{"error_code":409,"message":"A rule named 'COMPATIBILITY' already exists."}"#;
+    let server = Server::start(&[(409, body), HELD, (200, r#"{"id":7}"#)]).await;
+    assert_eq!(ensure(&server, Policy::Register).await, Ok(SchemaId(7)));
+    let twice = Server::start(&[(409, body), (409, body)]).await;
+    assert!(ensure(&twice, Policy::Register).await.is_err());
+}
+
 #[tokio::test]
 async fn an_incompatible_schema_is_refused_with_the_registrys_reason() {
     let body = concat!(
