@@ -1,0 +1,2 @@
+from servers import Skipped
+def benthos(bench, topic): raise Skipped("not yet")
