@@ -45,7 +45,7 @@ class Servers:
         self.ran = subprocess.run([CLUSTER, "status", *place], capture_output=True, check=False).returncode == 0
         options = ["--base-port", str(self.base_port), "--nodes", "1", "--no-proxy"]
         subprocess.run([CLUSTER, "up", *place, *options], check=True, stdout=subprocess.DEVNULL)
-        self.admin = AdminClient({"bootstrap.servers": self.brokers})
+        self.admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
         settings = botocore.config.Config(s3={"addressing_style": "path"})
         self.s3 = boto3.client("s3", config=settings, endpoint_url=self.endpoint, region_name="us-east-1",
             aws_access_key_id=ACCESS, aws_secret_access_key=SECRET)  # fmt: skip
