@@ -36,8 +36,8 @@ class Preloaded:
 class Daemons:
     """Makes and starts them."""
 
-    def __init__(self, tickmint: Path, servers: Servers, work: Path):
-        self.tickmint, self.servers, self.work = tickmint, servers, work
+    def __init__(self, tickmint: Path, servers: Servers, work: Path, properties: list[str]):
+        self.tickmint, self.servers, self.work, self.properties = tickmint, servers, work, properties
         self.environment = os.environ | {"TICKMINT_BENCH_ACCESS": ACCESS, "TICKMINT_BENCH_SECRET": SECRET}
         work.mkdir(parents=True, exist_ok=True)
         (work / "key").write_text("bench")
@@ -50,6 +50,7 @@ class Daemons:
         folder.parent.mkdir(parents=True, exist_ok=True)
         port, path = free_port(), folder.with_name(folder.name + ".toml")
         registry = f'[kafka.registry]\nurl = "{self.servers.registry}"\n' if format == "avro" else ""
+        properties = "\n".join(f"{name} = {json.dumps(value)}" for name, _, value in (text.partition("=") for text in self.properties))
         # The market's clock is its own, far ahead of ours: so no trade is too new.
         path.write_text(f"""\
 data_dir = "{folder}"
@@ -75,6 +76,8 @@ replication_factor = 1
 min_insync = 1
 format = "{format}"
 {registry}
+[kafka.properties]
+{properties}
 [bronze]
 store = "s3://{BUCKET}/{store}"
 [bronze.s3]

@@ -64,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--formats", type=words(("json", "avro")), default=["json", "avro"], metavar="F,F", help="default json,avro")
     parser.add_argument("--only", type=words((*CONTENDERS, "latency")), metavar="NAME,NAME", help="only these contenders; `latency` is spool to Kafka")
     parser.add_argument("--tickmint", type=Path, default=ROOT / "target/release/tickmint", metavar="PATH", help="default %(default)s")
+    parser.add_argument("--property", action="append", default=[], metavar="N=V", help="an option of librdkafka for our daemons, to try it; may be repeated")
     parser.add_argument("--profile", action="store_true", help="run ours a second time under `perf`, and print where its time goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, also those that the table has no room for")
     parser.add_argument("--dir", type=Path, default=None, metavar="D", help="where servers and topics are (default: beside the parts, in your cache)")
@@ -83,7 +84,7 @@ def main() -> int:
     servers.up()
     results, code = [], 0
     try:
-        bench = Bench(servers, Daemons(args.tickmint.absolute(), servers, folder / "work"), folder / "work", args.profile)
+        bench = Bench(servers, Daemons(args.tickmint.absolute(), servers, folder / "work", args.property), folder / "work", args.profile)
         code = run(args, bench, results)
     finally:
         servers.down(wipe=not args.keep)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import boto3
 import botocore.config
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,9 +66,15 @@ class Servers:
         consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "bench-ends"})
         try:
             # Of all topics: to ask for one by its name would make it, where brokers do that.
-            known = consumer.list_topics(timeout=10).topics.get(topic)
-            partitions = known.partitions if known else []
-            return {partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1] for partition in partitions}
+            begun = time.monotonic()
+            while True:
+                known = consumer.list_topics(timeout=10).topics.get(topic)
+                try:
+                    return {of: consumer.get_watermark_offsets(TopicPartition(topic, of), 10)[1] for of in (known.partitions if known else ())}
+                except KafkaException:  # a broker that has just begun does not lead yet
+                    if time.monotonic() - begun > 30:
+                        raise
+                    time.sleep(0.2)
         finally:
             consumer.close()
 
@@ -81,9 +87,9 @@ class Servers:
         finally:
             consumer.close()
 
-    def make_topic(self, name: str) -> None:
-        with contextlib.suppress(Exception):  # it is there
-            self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(10)
+    def make_topic(self, name: str, partitions: int = 1) -> None:
+        with contextlib.suppress(KafkaException):  # it is there
+            self.admin.create_topics([NewTopic(name, partitions, 1)])[name].result(10)
 
     # ---- objects ----
 

@@ -59,7 +59,7 @@ def details(ours: Result) -> list[str]:
     profile = detail.get("profile", {})
     if "stages" in profile:
         lines.append("  by stage, %: " + ", ".join(f"{name} {share}" for name, share in profile["stages"].items()))
-        lines += [f"  {share:5.1f} %  {name[:110]}" for name, share in list(profile["own"].items())[:25]]
+        lines += [f"  {share:5.1f} %  {name[:150]}" for name, share in list(profile["own"].items())[:25]]
     elif profile:
         lines.append(f"  profile SKIPPED: {profile['skipped']}")
     return lines
@@ -72,5 +72,9 @@ def forward(topic: Preloaded) -> dict:
 
 
 def latencies(waits: dict) -> list[str]:
-    lines = [f"{waits['rate']:,} trades a second, milliseconds{'':17}p50     p99"]
-    return lines + [f"{name:44}{found['p50']:9.1f}{found['p99']:8.1f}" for name, found in waits["waits"].items()]
+    per_cpu = waits["feed_trades"] / waits["feed_cpu_seconds"]
+    lines = [
+        f"Socket to Kafka at {waits['rate']:,} trades a second: {per_cpu:,.0f} trades/CPU-s of the daemon (WebSocket, validation, spool, forwarder)",
+        f"{'milliseconds':48}{'p50':>9}{'p99':>8}",
+    ]
+    return lines + [f"{name:48}{found['p50']:9.1f}{found['p99']:8.1f}" for name, found in waits["waits"].items()]

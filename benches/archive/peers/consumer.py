@@ -73,7 +73,8 @@ def main() -> None:
     begun, used = time.monotonic(), time.process_time()
     consumer = confluent_kafka.Consumer({
         "bootstrap.servers": job["brokers"], "group.id": job["group"], "enable.auto.commit": False, "auto.offset.reset": "earliest",
-        "fetch.max.bytes": 16 << 20, "queued.max.messages.kbytes": 16 << 10, "check.crcs": True,
+        "fetch.max.bytes": 16 << 20, "queued.max.messages.kbytes": 16 << 10, "fetch.queue.backoff.ms": 10,
+        "check.crcs": True,
     })  # fmt: skip
     topic, ends = job["topic"], {int(partition): end for partition, end in job["ends"].items()}
     consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for partition in ends])
