@@ -102,7 +102,9 @@ def floor(bench: Bench, topic: Preloaded) -> Result:
         folder = emptied(bench.work / "connect-floor")
         classes = folder / "classes"
         class_path = ["-cp", having.class_path]
-        done = subprocess.run([java("javac"), "-d", classes, *class_path, HERE / "LinesSink.java"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [java("javac"), "-d", classes, *class_path, HERE / "LinesSink.java"], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise RuntimeError(f"the sink does not compile:\n{done.stdout}{done.stderr}")
         with zipfile.ZipFile(folder / "sink.jar", "w") as jar:

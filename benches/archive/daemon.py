@@ -27,6 +27,8 @@ class Preloaded:
     ends: dict[int, int]
     #: Of the forwarding daemon, over all records: seconds, processor seconds, peak MiB.
     forward: dict[str, float]
+    #: Bytes of a value, and of a record with its key and header.
+    sizes: tuple[float, float]
 
     @property
     def topic(self) -> str:
@@ -41,7 +43,9 @@ class Daemons:
         self.environment = os.environ | {"TICKMINT_BENCH_ACCESS": ACCESS, "TICKMINT_BENCH_SECRET": SECRET}
         work.mkdir(parents=True, exist_ok=True)
         (work / "key").write_text("bench")
-        listed = subprocess.run([tickmint, "exchange", "--simulate", str(SYMBOLS), "--list-symbols"], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            [tickmint, "exchange", "--simulate", str(SYMBOLS), "--list-symbols"], capture_output=True, text=True, check=True
+        )
         self.symbols = listed.stdout.split()
 
     def config(self, folder: Path, role: str, prefix: str, partitions: int, format: str, *, feed: str = NOWHERE, brokers: str = "",
@@ -129,7 +133,7 @@ enabled = false
             known = json.loads(done.read_text())
             ends = self.servers.ends(f"{known['prefix']}trades")
             if ends and sum(ends.values()) == known["all"] and (folder / "spool").exists():
-                return Preloaded(format, partitions, records, known["prefix"], folder / "spool", ends, known["forward"])
+                return Preloaded(format, partitions, records, known["prefix"], folder / "spool", ends, known["forward"], known["sizes"])
         filled = self.fill(records, partitions)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(filled, folder)
@@ -138,6 +142,7 @@ enabled = false
         config, port = self.config(folder, "feed", prefix, partitions, format)
         daemon = self.run(config)
         try:
+
             def forwarded() -> bool:
                 now = metrics(port)
                 acknowledged, waiting = now.get("tickmint_forward_acknowledged", 0), now.get("tickmint_forward_under_way", 0)
@@ -149,12 +154,18 @@ enabled = false
             before = metrics(port)["tickmint_forwarded_records_total"]
             wait("forwarding", forwarded, daemon, config.with_suffix(".log"), 900)
             sent = metrics(port)["tickmint_forwarded_records_total"] - before
-            forward = {"records": sent, "seconds": time.monotonic() - begun, "cpu": cpu_seconds(daemon.pid) - used, "peak": peak(daemon.pid)}
+            forward = {
+                "records": sent,
+                "seconds": time.monotonic() - begun,
+                "cpu": cpu_seconds(daemon.pid) - used,
+                "peak": peak(daemon.pid),
+            }
         finally:
             end(daemon, 60)
         ends = self.servers.ends(f"{prefix}trades")
-        done.write_text(json.dumps({"prefix": prefix, "all": sum(ends.values()), "forward": forward}))
-        return Preloaded(format, partitions, records, prefix, folder / "spool", ends, forward)
+        sizes = self.servers.sizes(f"{prefix}trades")
+        done.write_text(json.dumps({"prefix": prefix, "all": sum(ends.values()), "forward": forward, "sizes": sizes}))
+        return Preloaded(format, partitions, records, prefix, folder / "spool", ends, forward, sizes)
 
 
 def durable(now: dict[str, float]) -> float:

@@ -5,11 +5,13 @@ frame was read (`received_at` in the header), through validation, the spool's fs
 same settings (confluent-kafka: linger 5 ms, lz4, all replicas, idempotent), at the same rate, from when the record was handed
 over. That the broker has acknowledged a record is known before a reader gets it; the producer says by how much."""
 
+import os
 import struct
 import threading
 import time
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+
 from contenders import Bench
 from servers import Servers, cpu_seconds, end, metrics, wait
 
@@ -31,7 +33,7 @@ def measure(bench: Bench) -> dict:
         "frame read -> readable in Kafka, tickmint": percentiles(ours), "record handed over -> readable, plain producer": percentiles(own),
         "record handed over -> acknowledged, the same": percentiles(acknowledged),
     }  # fmt: skip
-    return {"rate": RATE, "waits": waits, "feed_cpu_seconds": used, "feed_trades": trades}
+    return {"rate": RATE, "load": os.getloadavg()[0], "waits": waits, "feed_cpu_seconds": used, "feed_trades": trades}
 
 
 def percentiles(waits: list[float]) -> dict[str, float]:

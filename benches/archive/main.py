@@ -26,6 +26,8 @@ Exit codes: 0 measured, 1 something was lost or failed, 2 wrong use, 3 the serve
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -58,16 +60,26 @@ def words(of: tuple[str, ...]):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench-archive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench-archive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=5_000_000, metavar="N", help="trades in each topic (default 5,000,000)")
-    parser.add_argument("--partitions", type=lambda text: [int(word) for word in text.split(",")], default=[4, 12], metavar="N,N", help="default 4,12")
+    parser.add_argument(
+        "--partitions", type=lambda text: [int(word) for word in text.split(",")], default=[4, 12], metavar="N,N", help="default 4,12"
+    )
     parser.add_argument("--formats", type=words(("json", "avro")), default=["json", "avro"], metavar="F,F", help="default json,avro")
-    parser.add_argument("--only", type=words((*CONTENDERS, "latency")), metavar="NAME,NAME", help="only these contenders; `latency` is spool to Kafka")
+    parser.add_argument(
+        "--only", type=words((*CONTENDERS, "latency")), metavar="NAME,NAME", help="only these contenders; `latency` is spool to Kafka"
+    )
     parser.add_argument("--tickmint", type=Path, default=ROOT / "target/release/tickmint", metavar="PATH", help="default %(default)s")
-    parser.add_argument("--property", action="append", default=[], metavar="N=V", help="an option of librdkafka for our daemons, to try it; may be repeated")
+    parser.add_argument(
+        "--property", action="append", default=[], metavar="N=V", help="an option of librdkafka for our daemons, to try it; may be repeated"
+    )
     parser.add_argument("--profile", action="store_true", help="run ours a second time under `perf`, and print where its time goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, also those that the table has no room for")
-    parser.add_argument("--dir", type=Path, default=None, metavar="D", help="where servers and topics are (default: beside the parts, in your cache)")
+    parser.add_argument(
+        "--dir", type=Path, default=None, metavar="D", help="where servers and topics are (default: beside the parts, in your cache)"
+    )
     parser.add_argument("--base-port", type=int, default=41000, metavar="P", help="of the servers (default 41000)")
     parser.add_argument("--keep", action="store_true", help="keep topics and spools: the next run of as many records begins at once")
     return parser.parse_args()
@@ -81,13 +93,18 @@ def main() -> int:
     folder = (args.dir or connect.CACHE / "bench-archive").absolute()
     servers = Servers(folder / "cluster", args.base_port)
     servers.folder.mkdir(parents=True, exist_ok=True)
-    servers.up()
+    try:
+        servers.up()
+    except subprocess.CalledProcessError as failure:  # it has said why
+        return failure.returncode
     results, code = [], 0
     try:
         bench = Bench(servers, Daemons(args.tickmint.absolute(), servers, folder / "work", args.property), folder / "work", args.profile)
         code = run(args, bench, results)
     finally:
         servers.down(wipe=not args.keep)
+        if not args.keep:
+            shutil.rmtree(folder / "work", ignore_errors=True)
     return code
 
 
@@ -115,7 +132,11 @@ def run(args: argparse.Namespace, bench: Bench, results: list[Result]) -> int:
         waits = latency.measure(bench)
     print(table.text(results, forwards, waits))
     if args.json:
-        figures = {"results": [result.as_json() for result in results], "forward": [table.forward(topic) for topic in forwards], "latency": waits}
+        figures = {
+            "results": [result.as_json() for result in results],
+            "forward": [table.forward(topic) for topic in forwards],
+            "latency": waits,
+        }
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
     return code
 

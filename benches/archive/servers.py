@@ -70,11 +70,25 @@ class Servers:
             while True:
                 known = consumer.list_topics(timeout=10).topics.get(topic)
                 try:
-                    return {of: consumer.get_watermark_offsets(TopicPartition(topic, of), 10)[1] for of in (known.partitions if known else ())}
+                    return {
+                        of: consumer.get_watermark_offsets(TopicPartition(topic, of), 10)[1] for of in (known.partitions if known else ())
+                    }
                 except KafkaException:  # a broker that has just begun does not lead yet
                     if time.monotonic() - begun > 30:
                         raise
                     time.sleep(0.2)
+        finally:
+            consumer.close()
+
+    def sizes(self, topic: str) -> tuple[float, float]:
+        """Bytes of a value, and of a record with its key and header, in the mean of the first records of a partition."""
+        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": "bench-sizes"})
+        try:
+            consumer.assign([TopicPartition(topic, 0, 0)])
+            messages = [message for message in consumer.consume(10_000, 5) if message.value() is not None]
+            headers = sum(len(name) + len(value) for message in messages for name, value in message.headers() or ())
+            keys, values = sum(len(message.key() or b"") for message in messages), sum(len(message.value()) for message in messages)
+            return values / max(1, len(messages)), (values + keys + headers) / max(1, len(messages))
         finally:
             consumer.close()
 

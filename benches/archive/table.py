@@ -1,5 +1,7 @@
 """The figures as text."""
 
+import os
+
 from contenders import Result
 from daemon import Preloaded
 
@@ -8,6 +10,8 @@ LABELS = {
     "iceberg": "Connect, Iceberg sink: Parquet", "connect-floor": "Connect, own least sink: a floor",
     "benthos": "Benthos 4.60, own Kafka/S3 ends",
 }  # fmt: skip
+#: With fewer the starts count more than the records.
+WARM = 5_000_000
 #: How many times the records a processor second of these ours are to be.
 AIMS = {"python": 5, "iceberg": 8, "connect-floor": 3}
 
@@ -32,8 +36,13 @@ def text(results: list[Result], topics: list[Preloaded], waits: dict | None) -> 
     for topic in topics:
         some = [result for result in results if (result.format, result.partitions) == (topic.format, topic.partitions)]
         ours = next((result for result in some if result.contender == "tickmint" and not result.skipped), None)
-        lines += ["", f"{topic.records:,} records, {topic.format}, {topic.partitions} partitions", HEAD]
+        sizes = "{:.0f} B of value, {:.0f} B with key and header".format(*topic.sizes)
+        lines += ["", f"{topic.records:,} records, {topic.format}, {topic.partitions} partitions; {sizes}", HEAD]
         lines += [line(result, ours) for result in some]
+        if topic.records < WARM:
+            lines.append(
+                f"  fewer than {WARM:,} records: Java's compiler is most of what Connect does, and the start of the process much of ours"
+            )
         if ours:
             lines += details(ours)
     lines += ["", "Spool to Kafka, all records of a full spool, one daemon that does nothing else"]
@@ -75,6 +84,7 @@ def latencies(waits: dict) -> list[str]:
     per_cpu = waits["feed_trades"] / waits["feed_cpu_seconds"]
     lines = [
         f"Socket to Kafka at {waits['rate']:,} trades a second: {per_cpu:,.0f} trades/CPU-s of the daemon (WebSocket, validation, spool, forwarder)",
+        f"The machine's load was {waits['load']:.1f}; above its cores ({os.cpu_count()}) these are times of the scheduler.",
         f"{'milliseconds':48}{'p50':>9}{'p99':>8}",
     ]
     return lines + [f"{name:48}{found['p50']:9.1f}{found['p99']:8.1f}" for name, found in waits["waits"].items()]
