@@ -42,6 +42,11 @@ calendar *ARGS:
 bench:
     cargo bench --bench pipeline
 
+# From Kafka to S3 beside a tuned Python consumer, Kafka Connect and Benthos, on one machine (an hour); `scripts/bench-archive --help`
+bench-archive *ARGS:
+    cargo build --release
+    scripts/bench-archive {{ARGS}}
+
 # Two daemons on a cluster of this machine, in the end everything is counted (a minute and a half)
 cluster-demo *ARGS:
     cargo build --release
