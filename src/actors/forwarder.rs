@@ -74,7 +74,10 @@ impl Forwarder {
             end.send(()).ok();
         };
         match std::thread::Builder::new().name("forwarder".into()).spawn(run) {
-            Ok(_) => (self.tell, self.ended) = (Some(tell), Some(ended)),
+            Ok(_) => {
+                ctx.spawn(wrap_future(tell_of_more(self.parts.logs.clone(), tell.clone())));
+                (self.tell, self.ended) = (Some(tell), Some(ended));
+            }
             Err(error) => {
                 self.parts.vitals.fail(format!("no thread: {error}"));
                 ctx.stop();
@@ -103,6 +106,12 @@ impl Forwarder {
             ctx.run_later(ENDS_EVERY, Forwarder::ask_for_ends);
         }));
     }
+}
+
+/// Wakes the thread whenever more of the log is durable.
+async fn tell_of_more(logs: Logs, tell: Sender<Told>) {
+    let mut durable = logs.watch();
+    while durable.changed().await.is_ok() && tell.send(Told::More).is_ok() {}
 }
 
 /// Shows how it goes.

@@ -81,7 +81,7 @@ impl Found {
         }
         self.waiting[chain.stream.index()] += 1;
         if let Payload::Control(control) = payload {
-            self.control(delivery.session, Some(control));
+            self.control(delivery.session, Some(*control));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use crate::domain::chain::{Carry, Position, Tail};
-use crate::domain::entry::{Content, Payload, Record};
+use crate::domain::entry::{Content, Control, Payload, Record};
 use crate::domain::hour::Hour;
 use crate::domain::identity::LogId;
 use crate::domain::intervals::Read;
@@ -114,6 +114,6 @@ fn record_bytes(record: &Record) -> usize {
         Content::Data {
             payload: Payload::Quarantined { raw, detail: more, .. } | Payload::Foreign { raw, why: more }, ..
         } => raw.len() + more.len(),
-        Content::Data { payload: Payload::Control(_), .. } => 256,
+        Content::Data { payload: Payload::Control(_), .. } => 256 + size_of::<Control>(),
     }
 }

@@ -401,14 +401,14 @@ mod tests {
             opened,
         });
         let delivery = Delivery { session, frame: 0, index: 0 };
-        Content::Data { delivery, seq, payload: Payload::Control(gap) }
+        Content::Data { delivery, seq, payload: Payload::Control(Box::new(gap)) }
     }
 
     fn end(session: SessionId, seq: u64, opened: Option<Origin>) -> Content {
         let (shard, reason) = ("s".into(), "x".into());
         let end = SessionEnd { shard, frames: 1, records: [0; 3], partitions: None, last_received_at: None, reason, opened };
         let delivery = Delivery { session, frame: 2, index: 0 };
-        Content::Data { delivery, seq, payload: Payload::Control(Control::SessionEnd(end)) }
+        Content::Data { delivery, seq, payload: Payload::Control(Box::new(Control::SessionEnd(end))) }
     }
 
     #[test]

@@ -393,8 +393,8 @@ pub enum Payload {
         /// Oddities.
         flags: Flags,
     },
-    /// A gap or a session's end.
-    Control(Control),
+    /// A gap or a session's end. Boxed: it is rare, and would make all records three times as long.
+    Control(Box<Control>),
     /// What is no trade.
     Quarantined {
         /// Its bytes, verbatim.
@@ -451,7 +451,9 @@ pub fn records(log: LogId, entry: Entry, stream: Stream, mut offset: u64, out: &
         }
         Entry::Control { delivery, seq, at, control } => {
             let content = match control {
-                control if stream == Stream::Gaps => Content::Data { delivery, seq, payload: Payload::Control(control) },
+                control if stream == Stream::Gaps => {
+                    Content::Data { delivery, seq, payload: Payload::Control(Box::new(control)) }
+                }
                 Control::SessionEnd(_) => Content::Ended(delivery.session),
                 Control::Gap(_) => return,
             };

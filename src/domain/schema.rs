@@ -234,7 +234,7 @@ mod tests {
         };
         let ends = [None, Some(partitions)].map(|partitions| Control::SessionEnd(end(partitions)));
         let controls = [None, Some(5)].map(|first| Control::Gap(gap(first))).into_iter().chain(ends);
-        let lines = lines(Stream::Gaps, controls.map(Payload::Control).collect());
+        let lines = lines(Stream::Gaps, controls.map(|control| Payload::Control(Box::new(control))).collect());
         assert_all_valid(Stream::Gaps, &lines);
         let control = validator(&serde_json::from_str(include_str!("../../schemas/control.schema.json")).unwrap());
         for line in lines {

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
 
 use super::progress::{Hint, Progress};
 use super::replay::{Outgoing, Piece, Replay};
@@ -43,8 +42,8 @@ pub trait Sender {
     /// Takes a record on its way; `false` if there is no room now.
     fn send(&mut self, outgoing: &Outgoing) -> Result<bool, SendError>;
 
-    /// What became of records since the last call; waits up to `wait` for the first answer.
-    fn answers(&mut self, wait: Duration) -> Result<Vec<(Tag, Outcome)>, SendError>;
+    /// What became of records since the last call, as far as that is known; does not wait.
+    fn answers(&mut self) -> Result<Vec<(Tag, Outcome)>, SendError>;
 
     /// How many partitions a stream has in the log now.
     fn partitions(&self) -> u32;

@@ -208,7 +208,7 @@ fn scatter(log: LogId, entry: &Entry, state: &LogState, taken: &mut PerChain<u64
             entry.each_place(state.partitions(), |chain| {
                 let content = match (chain.stream, control) {
                     (Stream::Gaps, control) => {
-                        Content::Data { delivery: *delivery, seq: *seq, payload: Payload::Control(control.clone()) }
+                        Content::Data { delivery: *delivery, seq: *seq, payload: Payload::Control(Box::new(control.clone())) }
                     }
                     (_, Control::SessionEnd(_) | Control::Gap(_)) => Content::Ended(delivery.session),
                 };
@@ -325,7 +325,9 @@ mod tests {
             if let Content::Data { delivery, seq, payload } = &out.record.content {
                 assert_eq!(delivery.session, session);
                 seqs[out.chain].push(*seq);
-                if let Payload::Control(Control::SessionEnd(end)) = payload {
+                if let Payload::Control(control) = payload
+                    && let Control::SessionEnd(end) = &**control
+                {
                     ends.push(end.clone());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::sender::KafkaSender;
@@ -12,8 +12,10 @@ use crate::domain::per_chain::PerChain;
 use crate::forward::engine::{Engine, ForwardError, Outcome, SendError, Sender, Step};
 use crate::spool::logs::Logs;
 
-/// How long answers are waited for while there is nothing else to do: also how soon a new record is seen.
-const WAIT: Duration = Duration::from_millis(5);
+/// How soon answers are looked for while records are under way and there is nothing else to do.
+const ANSWERS: Duration = Duration::from_millis(2);
+/// How long it sleeps if nobody tells it anything while all is sent and answered for.
+const REST: Duration = Duration::from_millis(500);
 /// Without an acknowledgement for so long, somebody should know.
 const SILENCE: Duration = Duration::from_secs(10);
 /// After records were refused, or the spool's disk was.
@@ -27,6 +29,8 @@ pub enum Told {
     Round(tokio::sync::oneshot::Sender<u64>),
     /// The incarnation of each log and where it ended in that round.
     Ends(u64, PerChain<Option<(LogId, u64)>>),
+    /// The spool holds more.
+    More,
     /// Send all that is there, wait for the answers, and end.
     Drain,
 }
@@ -103,19 +107,35 @@ impl Heard {
     fn listen(&mut self, told: &Receiver<Told>, engine: &mut Engine) {
         loop {
             match told.try_recv() {
-                Ok(Told::Archived(chain, archived)) => engine.archived(chain, archived),
-                Ok(Told::Round(answer)) => drop(answer.send(engine.begin_round())),
-                Ok(Told::Ends(round, ends)) => {
-                    let known = ends.iter().filter_map(|(chain, end)| Some((chain, (*end)?)));
-                    known.for_each(|(chain, (incarnation, end))| engine.log_is(chain, incarnation, end, round));
-                }
-                Ok(Told::Drain) => self.is_draining = true,
+                Ok(told) => self.hear(told, engine),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
                     self.is_over = true;
                     return;
                 }
             }
+        }
+    }
+
+    /// Sleeps until it is told something, and no longer than that.
+    fn wait(&mut self, told: &Receiver<Told>, engine: &mut Engine, wait: Duration) {
+        match told.recv_timeout(wait) {
+            Ok(told) => self.hear(told, engine),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.is_over = true,
+        }
+    }
+
+    fn hear(&mut self, told: Told, engine: &mut Engine) {
+        match told {
+            Told::Archived(chain, archived) => engine.archived(chain, archived),
+            Told::Round(answer) => drop(answer.send(engine.begin_round())),
+            Told::Ends(round, ends) => {
+                let known = ends.iter().filter_map(|(chain, end)| Some((chain, (*end)?)));
+                known.for_each(|(chain, (incarnation, end))| engine.log_is(chain, incarnation, end, round));
+            }
+            Told::More => {}
+            Told::Drain => self.is_draining = true,
         }
     }
 }
@@ -147,8 +167,11 @@ fn forward(
                 }
             },
         };
-        let wait = if step == Step::Progress { Duration::ZERO } else { WAIT };
-        let answers = sender.answers(wait)?;
+        let answers = sender.answers()?;
+        if step != Step::Progress && answers.is_empty() {
+            let rests = step == Step::Idle && sender.under_way() == 0;
+            heard.wait(&parts.told, engine, if rests { REST } else { ANSWERS });
+        }
         let sent = answers.iter().filter(|(_, outcome)| *outcome != Outcome::Failed).count() as u64;
         state.sent += sent;
         if sent > 0 || sender.under_way() == 0 {

@@ -102,7 +102,7 @@ pub(super) fn read(stream: Stream, mut value: Bytes, flags: Flags) -> Result<Pay
     }
     match words {
         Some((reason, detail)) => quarantined(reason, detail.to_string(), value.slice(raw)),
-        None if stream == Stream::Gaps => json::control(&value[raw]).map(Payload::Control),
+        None if stream == Stream::Gaps => json::control(&value[raw]).map(|control| Payload::Control(Box::new(control))),
         None => {
             value.advance(raw.start); // Not `slice`, which would allocate a count of who shares it.
             Ok(Payload::Trade { raw: value, flags })

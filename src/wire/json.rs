@@ -65,7 +65,7 @@ pub(super) fn control(text: &[u8]) -> Result<Control, WireError> {
 pub(super) fn read(stream: Stream, value: Bytes, flags: Flags) -> Result<Payload, WireError> {
     match stream {
         Stream::Trades => Ok(Payload::Trade { raw: value, flags }),
-        Stream::Gaps => control(&value).map(Payload::Control),
+        Stream::Gaps => control(&value).map(|control| Payload::Control(Box::new(control))),
         Stream::Quarantine => {
             let read: Read =
                 serde_json::from_slice(&value).map_err(|_| WireError::value("not as quarantine.schema.json has it"))?;

@@ -63,7 +63,7 @@ impl Writer {
         };
         match stream {
             Stream::Trades => Ok(Payload::Trade { raw: text(field("raw"))?.into(), flags }),
-            Stream::Gaps => json::control(text(field("raw"))?.as_bytes()).map(Payload::Control),
+            Stream::Gaps => json::control(text(field("raw"))?.as_bytes()).map(|control| Payload::Control(Box::new(control))),
             Stream::Quarantine => {
                 let Some(Value::Bytes(raw)) = field("raw") else { return Err(WireError::value("bytes that are none")) };
                 quarantined(&text(field("reason"))?, text(field("detail"))?, Bytes::from(raw))

@@ -93,7 +93,7 @@ fn quarantined() -> impl Strategy<Value = Payload> {
 fn payload() -> impl Strategy<Value = (Stream, Payload)> {
     prop_oneof![
         (trade(), 0u8..8).prop_map(|(raw, flags)| (Stream::Trades, Payload::Trade { raw: raw.into(), flags: Flags(flags) })),
-        control().prop_map(|control| (Stream::Gaps, Payload::Control(control))),
+        control().prop_map(|control| (Stream::Gaps, Payload::Control(Box::new(control)))),
         quarantined().prop_map(|payload| (Stream::Quarantine, payload)),
     ]
 }
@@ -183,7 +183,7 @@ fn as_described(record: &Record) -> Value {
         Payload::Control(control) => {
             let micros = |at: Option<i64>| nullable(at.map(Value::TimestampMicros));
             let raw = ("raw", text(&serde_json::to_string(control).unwrap()));
-            fields.extend(match control {
+            fields.extend(match &**control {
                 Control::Gap(gap) => [
                     ("kind", text("gap")),
                     ("shard", text(&gap.shard)),

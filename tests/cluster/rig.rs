@@ -158,12 +158,16 @@ impl Cluster {
         }
     }
 
-    /// What the daemons have logged last.
+    /// What the daemons have logged last, and how they are.
     pub(super) fn logs(&self) -> String {
         let last = |name: &String| {
             let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n"))
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("no connection to the feed")).collect();
+            let lines = lines[lines.len().saturating_sub(60)..].join("\n");
+            let metrics = self.text(name, "/metrics").unwrap_or_default();
+            let forwarded: Vec<_> = metrics.lines().filter(|line| line.starts_with("tickmint_forward")).collect();
+            let health = self.text(name, "/health").unwrap_or_default();
+            format!("--- {name}\n{lines}\n{}\n{health}\n", forwarded.join("\n"))
         };
         self.ports.keys().map(last).collect()
     }

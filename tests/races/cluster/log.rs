@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -126,7 +125,7 @@ impl Sender for MemorySender {
         Ok(true)
     }
 
-    fn answers(&mut self, _: Duration) -> Result<Vec<(Tag, Outcome)>, SendError> {
+    fn answers(&mut self) -> Result<Vec<(Tag, Outcome)>, SendError> {
         if self.is_calm || self.random.random_bool(0.7) {
             self.known = Stream::ALL.map(|stream| self.topics.incarnation(stream));
         }

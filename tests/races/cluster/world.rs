@@ -312,7 +312,7 @@ impl Machine {
     fn forward(&mut self, steps: u32) {
         for _ in 0..steps {
             let done = self.engine.step(&mut self.sender).unwrap();
-            let answers = self.sender.answers(Duration::ZERO).unwrap();
+            let answers = self.sender.answers().unwrap();
             self.engine.answers(answers);
             if done == engine::Step::Idle {
                 break;
