@@ -52,8 +52,12 @@ cluster-demo *ARGS:
     cargo build --release
     scripts/cluster-demo {{ARGS}}
 
-# The long form of the fault campaign: 30 points x 8 deaths, 200 kills, 2,000 worlds of racing writers
-chaos:
+# The cluster's fault campaign: two daemons, three brokers, registry and bucket, whatever can happen to them for 10 minutes (or `just chaos 5000 7 2500`: seconds, seed, trades a second)
+chaos SECONDS="600" SEED="1" RATE="2000":
+    TICKMINT_CHAOS_SECONDS={{SECONDS}} TICKMINT_SEED={{SEED}} TICKMINT_CHAOS_RATE={{RATE}} cargo test --release --features faults --test it -- --nocapture cluster::campaign
+
+# The long form of the fault campaign on one machine: 30 points x 8 deaths, 200 kills, 2,000 worlds of racing writers
+chaos-local:
     TICKMINT_ABORTS=8 TICKMINT_KILLS=200 TICKMINT_WORLDS=2000 TICKMINT_LONG=1 cargo test --release --features faults --test it -- --nocapture --test-threads 2 pipeline::campaign pipeline::kills pipeline::power pipeline::actors races
 
 # The long form of the warehouse's tests: whole days in five ways, 50 deaths at named points, all seeds and points

@@ -38,11 +38,25 @@ pub enum Flaw {
     /// What was acknowledged and then passed by the chain is not sent again: only what lies in another incarnation, or
     /// behind the end of the log.
     NoResend,
+    /// The forwarder gives each record a new origin whenever it sends it.
+    NoOrigin,
+    /// A chain keeps the greatest place of each log that it has read, and not which ones.
+    GreatestOnly,
+    /// What was read and is not archived, repeats and marks, gets no slot of its own.
+    NoEmptySlots,
+    /// Who finds another log than that of the open generation begins the next generation without an end of this one.
+    NoEndSlot,
+    /// The sweeper deletes objects at and above the tail, too, as long as no slot names them.
+    SweepAboveTail,
+    /// The sweeper compares offsets, and not generations.
+    SweepAcrossGenerations,
+    /// For the hour seal, a generation that is closed has passed the hour.
+    ClosedHasPassed,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 12] = [
+    pub const ALL: [Flaw; 19] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -55,6 +69,13 @@ impl Flaw {
         Flaw::DedupByValue,
         Flaw::ForgetEarly,
         Flaw::NoResend,
+        Flaw::NoOrigin,
+        Flaw::GreatestOnly,
+        Flaw::NoEmptySlots,
+        Flaw::NoEndSlot,
+        Flaw::SweepAboveTail,
+        Flaw::SweepAcrossGenerations,
+        Flaw::ClosedHasPassed,
     ];
 }
 

@@ -189,10 +189,7 @@ impl Handler<Covered> for Consumer {
     type Result = ();
 
     fn handle(&mut self, Covered { chain, archived }: Covered, _: &mut Self::Context) {
-        // What others work on they commit. Before it is assigned anything, a member is not known to the group, and one with a
-        // name would be shut out as an impostor.
         if let Some(member) = &self.member
-            && self.works.lock().unwrap_or_else(PoisonError::into_inner).contains(&chain)
             && archived.log.is_some()
             && archived.log == self.parts.cluster.incarnation(chain.stream)
         {

@@ -20,7 +20,7 @@ use super::open::Open;
 use super::poison::Poison;
 use super::source::{Opening, Piece, Source, SourceError};
 use crate::clock;
-use crate::domain::chain::{Body, DataRange, SLOT_VERSION, Slot, Tail};
+use crate::domain::chain::{Body, DataRange, Position, SLOT_VERSION, Slot, Tail};
 use crate::domain::entry::Record;
 use crate::domain::hour::Hour;
 use crate::domain::identity::{LogId, Micros};
@@ -202,6 +202,11 @@ impl Archiver {
                 Ok(Step::Progress)
             }
             (Opening::Read, None) => Ok(Step::Progress),
+            (Opening::Close { next }, Some(_)) if flawed(Flaw::NoEndSlot) => {
+                let begun = Position { generation: tail.next.generation + 1, start: 0 };
+                self.open = Some(Open::at(Tail { next: begun, incarnation: Some(next), ..tail }, next));
+                Ok(Step::Progress)
+            }
             (Opening::Close { next }, _) => {
                 self.prepared = Some(Prepared { slot: self.slot_at(&tail, Body::End { next }), objects: Vec::new(), span: None });
                 self.commit().await
@@ -269,6 +274,10 @@ impl Archiver {
         let Some(open) = &mut self.open else { return Ok(()) };
         let end = open.absorbed - 1;
         if open.buffer.is_empty() {
+            if flawed(Flaw::NoEmptySlots) {
+                open.since = None;
+                return Ok(());
+            }
             self.prepare(Body::Data { end, data: None }, Vec::new());
             return Ok(());
         }

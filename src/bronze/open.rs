@@ -64,9 +64,11 @@ impl Open {
             let Some(record) = self.pending.pop_front() else { break };
             self.absorbed = record.offset + 1;
             self.since.get_or_insert_with(Instant::now);
-            if self.carry.take(&record)
-                && !(flawed(Flaw::DedupByValue) && self.buffer.last().is_some_and(|last| equals(last, &record)))
-            {
+            let is_new = self.carry.take(&record);
+            if flawed(Flaw::GreatestOnly) {
+                self.carry.read.insert_all(record.origin.log, 0, record.origin.place);
+            }
+            if is_new && !(flawed(Flaw::DedupByValue) && self.buffer.last().is_some_and(|last| equals(last, &record))) {
                 self.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
                 self.buffer.push(record);
             }

@@ -13,7 +13,7 @@ use fail::fail_point;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Chain, ChainError, Follower};
-use crate::domain::chain::{ChainId, DataRange, Position, Slot};
+use crate::domain::chain::{Body, ChainId, DataRange, Position, Slot};
 use crate::domain::hour::Hour;
 use crate::domain::identity::Micros;
 use crate::domain::object::{self, Form};
@@ -181,6 +181,9 @@ impl Sealer {
         if let Some(hour) = slot.carry.archive_hour {
             reading.reached = reading.reached.max(Some(hour));
             reading.began.entry(hour).or_insert(slot.position);
+            if flawed(Flaw::ClosedHasPassed) && matches!(slot.body, Body::End { .. }) {
+                reading.reached = Some(Hour(hour.0 + 1));
+            }
         }
         let Some(data) = slot.data().filter(|data| Some(data.hour) > self.last) else { return };
         let chain = reading.follower.id().to_string();
@@ -217,7 +220,8 @@ impl Sealer {
             let (id, tail) = (reading.follower.id(), reading.follower.position());
             for form in [Form::Raw, Form::Typed] {
                 for key in self.store.list(&object::hour_prefix(form, id, hour)).await? {
-                    let below = object::parse_name(&key).is_some_and(|(p, position)| p == id.partition && position < tail);
+                    let below =
+                        object::parse_name(&key).is_some_and(|(p, position)| p == id.partition && is_below(position, tail));
                     if below && !named.contains(&key) {
                         self.store.delete(&key).await?;
                         fail_point!("sweep.orphan");
@@ -228,6 +232,14 @@ impl Sealer {
         }
         Ok(orphans)
     }
+}
+
+/// Whether what stands there is either named by a slot or never will be.
+fn is_below(position: Position, tail: Position) -> bool {
+    if flawed(Flaw::SweepAcrossGenerations) {
+        return position.start < tail.start;
+    }
+    position < tail || flawed(Flaw::SweepAboveTail)
 }
 
 #[cfg(test)]

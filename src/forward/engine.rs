@@ -238,7 +238,9 @@ impl Forwarded {
     fn send(&mut self, sender: &mut dyn Sender) -> Result<Step, ForwardError> {
         while let Some(outgoing) = self.waiting.last() {
             let (chain, place) = (outgoing.chain, outgoing.record.origin.place);
-            if self.progress.take(chain, place) && !sender.send(outgoing)? {
+            let mut send =
+                || if flawed(Flaw::NoOrigin) { sender.send(&with_new_origin(outgoing)) } else { sender.send(outgoing) };
+            if self.progress.take(chain, place) && !send()? {
                 self.progress.failed(chain, place);
                 return Ok(Step::Full);
             }
@@ -263,6 +265,12 @@ fn tick_the_others(tick: &Outgoing, others: std::ops::Range<u32>, sender: &mut d
         }
     }
     Ok(())
+}
+
+/// For [`Flaw::NoOrigin`].
+fn with_new_origin(outgoing: &Outgoing) -> Outgoing {
+    let record = Record { origin: Origin { log: LogId::generate(), place: 0 }, ..outgoing.record.clone() };
+    Outgoing { record, ..outgoing.clone() }
 }
 
 /// What tells a chain that the spool has lost records.

@@ -18,6 +18,8 @@ const ANSWERS: Duration = Duration::from_millis(2);
 const REST: Duration = Duration::from_millis(500);
 /// Without an acknowledgement for so long, somebody should know.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Without one for so long, another producer may do better. A broker that is away is waited for by one as by the other.
+const HOPELESS: Duration = Duration::from_secs(60);
 /// After records were refused, or the spool's disk was.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -176,6 +178,9 @@ fn forward(
         state.sent += sent;
         if sent > 0 || sender.under_way() == 0 {
             acknowledged = Instant::now();
+        }
+        if acknowledged.elapsed() >= HOPELESS {
+            return Err(SendError(format!("Kafka has acknowledged nothing for {} s", HOPELESS.as_secs())));
         }
         if engine.answers(answers) {
             pause_until = Some(Instant::now() + PAUSE);

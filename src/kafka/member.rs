@@ -3,8 +3,9 @@
 //! The client that joins is not the one that reads: its partitions are paused as soon as they come. What it commits is a
 //! hint for those who watch lag, and nobody reads it here.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ struct Context {
     config: Arc<KafkaConfig>,
     watch: Watch,
     decide: Mutex<Box<dyn FnMut(Decision) + Send>>,
+    /// What the member has. Commits of anything else may be sent while it is not known to the group, and one with a name would
+    /// be shut out for it as an impostor.
+    assigned: Mutex<BTreeSet<ChainId>>,
 }
 
 impl Member {
@@ -59,7 +63,12 @@ impl Member {
         decide: impl FnMut(Decision) + Send + 'static,
     ) -> Result<Member, KafkaError> {
         let config = Arc::new(config.clone());
-        let context = Context { config: config.clone(), watch: Watch::new("member"), decide: Mutex::new(Box::new(decide)) };
+        let context = Context {
+            config: config.clone(),
+            watch: Watch::new("member"),
+            decide: Mutex::new(Box::new(decide)),
+            assigned: Mutex::default(),
+        };
         let made = client::member(&config, 1, name).create_with_context(context);
         let client: BaseConsumer<Context> = made.map_err(|error| KafkaError::of_creation(&error, &config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
@@ -108,11 +117,10 @@ fn serve(
             }
         }
         let mut list = TopicPartitionList::new();
-        for (chain, offset) in commits.try_iter() {
+        for (chain, offset) in commits.try_iter().filter(|(chain, _)| client.context().assigned().contains(chain)) {
             let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
             drop(list.add_partition_offset(&config.topic(chain.stream), chain.partition as i32, offset));
         }
-        // A partition that was just revoked cannot be committed: its new owner does.
         if list.count() > 0
             && let Err(error) = client.commit(&list, CommitMode::Async)
         {
@@ -138,6 +146,10 @@ impl Context {
         elements.iter().filter_map(|element| chain(element.topic(), element.partition())).collect()
     }
 
+    fn assigned(&self) -> MutexGuard<'_, BTreeSet<ChainId>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn decide(&self, decision: Decision) {
         (self.decide.lock().unwrap_or_else(PoisonError::into_inner))(decision);
     }
@@ -149,8 +161,9 @@ impl ConsumerContext for Context {
     /// The partitions are given away after this: whoever worked on them has time until then.
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(list) = rebalance {
-            let (done, is_done) = channel();
-            self.decide(Decision::Revoked(self.chains(list), done));
+            let (chains, (done, is_done)) = (self.chains(list), channel());
+            self.assigned().retain(|chain| !chains.contains(chain));
+            self.decide(Decision::Revoked(chains, done));
             if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(self.config.drain_within) {
                 tracing::warn!(within = ?self.config.drain_within, "revoked partitions are given away before they were drained");
             }
@@ -164,7 +177,9 @@ impl ConsumerContext for Context {
                     tracing::warn!(%error, "partitions could not be paused: they are fetched twice");
                 }
                 self.watch.is_well();
-                self.decide(Decision::Assigned(self.chains(list)));
+                let chains = self.chains(list);
+                self.assigned().extend(&chains);
+                self.decide(Decision::Assigned(chains));
             }
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => tracing::warn!(%error, "the group could not be rebalanced"),

@@ -12,6 +12,7 @@ use rdkafka::util::Timeout;
 use super::cluster::Cluster;
 use crate::clock;
 use crate::config::KafkaConfig;
+use crate::domain::identity::LogId;
 use crate::domain::stream::{PerStream, Stream};
 use crate::forward::engine::{Outcome, SendError, Sender, Tag};
 use crate::forward::replay::Outgoing;
@@ -25,6 +26,8 @@ pub struct KafkaSender {
     producer: BaseProducer<Context>,
     topics: PerStream<String>,
     cluster: Cluster,
+    /// Of each topic the incarnation that it was when the producer first sent to it.
+    sends_to: PerStream<Option<LogId>>,
     encoder: Encoder,
     config: KafkaConfig,
     /// Why a record last was not taken by the brokers.
@@ -47,7 +50,8 @@ impl KafkaSender {
         let made = client::producer(config).create_with_context(context);
         let producer = made.map_err(|error| KafkaError::of_creation(&error, config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
-        Ok(KafkaSender { producer, topics, cluster, encoder, config: config.clone(), refused: None })
+        let sends_to = Stream::ALL.map(|stream| cluster.incarnation(stream));
+        Ok(KafkaSender { producer, topics, cluster, sends_to, encoder, config: config.clone(), refused: None })
     }
 
     /// Why nothing goes on, if that is known: what a broker said to a record, or how the connections are.
@@ -69,6 +73,19 @@ impl KafkaSender {
             Some((code, text)) => Err(SendError(format!("the producer cannot go on ({code}): {text}"))),
             None => Ok(()),
         }
+    }
+
+    /// A topic that was created anew takes another producer: librdkafka (2.12) has lost some of what it was sending to the one
+    /// before, and neither sent nor failed it for as long as it was watched (3 minutes).
+    fn is_for_these_topics(&mut self) -> Result<(), SendError> {
+        for stream in Stream::ALL {
+            let (now, before) = (self.cluster.incarnation(stream), &mut self.sends_to[stream.index()]);
+            if now.is_some() && before.is_some() && *before != now {
+                return Err(SendError(format!("topic `{}` was created anew", self.topics[stream.index()])));
+            }
+            *before = before.or(now);
+        }
+        Ok(())
     }
 }
 
@@ -130,6 +147,7 @@ impl Sender for KafkaSender {
             outcomes.push((tag, outcome));
         }
         self.is_fatal()?;
+        self.is_for_these_topics()?;
         Ok(outcomes)
     }
 

@@ -190,7 +190,9 @@ impl Campaign {
                 return true;
             }
             Kind::Leave => {
-                if is_stopped {
+                // On a full disk a session's end waits for room, and so would this test.
+                let is_full = self.undo.iter().any(|(_, _, undo)| matches!(undo, Undo::MakeRoom(_)));
+                if is_stopped || name == A && is_full {
                     return false;
                 }
                 end(&mut self.lives.get_mut(name).unwrap().process);

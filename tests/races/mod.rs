@@ -132,3 +132,28 @@ fn equal_trades_taken_for_one_are_noticed() {
 fn what_is_forgotten_too_early_is_noticed() {
     is_noticed(Flaw::ForgetEarly, &[Harm::Doubled]);
 }
+
+#[test]
+fn the_greatest_place_taken_for_all_below_it_is_noticed() {
+    is_noticed(Flaw::GreatestOnly, &[Harm::Lost, Harm::Stuck]);
+}
+
+#[test]
+fn a_sweeper_above_the_tail_is_noticed() {
+    is_noticed(Flaw::SweepAboveTail, &[Harm::Objects]);
+}
+
+#[test]
+fn a_sweeper_that_overlooks_generations_is_noticed() {
+    is_noticed(Flaw::SweepAcrossGenerations, &[Harm::Objects]);
+}
+
+#[test]
+fn a_generation_without_an_end_is_noticed() {
+    is_noticed(Flaw::NoEndSlot, &[Harm::Chain, Harm::Lost, Harm::Doubled, Harm::Stuck]);
+}
+
+#[test]
+fn a_closed_generation_that_counts_as_passed_is_noticed() {
+    is_noticed(Flaw::ClosedHasPassed, &[Harm::Hour]);
+}

@@ -92,6 +92,8 @@ pub(super) fn admin(config: &KafkaConfig) -> ClientConfig {
 /// What all have in common, and `ours`, which the properties of the config may override.
 fn common(config: &KafkaConfig, ours: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
     let mut client = ClientConfig::new();
+    // A broker that was away for a while is not left alone for 10 s more.
+    client.set("reconnect.backoff.max.ms", "1000");
     ours(&mut client);
     for (name, value) in &config.properties {
         client.set(name, value);

@@ -26,3 +26,63 @@ fn whatever_the_order_everything_that_was_durable_is_archived_once() {
 fn a_forwarder_that_sends_nothing_again_of_what_the_chain_has_passed_is_noticed() {
     notice(Flaw::NoResend, &[Harm::Lost, Harm::Stuck], outcome);
 }
+
+#[test]
+fn a_forwarder_whose_records_do_not_say_where_they_come_from_is_noticed() {
+    notice(Flaw::NoOrigin, &[Harm::Doubled], outcome);
+}
+
+#[test]
+fn a_writer_that_begins_at_a_stored_offset_is_noticed() {
+    notice(Flaw::StoredOffset, &[Harm::Chain], outcome);
+}
+
+#[test]
+fn the_greatest_place_taken_for_all_below_it_is_noticed() {
+    notice(Flaw::GreatestOnly, &[Harm::Lost, Harm::Stuck], outcome);
+}
+
+#[test]
+fn a_loser_that_keeps_its_own_state_is_noticed() {
+    notice(Flaw::LoserKeepsState, &[Harm::Lost, Harm::Doubled, Harm::Chain], outcome);
+}
+
+#[test]
+fn a_slot_before_its_objects_is_noticed() {
+    notice(Flaw::SlotBeforeObjects, &[Harm::Objects], outcome);
+}
+
+#[test]
+fn a_sweeper_above_the_tail_is_noticed() {
+    notice(Flaw::SweepAboveTail, &[Harm::Objects], outcome);
+}
+
+#[test]
+fn a_sweeper_that_overlooks_generations_is_noticed() {
+    notice(Flaw::SweepAcrossGenerations, &[Harm::Objects], outcome);
+}
+
+#[test]
+fn a_spool_that_deletes_by_the_tail_is_noticed() {
+    notice(Flaw::DeleteByTail, &[Harm::Lost], outcome);
+}
+
+#[test]
+fn repeats_without_a_slot_are_noticed() {
+    notice(Flaw::NoEmptySlots, &[Harm::Stuck], outcome);
+}
+
+#[test]
+fn a_generation_without_an_end_is_noticed() {
+    notice(Flaw::NoEndSlot, &[Harm::Chain, Harm::Lost, Harm::Doubled, Harm::Stuck], outcome);
+}
+
+#[test]
+fn what_a_generation_does_not_hand_on_is_noticed() {
+    notice(Flaw::ForgetEarly, &[Harm::Doubled], outcome);
+}
+
+#[test]
+fn a_closed_generation_that_counts_as_passed_is_noticed() {
+    notice(Flaw::ClosedHasPassed, &[Harm::Hour], outcome);
+}
