@@ -395,18 +395,36 @@ mod tests {
         assert_eq!((sealed.hours, sealed.orphans), (vec![Hour(10)], vec![lost]));
     }
 
-    #[tokio::test]
-    async fn orphans_below_the_tail_go_and_nothing_else() {
+    /// A chain in its second generation, and objects that no slot names: two that lost to another writer's, and two that a slot
+    /// may name soon. What the sweeper deletes, by place.
+    async fn swept() -> Vec<(u64, u64)> {
         let store = store();
-        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 11, true)]).await;
-        let lost = object::name(Form::Raw, TRADES, Hour(10), Position { generation: 0, start: 0 }, 5, b"the loser's").key;
-        let coming = object::name(Form::Raw, TRADES, Hour(10), Position { generation: 0, start: 2 }, 5, b"not yet named").key;
-        for key in [&lost, &coming] {
-            store.put(key, Bytes::from_static(b"x")).await.unwrap();
+        write(&store, TRADES, &[(0, 0, 10, true)]).await;
+        end(&store, TRADES, 1, 10).await;
+        write(&store, TRADES, &[(1, 0, 10, true), (1, 1, 11, true)]).await;
+        for (generation, start) in [(0, 5), (1, 0), (1, 2), (2, 0)] {
+            let unnamed = object::name(Form::Raw, TRADES, Hour(10), Position { generation, start }, 9, b"unnamed").key;
+            store.put(&unnamed, Bytes::from_static(b"x")).await.unwrap();
         }
         let sealed = Sealer::new(store.clone(), vec![TRADES]).round(Hour(12).begins()).await.unwrap();
-        assert_eq!((sealed.hours, sealed.orphans), (vec![Hour(10)], vec![lost]));
-        assert!(store.get(&coming).await.unwrap().is_some());
-        assert_eq!(store.list("bronze/raw/").await.unwrap().len(), 3);
+        assert_eq!(sealed.hours, [Hour(10)]);
+        assert_eq!(store.list("bronze/raw/").await.unwrap().len(), 7 - sealed.orphans.len());
+        let place = |key: &String| object::parse_name(key).map(|(_, at)| (at.generation, at.start)).unwrap();
+        sealed.orphans.iter().map(place).collect()
+    }
+
+    #[tokio::test]
+    async fn orphans_below_the_tail_go_and_nothing_else() {
+        assert_eq!(swept().await, [(0, 5), (1, 0)]);
+    }
+
+    #[cfg(feature = "faults")]
+    #[test]
+    fn a_sweeper_that_does_not_stop_at_the_tail_of_its_generation_is_noticed() {
+        for flaw in [Flaw::SweepAboveTail, Flaw::SweepAcrossGenerations] {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let swept = crate::faults::with_flaw(Some(flaw), || runtime.block_on(swept()));
+            assert!(swept.contains(&(2, 0)), "{flaw:?}: {swept:?}");
+        }
     }
 }

@@ -80,7 +80,7 @@ impl World {
     /// Lives through the world of a seed; what is wrong at its end, and the audit's counts.
     pub(super) async fn run(seed: u64) -> (Vec<String>, Report) {
         let mut random = StdRng::seed_from_u64(seed);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = super::folder();
         std::fs::create_dir_all(dir.path().join("spool")).unwrap();
         // Drawn whatever the flaw: the same seed without it must be the same world.
         let is_in_memory = random.random_bool(0.8);

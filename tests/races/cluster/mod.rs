@@ -53,16 +53,6 @@ fn a_slot_before_its_objects_is_noticed() {
 }
 
 #[test]
-fn a_sweeper_above_the_tail_is_noticed() {
-    notice(Flaw::SweepAboveTail, &[Harm::Objects], outcome);
-}
-
-#[test]
-fn a_sweeper_that_overlooks_generations_is_noticed() {
-    notice(Flaw::SweepAcrossGenerations, &[Harm::Objects], outcome);
-}
-
-#[test]
 fn a_spool_that_deletes_by_the_tail_is_noticed() {
     notice(Flaw::DeleteByTail, &[Harm::Lost], outcome);
 }
@@ -80,9 +70,4 @@ fn a_generation_without_an_end_is_noticed() {
 #[test]
 fn what_a_generation_does_not_hand_on_is_noticed() {
     notice(Flaw::ForgetEarly, &[Harm::Doubled], outcome);
-}
-
-#[test]
-fn a_closed_generation_that_counts_as_passed_is_noticed() {
-    notice(Flaw::ClosedHasPassed, &[Harm::Hour], outcome);
 }

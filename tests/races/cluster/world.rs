@@ -73,7 +73,7 @@ impl World {
     /// Lives through the world of a seed; what is wrong at its end, and the audit's counts.
     pub(super) async fn run(seed: u64) -> (Vec<String>, Report) {
         let mut random = StdRng::seed_from_u64(seed);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = super::super::folder();
         let memory = if flawed(Flaw::CheckThenAct) { MemoryStore::check_then_act() } else { MemoryStore::new() };
         let topics = Topics::new(PARTITIONS);
         let machines = ["a", "b"].map(|name| Machine::begin(&dir.path().join(name), name, FIRST_HOUR, &topics, random.random()));
