@@ -140,7 +140,8 @@ impl Sender for KafkaSender {
                 }
                 (Ok(_), None) => Outcome::Failed,
                 (Err(error), _) => {
-                    self.refused = Some(error.to_string());
+                    let topic = &self.topics[tag.chain.stream.index()];
+                    self.refused = Some(KafkaError::of_record(&error, topic, &self.config).to_string());
                     Outcome::Failed
                 }
             };

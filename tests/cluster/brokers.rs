@@ -40,3 +40,31 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
     assert!(is_well, "{report:#}\n{}", cluster.logs());
     assert_eq!(report["waiting"], 0, "{report:#}");
 }
+
+/// A clock that is more than an hour ahead: brokers take no record of it, by their default.
+#[test]
+fn a_clock_that_is_wrong_is_named_and_nothing_is_lost_when_it_is_right_again() {
+    let symbols = tickmint::exchange::simulated_symbols(20);
+    let exchange = ["--simulate", "20", "--rate", "500"];
+    let started = Cluster::start(Options::default(), &exchange, &symbols, false);
+    let Some(mut cluster) = or_skip(started) else { return };
+    // As far ahead as this began ago, and in future twice as fast.
+    let begun = tickmint::clock::now() - 2 * 3_600_000_000;
+    let mut daemon = cluster.daemon_with(A, &[("TICKMINT_HURRY", format!("{begun}:2"))]);
+    cluster.wait_for("it is said", || {
+        let alarms = cluster.get(A, "/health").unwrap_or_default()["alarms"].to_string();
+        alarms.contains("set the clocks of this machine and of the brokers") && alarms.contains("trades wait in the spool")
+    });
+    assert_eq!(cluster.metric(A, "tickmint_forwarded_records_total"), Some(0.0), "{}", cluster.logs());
+    daemon.0.kill().unwrap();
+    drop(daemon);
+
+    let mut daemon = cluster.daemon(A);
+    cluster.wait_for("it goes on", || cluster.metric(A, "tickmint_forwarded_records_total") > Some(1000.0));
+    cluster.end_exchange();
+    cluster.wait_for("all of it is archived", || cluster.metric(A, "tickmint_forward_uncovered") == Some(0.0));
+    assert_eq!(end(&mut daemon), Some(0), "{}", cluster.logs());
+    let (report, is_well) = cluster.verify();
+    assert!(is_well, "{report:#}\n{}", cluster.logs());
+    assert_eq!(report["waiting"], 0, "{report:#}");
+}

@@ -1,11 +1,11 @@
 //! Two daemons on real brokers, a real registry and a real bucket, and whatever can happen to any of them: see `faults.rs`. In
 //! the end the audit against the exchange's ledger, and one line that says what was done and what came of it.
 //!
-//! `TICKMINT_SUMMARY` names a file that gets the line, too; `TICKMINT_CHAOS_SECONDS` sets how long, `TICKMINT_CHAOS_RATE` the trades a second, `TICKMINT_SEED` the seed;
+//! `TICKMINT_CHAOS_SECONDS` sets how long, `TICKMINT_CHAOS_RATE` the trades a second, `TICKMINT_SEED` the seed;
 //! `TICKMINT_CHAOS_ONLY=kill,topic` leaves all other kinds of faults out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -82,11 +82,7 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
         at(99, &|_| true),
         at(100, &|_| true),
     );
-    println!("{summary}");
-    if let Ok(path) = std::env::var("TICKMINT_SUMMARY") {
-        let mut file = std::fs::File::options().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{summary}").unwrap();
-    }
+    crate::support::summary(&summary);
     let all = || format!("{report:#}\n{cut_off:?}\n{}", campaign.cluster.logs());
     assert!(is_well || !cut_off.is_empty(), "{}", all());
     assert!(cut_off.keys().all(|session| on_lost_disks.contains(session)), "{}", all());

@@ -129,8 +129,15 @@ impl Cluster {
 
     /// A new life of a daemon.
     pub(super) fn daemon(&self, name: &str) -> Process {
+        self.daemon_with(name, &[])
+    }
+
+    /// As [`Cluster::daemon`], with these variables.
+    pub(super) fn daemon_with(&self, name: &str, variables: &[(&str, String)]) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
-        Process(Command::new(TICKMINT).args(["run", "--config"]).arg(self.config(name)).stderr(log).spawn().unwrap())
+        let mut command = Command::new(TICKMINT);
+        command.args(["run", "--config"]).arg(self.config(name)).envs(variables.iter().cloned()).stderr(log);
+        Process(command.spawn().unwrap())
     }
 
     /// Asks a running daemon.

@@ -117,6 +117,24 @@ impl KafkaError {
         }
     }
 
+    /// Why no broker took a record of that topic.
+    pub fn of_record(error: &Native, topic: &str, config: &KafkaConfig) -> KafkaError {
+        let what = format!("write to topic `{topic}`");
+        match error.rdkafka_error_code() {
+            Some(code) => {
+                let refusal = Refusal { code, text: String::new() };
+                KafkaError::of_refusal(
+                    what,
+                    &refusal,
+                    None,
+                    config,
+                    "grant Write on the topic and IdempotentWrite on the cluster",
+                )
+            }
+            None => KafkaError::Retry { what, reason: error.to_string() },
+        }
+    }
+
     /// Why no client could be made.
     pub fn of_creation(error: &Native, config: &KafkaConfig) -> KafkaError {
         let text = match error {
