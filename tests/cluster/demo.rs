@@ -37,5 +37,5 @@ fn two_daemons_on_a_cluster_of_this_machine_lose_and_double_nothing() {
     assert!(count("sent") > 1000 && count("archived") > 1000, "{said}"); // a busy machine is slow to begin
     assert_eq!([count("lost"), count("duplicated"), count("faults"), count("waiting")], [0; 4], "{said}");
     let counts = ["sent", "archived", "lost", "duplicated"].map(|name| format!("{name} {}", count(name))).join(", ");
-    summary(&format!("cluster-demo: {counts}; {}; {}", lines("MiB"), lines("all of it took")));
+    summary(&format!("cluster-demo: {counts}; {}; {}; {}", lines("up after"), lines("two daemons"), lines("all of it took")));
 }
