@@ -10,7 +10,8 @@ from pathlib import Path
 from connect import CACHE
 from contenders import ZSTD_LEVEL, Bench, Result, patience
 from daemon import Preloaded
-from servers import ACCESS, BUCKET, SECRET, Skipped, cpu_seconds, end, peak, wait
+from processes import cpu_seconds, peak
+from servers import ACCESS, BUCKET, SECRET, Skipped, end, wait
 
 SOURCE = Path(__file__).resolve().parent / "benthos-peer"
 

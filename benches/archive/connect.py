@@ -11,7 +11,8 @@ from pathlib import Path
 
 from contenders import Bench, Result, patience
 from daemon import Preloaded
-from servers import ACCESS, BUCKET, ROOT, SECRET, Servers, Skipped, cpu_seconds, end, fetch, free_port, peak, wait
+from processes import cpu_seconds, free_port, peak
+from servers import ACCESS, BUCKET, ROOT, SECRET, Servers, Skipped, end, fetch, wait
 
 HERE = Path(__file__).resolve().parent / "peers/connect"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickmint"

@@ -12,7 +12,8 @@ from pathlib import Path
 import counting
 import profiling
 from daemon import Daemons, Preloaded
-from servers import ACCESS, BUCKET, SECRET, Servers, Skipped, cpu_seconds, end, metrics, peak, threads, wait
+from processes import cpu_seconds, metrics, peak
+from servers import ACCESS, BUCKET, SECRET, Servers, Skipped, end, threads, wait
 
 HERE = Path(__file__).resolve().parent
 #: Of Tickmint's example config, and so of all who have one.

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import ACCESS, BUCKET, SECRET, Servers, cpu_seconds, end, free_port, metrics, peak, wait
+from processes import cpu_seconds, free_port, metrics, peak
+from servers import ACCESS, BUCKET, SECRET, Servers, end, wait
 
 SYMBOLS = 50
 #: Nobody listens there.

@@ -13,7 +13,8 @@ import time
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from contenders import Bench
-from servers import Servers, cpu_seconds, end, metrics, wait
+from processes import cpu_seconds, metrics
+from servers import Servers, end, wait
 
 RATE = 5_000
 #: Of the measurement, after a while that does not count.

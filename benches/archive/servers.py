@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.request
@@ -14,6 +13,7 @@ import boto3
 import botocore.config
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from processes import cpu_seconds
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "scripts/cluster"
@@ -123,18 +123,6 @@ class Servers:
 # ---- processes -----------------------------------------------------------------------------------------------------------
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def peak(pid: int) -> float:
-    """MiB that it held at most."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def threads(pid: int) -> dict[str, float]:
     """Processor seconds by the name of the thread; those that have ended are missing."""
     found: dict[str, float] = {}
@@ -157,27 +145,11 @@ def end(process: subprocess.Popen, within: float = 30) -> None:
             process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def fetch(url: str, body: dict | None = None) -> bytes:
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read()
-
-
-def metrics(port: int) -> dict[str, float]:
-    """Of a daemon; none while it does not answer."""
-    try:
-        text = fetch(f"http://127.0.0.1:{port}/metrics").decode()
-    except OSError:
-        return {}
-    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#") and " " in line)
-    return {name: float(value) for name, value in pairs}
 
 
 def wait(what: str, is_done, process: subprocess.Popen, log: Path, within: float) -> None:

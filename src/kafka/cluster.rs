@@ -49,6 +49,11 @@ impl Cluster {
         self.topic(stream).map(|topic| topic.incarnation)
     }
 
+    /// The incarnations of all logs, at one moment.
+    pub fn incarnations(&self) -> PerStream<Option<LogId>> {
+        self.0.borrow().view.map(|topic| topic.map(|topic| topic.incarnation))
+    }
+
     /// How many partitions the topics have, the one with the most; none before anything is known.
     pub fn partitions(&self) -> Option<u32> {
         Stream::ALL.into_iter().filter_map(|stream| self.topic(stream)).map(|topic| topic.partitions).max()

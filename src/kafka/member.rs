@@ -12,7 +12,6 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError as Native, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::Offset;
 
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
@@ -118,8 +117,7 @@ fn serve(
         }
         let mut list = TopicPartitionList::new();
         for (chain, offset) in commits.try_iter().filter(|(chain, _)| client.context().assigned().contains(chain)) {
-            let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-            drop(list.add_partition_offset(&config.topic(chain.stream), chain.partition as i32, offset));
+            drop(list.add_partition_offset(&config.topic(chain.stream), chain.partition as i32, super::offset(offset)));
         }
         if list.count() > 0
             && let Err(error) = client.commit(&list, CommitMode::Async)

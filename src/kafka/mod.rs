@@ -15,3 +15,8 @@ pub mod reader;
 pub mod schemas;
 pub mod sender;
 pub mod source;
+
+/// An offset, as librdkafka counts them.
+fn offset(at: u64) -> rdkafka::topic_partition_list::Offset {
+    rdkafka::topic_partition_list::Offset::Offset(i64::try_from(at).unwrap_or(i64::MAX))
+}

@@ -43,8 +43,9 @@ impl Reader {
 
     /// Reads the partition from `offset` on.
     pub fn assign(&self, chain: ChainId, offset: u64) -> Result<(), KafkaError> {
-        let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-        self.client.incremental_assign(&self.list(chain, offset)).map_err(|error| self.failed("read", chain, &error))
+        self.client
+            .incremental_assign(&self.list(chain, super::offset(offset)))
+            .map_err(|error| self.failed("read", chain, &error))
     }
 
     /// Reads the partition no more.

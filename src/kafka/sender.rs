@@ -50,7 +50,7 @@ impl KafkaSender {
         let made = client::producer(config).create_with_context(context);
         let producer = made.map_err(|error| KafkaError::of_creation(&error, config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
-        let sends_to = Stream::ALL.map(|stream| cluster.incarnation(stream));
+        let sends_to = cluster.incarnations();
         Ok(KafkaSender { producer, topics, cluster, sends_to, encoder, config: config.clone(), refused: None })
     }
 
@@ -76,14 +76,13 @@ impl KafkaSender {
     }
 
     /// A topic that was created anew takes another producer: librdkafka (2.12) has lost some of what it was sending to the one
-    /// before, and neither sent nor failed it for as long as it was watched (3 minutes).
-    fn is_for_these_topics(&mut self) -> Result<(), SendError> {
-        for stream in Stream::ALL {
-            let (now, before) = (self.cluster.incarnation(stream), &mut self.sends_to[stream.index()]);
-            if now.is_some() && before.is_some() && *before != now {
-                return Err(SendError(format!("topic `{}` was created anew", self.topics[stream.index()])));
+    /// before, and neither sent nor failed it for as long as it was watched (3 minutes). `now` is what the topics are.
+    fn is_for(&mut self, now: &PerStream<Option<LogId>>) -> Result<(), SendError> {
+        for ((before, now), topic) in self.sends_to.iter_mut().zip(now).zip(&self.topics) {
+            if now.is_some() && before.is_some() && before != now {
+                return Err(SendError(format!("topic `{topic}` was created anew")));
             }
-            *before = before.or(now);
+            *before = before.or(*now);
         }
         Ok(())
     }
@@ -128,11 +127,11 @@ impl Sender for KafkaSender {
         // Never with a time to wait: this client spins through the last millisecond of it.
         self.producer.poll(Timeout::After(Duration::ZERO));
         let answers = std::mem::take(&mut *self.producer.client().context().lock());
+        let incarnations = self.cluster.incarnations();
         let mut outcomes = Vec::with_capacity(answers.len());
         for (tag, answer) in answers {
             // A broker that knows the record from before does not always know where it put it.
-            let incarnation = self.cluster.incarnation(tag.chain.stream);
-            let outcome = match (answer, incarnation) {
+            let outcome = match (answer, incarnations[tag.chain.stream.index()]) {
                 (Ok(offset), Some(incarnation)) => {
                     self.refused = None;
                     self.producer.client().context().watch.is_well();
@@ -148,7 +147,7 @@ impl Sender for KafkaSender {
             outcomes.push((tag, outcome));
         }
         self.is_fatal()?;
-        self.is_for_these_topics()?;
+        self.is_for(&incarnations)?;
         Ok(outcomes)
     }
 

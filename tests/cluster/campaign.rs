@@ -20,20 +20,17 @@ use tickmint::io::store;
 use super::faults::{Campaign, Kind};
 use super::rig::{A, Cluster, PARTITIONS};
 use crate::pipeline::rig::pause;
+use crate::support::amount;
 use crate::support::kafka::Options;
 use crate::support::servers::or_skip;
 
 /// Simulated trades carry times of up to so much later than they are sent.
 const AHEAD: Micros = 500_000;
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 #[test]
 fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
-    let (seconds, seed) = (number("TICKMINT_CHAOS_SECONDS", 600), number("TICKMINT_SEED", 1));
-    let rate = number("TICKMINT_CHAOS_RATE", 2000);
+    let (seconds, seed) = (amount("TICKMINT_CHAOS_SECONDS", 600), amount("TICKMINT_SEED", 1));
+    let rate = amount("TICKMINT_CHAOS_RATE", 2000);
     let symbols = tickmint::exchange::simulated_symbols(20);
     let (seed_text, rate_text) = (seed.to_string(), rate.to_string());
     let exchange = ["--simulate", "20", "--rate", &rate_text, "--seed", &seed_text];

@@ -17,7 +17,7 @@ use tickmint::domain::stream::Stream;
 use tickmint::io::kafka::topics::Topics;
 
 use super::rig::{A, B, Cluster, PARTITIONS};
-use crate::pipeline::rig::{Process, end};
+use crate::pipeline::rig::{Process, end, signal};
 use crate::support::disk::SmallDisk;
 use crate::support::s3_proxy::{Fault, Reply, Rule};
 
@@ -149,7 +149,7 @@ impl Campaign {
         match undo {
             Undo::Continue(name) => {
                 if let Some(life) = self.lives.get_mut(&name).filter(|life| life.is_stopped) {
-                    signal(&life.process, "-CONT");
+                    signal("-CONT", life.process.0.id());
                     life.is_stopped = false;
                 }
             }
@@ -183,7 +183,7 @@ impl Campaign {
                 if is_stopped {
                     return false;
                 }
-                signal(&self.lives[name].process, "-STOP");
+                signal("-STOP", self.lives[name].process.0.id());
                 self.lives.get_mut(name).unwrap().is_stopped = true;
                 let seconds = self.random.random_range(5..40);
                 self.later(kind, seconds * 1000, Undo::Continue(name.into()));
@@ -325,11 +325,6 @@ impl Campaign {
             assert_eq!(end(&mut life.process), Some(0), "{name}\n{}", self.cluster.logs());
         }
     }
-}
-
-fn signal(process: &Process, signal: &str) {
-    let sent = std::process::Command::new("kill").args([signal, &process.0.id().to_string()]).status();
-    assert!(sent.unwrap().success(), "{signal}");
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -16,6 +16,7 @@ use tickmint::faults::POINTS;
 use super::count::assert_counted_alike;
 use super::kills::{assert_gaps_between_sessions, controls, count};
 use super::rig::{Process, Rig, end, pause};
+use crate::support::amount;
 
 const SIGABRT: i32 = 6;
 
@@ -74,7 +75,7 @@ fn wait_for_death(rig: &Rig, daemon: &mut Process, told: usize, point: &str, pas
 
 #[test]
 fn a_death_at_any_point_loses_nothing_and_doubles_nothing() {
-    let deaths: u64 = std::env::var("TICKMINT_ABORTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let deaths = amount("TICKMINT_ABORTS", 1);
     let seed = 20_261_124;
     let mut random = StdRng::seed_from_u64(seed);
     let symbols = tickmint::exchange::simulated_symbols(20);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::refiner::child_of;
-use super::rig::{Rig, TICKMINT, end, pause};
+use super::rig::{Rig, TICKMINT, end, pause, signal};
 use crate::support::python::python;
 use crate::support::servers::or_skip;
 
@@ -31,10 +31,6 @@ fn edit(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from}");
     std::fs::write(path, text.replace(from, to)).unwrap();
-}
-
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
 fn warehouse(rig: &Rig) -> Value {

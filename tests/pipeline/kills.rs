@@ -15,6 +15,7 @@ use tickmint::domain::identity::SessionId;
 use super::count::{assert_counted_alike, independent_count};
 use super::gold::tape_path;
 use super::rig::{Rig, end, pause, verify};
+use crate::support::amount;
 
 /// 9:30 in New York on the day of the tape. Before that hardly anybody trades.
 const OPENING: i64 = 1_381_152_600_000;
@@ -25,7 +26,7 @@ pub(super) fn count(report: &serde_json::Value, name: &str) -> u64 {
 
 #[test]
 fn kills_at_random_moments_lose_nothing_and_double_nothing() {
-    let kills: u64 = std::env::var("TICKMINT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(25);
+    let kills = amount("TICKMINT_KILLS", 25);
     let seed = 20_261_123;
     let mut random = StdRng::seed_from_u64(seed);
     let mut rig = market(kills);

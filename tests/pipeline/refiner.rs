@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::gold::{compare, tape_of};
 use super::kills::count;
-use super::rig::{Process, Rig, end, pause};
+use super::rig::{Process, Rig, end, pause, signal};
 use crate::support::python::python;
 use crate::support::servers::or_skip;
 
@@ -46,7 +46,7 @@ fn a_refiner_that_is_killed_is_started_anew_and_gold_comes_out_the_same() {
                 });
                 pause(Duration::from_millis(random.random_range(0..1000)));
             }
-            assert!(std::process::Command::new("kill").args(["-KILL", &refiner.to_string()]).status().unwrap().success());
+            signal("-KILL", refiner);
             killed.push(refiner);
         }
         pause(Duration::from_millis(50));
@@ -138,7 +138,7 @@ fn a_refiner_that_does_not_end_is_not_left_behind() {
     let mut daemon = rig.daemon();
     rig.wait_for("a run is published", || runs(&rig) > Some(0));
     let refiner = child_of(&daemon).unwrap();
-    assert!(std::process::Command::new("kill").args(["-STOP", &refiner.to_string()]).status().unwrap().success());
+    signal("-STOP", refiner);
     let begin = std::time::Instant::now();
     assert_eq!(end(&mut daemon), Some(75), "{}", rig.log());
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());

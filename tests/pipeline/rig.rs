@@ -295,7 +295,7 @@ fn audit(mut command: Command, dir: &Path) -> (Value, bool) {
 
 /// SIGTERM, and the exit code.
 pub(crate) fn end(process: &mut Process) -> Option<i32> {
-    assert!(Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap().success());
+    signal("-TERM", process.0.id());
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = process.0.try_wait().unwrap() {
@@ -304,6 +304,11 @@ pub(crate) fn end(process: &mut Process) -> Option<i32> {
         assert!(Instant::now() < until, "it does not end");
         pause(Duration::from_millis(20));
     }
+}
+
+/// As `kill` does: `-STOP`, say.
+pub(crate) fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success(), "{name}");
 }
 
 pub(crate) fn pause(time: Duration) {

@@ -13,7 +13,7 @@ use world::World;
 
 /// Worlds in which all rules hold. `TICKMINT_WORLDS` sets another number.
 fn worlds() -> u64 {
-    std::env::var("TICKMINT_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    crate::support::amount("TICKMINT_WORLDS", 150)
 }
 
 /// The folder of a world, in memory where there is such a place: a disk is no part of these worlds, and they fsync without end.

@@ -11,6 +11,11 @@ pub mod s3_proxy;
 pub mod servers;
 pub mod toxiproxy;
 
+/// How much of something a test is to do: what that variable says, or `default`.
+pub(crate) fn amount(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 /// Prints a line of what a test has counted, and adds it to the file that `TICKMINT_SUMMARY` names: also of a test that
 /// succeeds it is to be seen.
 pub(crate) fn summary(line: &str) {
