@@ -1,6 +1,8 @@
 """What a process takes of the machine, and what a daemon says of itself: for the scripts that start some."""
 
+import contextlib
 import os
+import random
 import socket
 import urllib.request
 from pathlib import Path
@@ -26,9 +28,12 @@ def peak(pid: int) -> float:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """One that nobody listens on now, below the range of outgoing connections, which could snatch it before its server is there."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def metrics(port: int) -> dict[str, float]:

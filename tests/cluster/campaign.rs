@@ -64,7 +64,7 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
         println!("{:>12}: recovery p50 {half:5.1} s, max {all:5.1} s", format!("{kind:?}"));
     }
     let summary = format!(
-        "chaos: seed {seed}, {seconds} s, {rate} trades/s, {} faults {:?}, daemons gave up {}, sent {}, archived {}, gaps {}, LOST {}, \
+        "chaos: seed {seed}, {seconds} s, {rate} trades/s, {} faults {:?}, daemons gave up {:?}, sent {}, archived {}, gaps {}, LOST {}, \
          DUPLICATED {}, with lost disks {with_disks} of {} sessions, recovery p50 {:.1} s p99 {:.1} s max {:.1} s",
         campaign.done.values().sum::<u32>(),
         campaign.done,

@@ -16,8 +16,8 @@ use tickmint::domain::identity::Micros;
 use tickmint::domain::stream::Stream;
 use tickmint::io::kafka::topics::Topics;
 
-use super::rig::{A, B, Cluster, PARTITIONS};
-use crate::pipeline::rig::{Process, end, signal};
+use super::rig::{A, B, Cluster, PARTITIONS, PATIENCE};
+use crate::pipeline::rig::{Process, end, pause, signal};
 use crate::support::disk::SmallDisk;
 use crate::support::s3_proxy::{Fault, Reply, Rule};
 
@@ -84,8 +84,8 @@ pub(super) struct Campaign {
     pub(super) done: BTreeMap<Kind, u32>,
     /// When the trouble of each fault was over: its cause, not its effects.
     pub(super) over: Vec<(Kind, Micros)>,
-    /// Daemons that ended by themselves: they begin again, as a service would.
-    pub(super) gave_up: u32,
+    /// Daemons that ended by themselves, and how: they begin again, as a service would.
+    pub(super) gave_up: Vec<String>,
     /// When the disk of B was last lost.
     pub(super) disk_lost: Option<Micros>,
     clones: u32,
@@ -105,7 +105,7 @@ impl Campaign {
             undo: Vec::new(),
             done: BTreeMap::new(),
             over: Vec::new(),
-            gave_up: 0,
+            gave_up: Vec::new(),
             disk_lost: None,
             clones: 0,
             cluster,
@@ -137,10 +137,15 @@ impl Campaign {
             self.take_back(undo);
             self.over.push((kind, tickmint::clock::now()));
         }
-        let ended = |life: &mut Life| life.process.0.try_wait().unwrap().is_some();
-        let gone: Vec<_> = self.lives.iter_mut().filter_map(|(name, life)| ended(life).then(|| name.clone())).collect();
-        for name in gone {
-            self.gave_up += 1;
+        self.start_again();
+    }
+
+    /// Starts those again who gave up, as a service would.
+    fn start_again(&mut self) {
+        let ended = |life: &mut Life| life.process.0.try_wait().unwrap();
+        let gone: Vec<_> = self.lives.iter_mut().filter_map(|(name, life)| Some((name.clone(), ended(life)?))).collect();
+        for (name, status) in gone {
+            self.gave_up.push(format!("{name}: {status}"));
             self.live(&name);
         }
     }
@@ -316,10 +321,17 @@ impl Campaign {
                 self.live(&name);
             }
         }
-        for name in self.lives.keys() {
-            self.cluster.wait_for(&format!("all that is in the spool of {name} is archived"), || {
-                self.cluster.metric(name, "tickmint_forward_uncovered") == Some(0.0)
-            });
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.start_again();
+            let uncovered = |name: &String| self.cluster.metric(name, "tickmint_forward_uncovered");
+            let waits: Vec<_> = self.lives.keys().map(|name| (name, uncovered(name))).filter(|of| of.1 != Some(0.0)).collect();
+            if waits.is_empty() {
+                break;
+            }
+            let more = || format!("{}\n{waits:?}; gave up: {:?}", self.cluster.logs(), self.gave_up);
+            assert!(Instant::now() < until, "{}\nnot archived within {PATIENCE:?}", more());
+            pause(Duration::from_millis(200));
         }
         for (name, mut life) in std::mem::take(&mut self.lives) {
             assert_eq!(end(&mut life.process), Some(0), "{name}\n{}", self.cluster.logs());

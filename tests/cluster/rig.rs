@@ -24,7 +24,7 @@ const KEYS: u32 = 9;
 /// So many partitions have the topics.
 pub(super) const PARTITIONS: u32 = 4;
 /// Nothing takes longer.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// See the module.
 pub(super) struct Cluster {
@@ -160,7 +160,7 @@ impl Cluster {
     pub(super) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !is_so() {
-            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.logs());
+            assert!(Instant::now() < until, "{}\nnot within {PATIENCE:?}: {what}", self.logs());
             pause(Duration::from_millis(100));
         }
     }

@@ -136,17 +136,20 @@ fn with_the_test(command: &Command) -> Command {
 /// Ports that nobody listens on now. Two calls in one process never return the same, and processes begin
 /// at different places.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    std::array::from_fn(|_| free_port_before(0))
+}
+
+/// As [`free_ports`]; so many (a few) behind it are free as well.
+pub(crate) fn free_port_before(others: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let count = PORTS.end - PORTS.start;
-    let first = (std::process::id() % u32::from(count)) as u16; // less than 22,000
-    std::array::from_fn(|_| {
-        let mut candidates = (0..count).map(|_| {
-            let step = NEXT.fetch_add(1, Ordering::Relaxed) % count;
-            PORTS.start + (first + step) % count
-        });
-        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-        candidates.find(is_free).expect("some port is free")
-    })
+    let count = PORTS.end - PORTS.start - 100; // all ports behind the last one are below the end
+    let first = (std::process::id() % u32::from(count)) as u16;
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let mut candidates = (0..count).map(|_| {
+        let step = NEXT.fetch_add(1 + others, Ordering::Relaxed) % count;
+        PORTS.start + (first + step) % count
+    });
+    candidates.find(|port| (*port..=port + others).all(is_free)).expect("some ports are free")
 }
 
 #[cfg(test)]

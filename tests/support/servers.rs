@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::http::request;
-pub(crate) use super::process::free_ports;
 use super::process::{Process, STARTS};
+pub(crate) use super::process::{free_port_before, free_ports};
 
 /// Why a test cannot run here. It is not the test's fault.
 #[derive(Debug)]
