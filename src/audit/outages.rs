@@ -21,9 +21,12 @@ fn ends(found: &Found, report: &mut Report) {
     for (session, count) in found.sessions.iter().filter(|(_, count)| count.end.is_none()) {
         match count.living {
             Some(_) => report.note(|| format!("session {session} has not ended: the next start declares what it missed")),
-            None => report.fault(|| {
-                format!("session {session} has no end, and the spool does not know it: what it received last may be lost")
-            }),
+            None => {
+                report.cut_off.entry(*session).or_default();
+                report.fault(|| {
+                    format!("session {session} has no end, and the spool does not know it: what it received last may be lost")
+                });
+            }
         }
     }
 }

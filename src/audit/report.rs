@@ -40,8 +40,8 @@ pub struct Report {
     pub gaps: u64,
     /// Records that should be there and are not.
     pub lost: u64,
-    /// Of `lost`, what is missing of sessions that nothing has ended and no spool at hand knows, by session: so it looks
-    /// when a disk was lost, or when the spool of a daemon was not given to the audit.
+    /// The sessions that nothing has ended and no spool at hand knows, each with what of `lost` is missing of it, perhaps
+    /// nothing: so it looks when a disk was lost, or when the spool of a daemon was not given to the audit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cut_off: BTreeMap<SessionId, u64>,
     /// Records that are there more than once.
@@ -274,6 +274,10 @@ mod tests {
         let report = report(&found, Some(&ledger));
         assert_eq!((report.lost, report.faults), (4, 1), "and the missing end is a fault: {report:?}");
         assert_eq!(report.cut_off.into_values().collect::<Vec<_>>(), [4]);
+        let (found, ledger, session) = world(10, 10, false);
+        let report = super::report(&found, Some(&ledger));
+        assert_eq!((report.lost, report.faults), (0, 1), "it may have received more");
+        assert_eq!(report.cut_off, [(session, 0)].into());
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub fn text(report: &Report) -> String {
     if !report.cut_off.is_empty() {
         let (records, sessions) = (report.cut_off.values().sum::<u64>(), report.cut_off.len());
         text.push_str(&format!(
-            "  {records} of the lost are of {sessions} sessions that nothing has ended and no spool here knows: a disk was lost, or the \
+            "  {sessions} sessions have no end and no spool here knows them, and {records} of the lost are theirs: a disk was lost, or the \
              spool of a daemon is to be given with --spool\n"
         ));
     }

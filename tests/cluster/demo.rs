@@ -33,7 +33,11 @@ fn two_daemons_on_a_cluster_of_this_machine_lose_and_double_nothing() {
     ]);
     let output = command.arg(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}\n{said}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        summary(&format!("cluster-demo FAILED: {:?}", errors.lines().rev().take(8).collect::<Vec<_>>()));
+        panic!("{errors}\n{said}");
+    }
     let lines = |words: &str| said.lines().filter(|line| line.contains(words)).map(str::trim).collect::<Vec<_>>().join("; ");
     let count = |name: &str| -> u64 {
         let line = said.lines().find_map(|line| line.trim_start().strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {said}"));

@@ -329,8 +329,11 @@ impl Campaign {
             if waits.is_empty() {
                 break;
             }
-            let more = || format!("{}\n{waits:?}; gave up: {:?}", self.cluster.logs(), self.gave_up);
-            assert!(Instant::now() < until, "{}\nnot archived within {PATIENCE:?}", more());
+            if Instant::now() > until {
+                let reason = format!("chaos FAILED: not archived within {PATIENCE:?}: {waits:?}; gave up: {:?}", self.gave_up);
+                crate::support::summary(&reason);
+                panic!("{}\n{reason}", self.cluster.logs());
+            }
             pause(Duration::from_millis(200));
         }
         for (name, mut life) in std::mem::take(&mut self.lives) {
