@@ -6,6 +6,7 @@ same settings (confluent-kafka: linger 5 ms, lz4, all replicas, idempotent), at 
 over. That the broker has acknowledged a record is known before a reader gets it; the producer says by how much."""
 
 import os
+import re
 import struct
 import threading
 import time
@@ -29,11 +30,13 @@ RECEIVED, KIND_AT, DATA = 28, 1, 1
 def measure(bench: Bench) -> dict:
     servers, prefix = bench.servers, f"bench-latency-{int(time.time())}."
     own, acknowledged = plain(servers, f"{prefix}plain")
-    ours, used, trades = live(bench, prefix)
+    ours, durable, used, trades = live(bench, prefix)
     waits = {
-        "frame read -> readable in Kafka, tickmint": percentiles(ours), "record handed over -> readable, plain producer": percentiles(own),
+        "frame read -> durable in the spool, as the daemon says": durable,
+        "frame read -> readable in Kafka, tickmint": percentiles(ours),
+        "record handed over -> readable, plain producer": percentiles(own),
         "record handed over -> acknowledged, the same": percentiles(acknowledged),
-    }  # fmt: skip
+    }
     return {"rate": RATE, "load": os.getloadavg()[0], "waits": waits, "feed_cpu_seconds": used, "feed_trades": trades}
 
 
@@ -73,19 +76,31 @@ def received(message) -> int | None:
     return STAMP.unpack_from(header, RECEIVED)[0] if header[KIND_AT] == DATA else None
 
 
-def live(bench: Bench, prefix: str) -> tuple[list[float], float, float]:
-    """A daemon that listens to a market of this rate. With what processor time, and how many trades."""
+def of_histogram(name: str, before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The least bounds, in milliseconds, of its buckets below which half, and 99 of 100, of what was observed in between lie."""
+    bucket = re.compile(rf'{name}_bucket{{le="([^"]+)"}}')
+    bounds = sorted((float(found[1]), after[line] - before.get(line, 0)) for line in after if (found := bucket.fullmatch(line)))
+    count = bounds[-1][1]
+    below = lambda share: next(bound * 1000 for bound, so_many in bounds if so_many >= share * count)  # noqa: E731
+    return {"p50": below(0.5), "p99": below(0.99), "count": count}
+
+
+def live(bench: Bench, prefix: str) -> tuple[list[float], dict[str, float], float, float]:
+    """A daemon that listens to a market of this rate: how long its records took, to the disk and to the reader. With what processor
+    time, and how many trades."""
     folder = bench.work / prefix.rstrip(".")
     exchange, address = bench.daemons.exchange(bench.work / "exchange.log", "--rate", str(RATE))
     config, port = bench.daemons.config(folder, "feed", prefix, PARTITIONS, "json", feed=address)
     daemon = bench.daemons.run(config)
     try:
         wait("the first trades", lambda: metrics(port).get("tickmint_forward_acknowledged", 0) > 0, daemon, config.with_suffix(".log"), 60)
-        used, before = cpu_seconds(daemon.pid), metrics(port)["tickmint_trades_total"]
+        used, before = cpu_seconds(daemon.pid), metrics(port)
         reader = Reader(bench.servers, f"{prefix}trades", PARTITIONS, received)
         reader.start()
         waits = reader.measured()
-        return waits, cpu_seconds(daemon.pid) - used, metrics(port)["tickmint_trades_total"] - before
+        used, after = cpu_seconds(daemon.pid) - used, metrics(port)
+        durable = of_histogram("tickmint_frame_to_durable_seconds", before, after)
+        return waits, durable, used, after["tickmint_trades_total"] - before["tickmint_trades_total"]
     finally:
         end(exchange)
         end(daemon)
