@@ -1,17 +1,18 @@
 //! Starts and stops the writers of the partitions that the group gives to this process.
 //!
 //! In: the group's decisions, and how far the writers are. Out: writers, below the supervisor of its own. After a
-//! restart it joins the group anew; until then its writers are stopped.
+//! restart its writers are stopped, and then it joins the group anew.
 //!
 //! It joins by the name of its data folder, so that a process that died is not waited for by the group when its next life
 //! comes. A daemon on a copy of the folder takes the place over; whoever loses it so joins without a name.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::fut::{LocalBoxActorFuture, wrap_future};
 use actix::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
@@ -28,6 +29,8 @@ pub struct Consumer {
     /// Whether another daemon has come with its name.
     is_replaced: bool,
     works: Works,
+    /// The life before: it drains its writers, and then leaves the group.
+    leaving: Option<JoinHandle<()>>,
 }
 
 /// The chains whose writers run.
@@ -66,7 +69,7 @@ fn name(chain: ChainId) -> String {
 impl Consumer {
     /// One that has not joined yet.
     pub fn new(parts: Parts) -> Consumer {
-        Consumer { parts, member: None, is_replaced: false, works: Works::default() }
+        Consumer { parts, member: None, is_replaced: false, works: Works::default(), leaving: None }
     }
 
     fn join(&mut self, ctx: &mut Context<Self>) {
@@ -79,12 +82,17 @@ impl Consumer {
                 let (parts, works) = (self.parts.clone(), self.works.clone());
                 let obeyed = wrap_future::<_, Self>(async move { obey(&parts, &works, decisions).await });
                 ctx.spawn(obeyed.map(|end, consumer, ctx| {
-                    if let End::Replaced = end {
-                        consumer.is_replaced = true;
-                        let why = "another daemon is in the group by the name of this data folder: a copy of it runs somewhere";
-                        consumer.parts.vitals.fail(why.to_string());
-                        ctx.stop();
-                    }
+                    let why = match end {
+                        End::Left => return,
+                        End::Replaced => {
+                            consumer.is_replaced = true;
+                            "another daemon is in the group by the name of this data folder: a copy of it runs somewhere"
+                                .to_string()
+                        }
+                        End::Unable(error) => error.to_string(),
+                    };
+                    consumer.parts.vitals.fail(why);
+                    ctx.stop();
                 }));
             }
             Err(error) => {
@@ -101,6 +109,8 @@ enum End {
     Left,
     /// Another one has its name.
     Replaced,
+    /// A writer could not be started. What is assigned and not worked on would be archived by nobody.
+    Unable(SpawnError),
 }
 
 /// One decision after the other: a partition that comes back must have left before.
@@ -109,7 +119,12 @@ async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Dec
         match decision {
             Decision::Assigned(chains) => {
                 parts.metrics.alarms().clear(ALARM);
-                chains.into_iter().for_each(|chain| begin(parts, works, chain));
+                for chain in chains {
+                    match (parts.start)(chain, &name(chain)) {
+                        Ok(()) => drop(lock(works).insert(chain)),
+                        Err(error) => return End::Unable(error),
+                    }
+                }
             }
             Decision::Replaced => return End::Replaced,
             Decision::Refused(why) => {
@@ -124,18 +139,9 @@ async fn obey(parts: &Parts, works: &Works, mut decisions: UnboundedReceiver<Dec
                 done.send(()).ok(); // it may have taken too long
             }
         }
-        parts.vitals.gauge("partitions", works.lock().unwrap_or_else(PoisonError::into_inner).len() as f64);
+        parts.vitals.gauge("partitions", lock(works).len() as f64);
     }
     End::Left
-}
-
-fn begin(parts: &Parts, works: &Works, chain: ChainId) {
-    match (parts.start)(chain, &name(chain)) {
-        Ok(()) => {
-            works.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
-        }
-        Err(error) => tracing::error!(%chain, %error, "a writer could not be started"),
-    }
 }
 
 /// Drains and stops writers, all at once.
@@ -144,44 +150,55 @@ async fn leave(parts: &Parts, works: &Works, chains: Vec<ChainId>) {
     for undrained in futures_util::future::join_all(stops).await.into_iter().flatten() {
         tracing::warn!(?undrained, "a writer was not drained: the next one of its partition does it again");
     }
-    let mut works = works.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut works = lock(works);
     for chain in chains {
         works.remove(&chain);
         parts.metrics.archive_left(chain);
     }
 }
 
-fn all(works: &Works) -> Vec<ChainId> {
-    works.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+fn lock(works: &Works) -> MutexGuard<'_, BTreeSet<ChainId>> {
+    works.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Consumer {
+    /// Drains the writers, and then leaves the group: so whoever comes next finds the chains where these stopped.
+    fn leave(&mut self) -> JoinHandle<()> {
+        let (parts, works) = (self.parts.clone(), std::mem::take(&mut self.works));
+        let (member, before) = (self.member.take(), self.leaving.take());
+        actix_rt::spawn(async move {
+            if let Some(before) = before {
+                drop(before.await);
+            }
+            let chains = lock(&works).iter().copied().collect();
+            leave(&parts, &works, chains).await;
+            drop(tokio::task::spawn_blocking(move || drop(member)).await);
+        })
+    }
 }
 
 impl Actor for Consumer {
     type Context = Context<Self>;
 
+    /// A writer of the life before that still drains stands in the way of one of this life.
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.join(ctx);
+        match self.leaving.take() {
+            None => self.join(ctx),
+            Some(leaving) => drop(ctx.spawn(wrap_future::<_, Self>(leaving).map(|_, consumer, ctx| consumer.join(ctx)))),
+        }
     }
 }
 
 impl Supervised for Consumer {
     fn restarting(&mut self, _: &mut Self::Context) {
-        let (parts, works, member) = (self.parts.clone(), self.works.clone(), self.member.take());
-        actix_rt::spawn(async move {
-            leave(&parts, &works, all(&works)).await;
-            drop(tokio::task::spawn_blocking(move || drop(member)).await);
-        });
-        self.works = Works::default();
+        self.leaving = Some(self.leave());
     }
 }
 
 impl Child for Consumer {
-    /// The writers are drained before the group is left: so whoever comes next finds the chains where these stopped.
     fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
-        let (parts, works, member) = (self.parts.clone(), self.works.clone(), self.member.take());
-        Box::pin(wrap_future(async move {
-            leave(&parts, &works, all(&works)).await;
-            drop(tokio::task::spawn_blocking(move || drop(member)).await);
-        }))
+        let left = self.leave();
+        Box::pin(wrap_future(async move { drop(left.await) }))
     }
 }
 

@@ -119,6 +119,7 @@ impl Campaign {
     /// A new life of a daemon; one that runs is killed before.
     fn live(&mut self, name: &str) {
         self.lives.remove(name);
+        println!("{} {name} begins", jiff::Timestamp::now());
         let process = self.cluster.daemon(name);
         self.lives.insert(name.to_string(), Life { process, is_stopped: false });
     }
@@ -135,6 +136,7 @@ impl Campaign {
         self.undo = later;
         for (_, kind, undo) in due {
             self.take_back(undo);
+            println!("{} {kind:?} is over", jiff::Timestamp::now());
             self.over.push((kind, tickmint::clock::now()));
         }
         self.start_again();
@@ -175,6 +177,7 @@ impl Campaign {
         let kind = self.kinds.choose_weighted(&mut self.random, |(_, weight)| *weight).unwrap().0;
         if self.try_to(kind) {
             *self.done.entry(kind).or_default() += 1;
+            println!("{} {kind:?}", jiff::Timestamp::now());
         }
     }
 

@@ -12,6 +12,7 @@ use crate::support::servers::Skip;
 mod brokers;
 mod campaign;
 mod clients;
+mod copies;
 mod demo;
 mod faults;
 mod registry;

@@ -165,10 +165,15 @@ impl Cluster {
         }
     }
 
+    /// What a daemon has logged.
+    pub(super) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
     /// What the daemons have logged last, and how they are.
     pub(super) fn logs(&self) -> String {
         let last = |name: &String| {
-            let log = std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+            let log = self.log(name);
             let lines: Vec<_> = log.lines().filter(|line| !line.contains("no connection to the feed")).collect();
             let lines = lines[lines.len().saturating_sub(60)..].join("\n");
             let metrics = self.text(name, "/metrics").unwrap_or_default();
