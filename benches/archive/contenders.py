@@ -17,7 +17,7 @@ from servers import ACCESS, BUCKET, SECRET, Servers, Skipped, end, threads, wait
 
 HERE = Path(__file__).resolve().parent
 #: Of Tickmint's example config, and so of all who have one.
-ZSTD_LEVEL = 3
+ZSTD_LEVEL = 1
 #: Rows of an object where Tickmint has not run before and shown how many it makes.
 BATCH = 120_000
 #: Nobody takes so long for a million records, in seconds.

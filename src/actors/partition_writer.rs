@@ -211,14 +211,9 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
 async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Step, Trouble> {
     let done = timeout(STEP_WITHIN, archiver.step(flush)).await;
     let done = done.map_err(|_| Trouble::Lasting(format!("a step took longer than {STEP_WITHIN:?}")))?;
-    if let Some((records, oldest)) = archiver.lag() {
-        parts.vitals.gauge("lag_records", records as f64);
-        parts.metrics.archive_lag(parts.chain, records, oldest);
-    }
-    match archiver.past_end() {
-        Some(lost) => parts.metrics.log_lost_its_end(&parts.alarm, Some(lost)),
-        None if archiver.log_grows_back() => parts.metrics.log_lost_its_end(&parts.alarm, None),
-        None => {} // a spool that was put back is to be looked at, also when it is drained
+    // While it catches up, slots come often enough to show by.
+    if !matches!(done, Ok(Step::Progress)) {
+        show(parts, archiver);
     }
     match done {
         Ok(Step::Decided(slot)) => {
@@ -227,6 +222,18 @@ async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Ste
         }
         Ok(step) => Ok(step),
         Err(error) => Err(trouble(&error)),
+    }
+}
+
+fn show(parts: &Parts, archiver: &Archiver) {
+    if let Some((records, oldest)) = archiver.lag() {
+        parts.vitals.gauge("lag_records", records as f64);
+        parts.metrics.archive_lag(parts.chain, records, oldest);
+    }
+    match archiver.past_end() {
+        Some(lost) => parts.metrics.log_lost_its_end(&parts.alarm, Some(lost)),
+        None if archiver.log_grows_back() => parts.metrics.log_lost_its_end(&parts.alarm, None),
+        None => {} // a spool that was put back is to be looked at, also when it is drained
     }
 }
 

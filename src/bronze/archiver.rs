@@ -139,7 +139,7 @@ impl Archiver {
             return self.commit().await;
         }
         // Whoever comes next reads the rest of a log that is not this writer's alone.
-        let is_empty = || self.open.as_ref().is_none_or(|open| open.since.is_none() && open.pending.is_empty());
+        let is_empty = || self.open.as_ref().is_none_or(|open| open.since.is_none() && open.pending.len() == 0);
         if flush && !self.source.is_drained_to_its_end() && is_empty() {
             return Ok(Step::Idle { due: None });
         }
@@ -163,7 +163,7 @@ impl Archiver {
     pub fn lag(&self) -> Option<(u64, Option<Micros>)> {
         let open = self.open.as_ref()?;
         let end = self.source.end().unwrap_or(open.read);
-        let oldest = open.buffer.first().or(open.pending.front());
+        let oldest = open.buffer.first().or(open.pending.as_slice().first());
         Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
     }
 
@@ -220,7 +220,8 @@ impl Archiver {
         let due = open.since.map(|since| since + self.limits.flush_after);
         match self.source.read(open.read).await? {
             Piece::Records { records, next } => {
-                open.pending.extend(records);
+                assert!(open.pending.len() == 0, "what was read before is absorbed, or it is due");
+                open.pending = records.into_iter();
                 open.read = next;
                 Ok(Step::Progress)
             }
@@ -264,7 +265,7 @@ impl Archiver {
         let Some(open) = &self.open else { return false };
         let Some(since) = open.since else { return false };
         // What stays behind after absorbing waits for the object to be closed.
-        let full = !open.pending.is_empty() || open.buffer_bytes >= self.limits.flush_bytes;
+        let full = open.pending.len() > 0 || open.buffer_bytes >= self.limits.flush_bytes;
         let drained = || !self.source.is_drained_to_its_end() || self.source.end().is_none_or(|end| open.read >= end);
         full || since.elapsed() >= self.limits.flush_after || flush && drained() || self.budget.must_flush(self.chain.id)
     }

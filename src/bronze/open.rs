@@ -1,6 +1,6 @@
 //! The object that is being filled: what was read of the log, as far as no slot stands for it.
 
-use std::collections::VecDeque;
+use std::vec::IntoIter;
 
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ pub(super) struct Open {
     /// The offset behind what is absorbed.
     pub(super) absorbed: u64,
     /// Read, and not yet absorbed.
-    pub(super) pending: VecDeque<Record>,
+    pub(super) pending: IntoIter<Record>,
     /// The offset behind what is read.
     pub(super) read: u64,
     /// To be archived by the next slot.
@@ -45,7 +45,7 @@ impl Open {
             log,
             carry: handed_on(carry, at.start),
             absorbed: at.start,
-            pending: VecDeque::new(),
+            pending: Vec::new().into_iter(),
             read: at.start,
             buffer: Vec::new(),
             buffer_bytes: 0,
@@ -55,13 +55,14 @@ impl Open {
 
     /// Moves records from what was read into the buffer, until it holds `flush_bytes` or an hour turns.
     pub(super) fn absorb(&mut self, flush_bytes: usize) {
-        while let Some(record) = self.pending.front() {
-            let hour = Hour::of(record.received_at);
+        self.buffer.reserve(self.pending.len());
+        while let Some(next) = self.pending.as_slice().first() {
+            let hour = Hour::of(next.received_at);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
             if turns && !self.buffer.is_empty() || self.buffer_bytes >= flush_bytes {
                 break;
             }
-            let Some(record) = self.pending.pop_front() else { break };
+            let Some(record) = self.pending.next() else { break };
             self.absorbed = record.offset + 1;
             self.since.get_or_insert_with(Instant::now);
             let is_new = self.carry.take(&record);
@@ -73,7 +74,7 @@ impl Open {
                 self.buffer.push(record);
             }
         }
-        if self.pending.is_empty() {
+        if self.pending.len() == 0 {
             self.absorbed = self.read;
         }
     }

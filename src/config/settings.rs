@@ -228,7 +228,7 @@ pub struct BronzeSettings {
     pub flush_after: Quantity,
     /// All open objects together: `128 MiB`.
     pub memory: Quantity,
-    /// The level of compression, 1 to 19: `3`.
+    /// The level of compression, 1 to 19: `1`.
     pub zstd_level: i32,
     /// `[bronze.s3]`
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,7 +242,7 @@ impl Default for BronzeSettings {
             flush_bytes: "32 MiB".into(),
             flush_after: "5s".into(),
             memory: "128 MiB".into(),
-            zstd_level: 3,
+            zstd_level: 1,
             s3: None,
         }
     }
