@@ -36,7 +36,8 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// See the module.
 pub struct PartitionWriter {
     parts: Parts,
-    archiver: Arc<Mutex<Archiver>>,
+    /// Of this life.
+    archiver: Option<Arc<Mutex<Archiver>>>,
 }
 
 /// What a writer is made of.
@@ -59,12 +60,13 @@ pub struct Parts {
 impl PartitionWriter {
     /// A writer that begins when it is started.
     pub fn new(parts: Parts) -> PartitionWriter {
-        let archiver = Arc::new(Mutex::new((parts.archiver)()));
-        PartitionWriter { parts, archiver }
+        PartitionWriter { parts, archiver: None }
     }
 
-    fn run(&self, ctx: &mut Context<Self>) {
-        let (parts, archiver) = (self.parts.clone(), self.archiver.clone());
+    fn run(&mut self, ctx: &mut Context<Self>) {
+        let archiver = Arc::new(Mutex::new((self.parts.archiver)()));
+        self.archiver = Some(archiver.clone());
+        let parts = self.parts.clone();
         let run = async move { archive(&parts, &archiver).await };
         ctx.spawn(wrap_future::<_, Self>(run).map(|reason, writer, ctx| {
             writer.parts.vitals.fail(reason);
@@ -82,8 +84,10 @@ impl Actor for PartitionWriter {
 }
 
 impl Supervised for PartitionWriter {
+    /// The archiver of the life before ends before the next one is made: both would listen to the same queue of the Kafka
+    /// client, and the end of one takes the other's ear away.
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.archiver = Arc::new(Mutex::new((self.parts.archiver)()));
+        self.archiver = None;
     }
 }
 
@@ -92,6 +96,7 @@ impl Child for PartitionWriter {
     fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
         let (parts, archiver) = (self.parts.clone(), self.archiver.clone());
         let drain = async move {
+            let Some(archiver) = archiver else { return };
             let mut archiver = archiver.lock().await;
             let mut outage = Outage::default();
             loop {
@@ -276,6 +281,8 @@ fn trouble(error: &ArchiveError) -> Trouble {
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::Bytes;
+    use futures_util::future::BoxFuture;
     use tokio::sync::watch;
 
     use super::*;
@@ -283,10 +290,12 @@ mod tests {
     use crate::bronze::budget::Budget;
     use crate::bronze::chain::Chain;
     use crate::bronze::poison::Poison;
-    use crate::bronze::source::Spooled;
+    use crate::bronze::source::{Opening, Piece, Source, SourceError, Spooled};
+    use crate::domain::chain::Position;
     use crate::domain::identity::LogId;
     use crate::domain::stream::Stream;
     use crate::io::memory::{Fault, MemoryStore};
+    use crate::io::store::Store;
     use crate::spool::logs::Logs;
     use crate::spool::state::LogState;
     use crate::spool::writer::LogWriter;
@@ -332,6 +341,62 @@ mod tests {
             store.fail_next("first", Fault::Retry);
         }
         assert_eq!(store.objects().len(), 1, "nothing was to be archived");
+    }
+
+    /// A log that says nothing. How many there are, its count tells.
+    struct Silent(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+    impl Source for Silent {
+        fn open(&mut self, _: Option<LogId>, _: u64) -> BoxFuture<'_, Result<Opening, SourceError>> {
+            Box::pin(std::future::ready(Ok(Opening::Read)))
+        }
+
+        fn read(&mut self, _: u64) -> BoxFuture<'_, Result<Piece, SourceError>> {
+            Box::pin(std::future::ready(Ok(Piece::End)))
+        }
+
+        fn end(&self) -> Option<u64> {
+            None
+        }
+
+        fn changed(&self) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn is_drained_to_its_end(&self) -> bool {
+            true
+        }
+    }
+
+    #[actix::test]
+    async fn the_archiver_of_the_life_before_is_gone_when_the_next_one_is_made() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
+        let (id, poison) = (ChainId::from(Stream::Gaps), dir.path().join("poison.json"));
+        // A slot that cannot be read ends each life.
+        store.put(&Position::default().key(id), Bytes::from_static(b"no slot")).await.unwrap();
+        let parts = idle(dir.path(), &store);
+        let (log, (made, mut lives)) = (Arc::new(()), tokio::sync::mpsc::unbounded_channel());
+        let archiver = move || {
+            made.send(Arc::strong_count(&log) - 1).unwrap();
+            let store = Arc::new(store.clone());
+            Archiver::new(archiver::Parts {
+                chain: Chain::new(id, store.clone()),
+                store,
+                source: Box::new(Silent(log.clone())),
+                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
+                budget: Budget::new(1 << 20),
+                poison: Poison::load(poison.clone()),
+                traces: Traces::default(),
+            })
+        };
+        let parts = Parts { archiver: Arc::new(archiver), ..parts };
+        #[expect(clippy::disallowed_methods, reason = "it needs nothing more than to be restarted, and does not panic")]
+        let writer = actix::Supervisor::start(|_| PartitionWriter::new(parts));
+        for life in 0..3 {
+            let others = timeout(Duration::from_secs(60), lives.recv()).await.expect("it is begun again");
+            assert_eq!(others, Some(0), "life {life}");
+        }
+        drop(writer);
     }
 
     #[test]
