@@ -301,23 +301,27 @@ mod tests {
     use crate::spool::writer::LogWriter;
     use crate::telemetry::Traces;
 
+    /// An archiver of the gaps.
+    fn of(store: &MemoryStore, source: impl Source + 'static, notes: &std::path::Path) -> Archiver {
+        let store = Arc::new(store.clone());
+        Archiver::new(archiver::Parts {
+            chain: Chain::new(Stream::Gaps.into(), store.clone()),
+            store,
+            source: Box::new(source),
+            limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
+            budget: Budget::new(1 << 20),
+            poison: Poison::load(notes.to_path_buf()),
+            traces: Traces::default(),
+        })
+    }
+
     /// A writer of a log in `dir` that holds nothing.
     fn idle(dir: &std::path::Path, store: &MemoryStore) -> Parts {
         let (stream, id) = (Stream::Gaps, LogId::generate());
         let log = LogWriter::create(dir, id, LogState::default(), 1 << 20).expect("a test's folder can be written");
         let logs = Logs::new(dir.to_path_buf(), BTreeMap::new(), id, watch::channel(log.view()).1);
-        let (store, notes, drained) = (Arc::new(store.clone()), dir.join("poison.json"), logs);
-        let archiver = move || {
-            Archiver::new(archiver::Parts {
-                chain: Chain::new(ChainId { stream, partition: 0 }, store.clone()),
-                store: store.clone(),
-                source: Box::new(Spooled::new(drained.clone(), stream)),
-                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
-                budget: Budget::new(1 << 20),
-                poison: Poison::load(notes.clone()),
-                traces: Traces::default(),
-            })
-        };
+        let (store, notes, drained) = (store.clone(), dir.join("poison.json"), logs);
+        let archiver = move || of(&store, Spooled::new(drained.clone(), stream), &notes);
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
         let (chain, alarm) = (stream.into(), "bronze/gaps".into());
         Parts { vitals, metrics, chain, alarm, told: Arc::default(), archiver: Arc::new(archiver) }
@@ -378,16 +382,7 @@ mod tests {
         let (log, (made, mut lives)) = (Arc::new(()), tokio::sync::mpsc::unbounded_channel());
         let archiver = move || {
             made.send(Arc::strong_count(&log) - 1).unwrap();
-            let store = Arc::new(store.clone());
-            Archiver::new(archiver::Parts {
-                chain: Chain::new(id, store.clone()),
-                store,
-                source: Box::new(Silent(log.clone())),
-                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(1), zstd_level: 1 },
-                budget: Budget::new(1 << 20),
-                poison: Poison::load(poison.clone()),
-                traces: Traces::default(),
-            })
+            of(&store, Silent(log.clone()), &poison)
         };
         let parts = Parts { archiver: Arc::new(archiver), ..parts };
         #[expect(clippy::disallowed_methods, reason = "it needs nothing more than to be restarted, and does not panic")]

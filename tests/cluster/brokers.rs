@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{A, Cluster};
-use crate::pipeline::rig::{end, pause};
+use crate::pipeline::rig::pause;
 use crate::support::kafka::Options;
 use crate::support::servers::or_skip;
 
@@ -14,7 +14,7 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
     let exchange = ["--simulate", "20", "--rate", "1000"];
     let started = Cluster::start(Options { nodes: 3, ..Options::default() }, &exchange, &symbols, false);
     let Some(mut cluster) = or_skip(started) else { return };
-    let mut daemon = cluster.daemon(A);
+    let daemon = cluster.daemon(A);
     let forwarded = |cluster: &Cluster| cluster.metric(A, "tickmint_forwarded_records_total").unwrap_or_default();
     let durable = |cluster: &Cluster| cluster.metric(A, "tickmint_spool_records_total{stream=\"trades\"}").unwrap_or_default();
     cluster.wait_for("trades are forwarded", || forwarded(&cluster) > 1000.0);
@@ -33,12 +33,7 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
     cluster.kafka.start_again(2);
     cluster.kafka.start_again(3);
     cluster.wait_for("it goes on", || forwarded(&cluster) > acknowledged + 3000.0);
-    cluster.end_exchange();
-    cluster.wait_for("all of it is archived", || cluster.metric(A, "tickmint_forward_uncovered") == Some(0.0));
-    assert_eq!(end(&mut daemon), Some(0), "{}", cluster.logs());
-    let (report, is_well) = cluster.verify();
-    assert!(is_well, "{report:#}\n{}", cluster.logs());
-    assert_eq!(report["waiting"], 0, "{report:#}");
+    cluster.ends_well(daemon);
 }
 
 /// A clock that is more than an hour ahead: brokers take no record of it, by their default.
@@ -59,12 +54,7 @@ fn a_clock_that_is_wrong_is_named_and_nothing_is_lost_when_it_is_right_again() {
     daemon.0.kill().unwrap();
     drop(daemon);
 
-    let mut daemon = cluster.daemon(A);
+    let daemon = cluster.daemon(A);
     cluster.wait_for("it goes on", || cluster.metric(A, "tickmint_forwarded_records_total") > Some(1000.0));
-    cluster.end_exchange();
-    cluster.wait_for("all of it is archived", || cluster.metric(A, "tickmint_forward_uncovered") == Some(0.0));
-    assert_eq!(end(&mut daemon), Some(0), "{}", cluster.logs());
-    let (report, is_well) = cluster.verify();
-    assert!(is_well, "{report:#}\n{}", cluster.logs());
-    assert_eq!(report["waiting"], 0, "{report:#}");
+    cluster.ends_well(daemon);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{A, Cluster};
-use crate::pipeline::rig::{end, pause};
+use crate::pipeline::rig::pause;
 use crate::support::kafka::Options;
 use crate::support::s3_proxy::{Fault, Reply, Rule};
 use crate::support::servers::or_skip;
@@ -17,7 +17,7 @@ fn who_has_lost_its_name_works_on_when_its_writers_have_ended() {
     let exchange = ["--simulate", "20", "--rate", "500"];
     let started = Cluster::start(Options::default(), &exchange, &symbols, false);
     let Some(mut cluster) = or_skip(started) else { return };
-    let mut daemon = cluster.daemon(A);
+    let daemon = cluster.daemon(A);
     let archived = |cluster: &Cluster| cluster.metric(A, "tickmint_bronze_records_total{stream=\"trades\"}").unwrap_or_default();
     cluster.wait_for("trades are archived", || archived(&cluster) > 1000.0);
 
@@ -34,10 +34,5 @@ fn who_has_lost_its_name_works_on_when_its_writers_have_ended() {
 
     let before = archived(&cluster);
     cluster.wait_for("it archives again", || archived(&cluster) > before + 500.0);
-    cluster.end_exchange();
-    cluster.wait_for("all of it is archived", || cluster.metric(A, "tickmint_forward_uncovered") == Some(0.0));
-    assert_eq!(end(&mut daemon), Some(0), "{}", cluster.logs());
-    let (report, is_well) = cluster.verify();
-    assert!(is_well, "{report:#}\n{}", cluster.logs());
-    assert_eq!(report["waiting"], 0, "{report:#}");
+    cluster.ends_well(daemon);
 }

@@ -20,17 +20,8 @@ fn two_daemons_on_a_cluster_of_this_machine_lose_and_double_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster-demo");
     let mut command = Command::new(demo);
-    command.args([
-        "--for",
-        "10",
-        "--rate",
-        "1000",
-        "--tickmint",
-        TICKMINT,
-        "--base-port",
-        &free_port_before(PORTS).to_string(),
-        "--dir",
-    ]);
+    let port = free_port_before(PORTS).to_string();
+    command.args(["--for", "10", "--rate", "1000", "--tickmint", TICKMINT, "--base-port", &port, "--dir"]);
     let output = command.arg(folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::pipeline::rig::{Process, TICKMINT, fetch, pause};
+use crate::pipeline::rig::{Process, TICKMINT, end, fetch, pause};
 use crate::support::bucket::{BUCKET, owner};
 use crate::support::kafka::{Kafka, Options};
 use crate::support::registry::Registry;
@@ -186,7 +186,17 @@ impl Cluster {
 
     /// Ends the exchange in good order, its ledger complete.
     pub(super) fn end_exchange(&mut self) {
-        crate::pipeline::rig::end(&mut self.exchange);
+        end(&mut self.exchange);
+    }
+
+    /// The exchange ends, all that A has got is archived, it ends in good order, and the audit finds nothing wrong.
+    pub(super) fn ends_well(&mut self, mut a: Process) {
+        self.end_exchange();
+        self.wait_for("all of it is archived", || self.metric(A, "tickmint_forward_uncovered") == Some(0.0));
+        assert_eq!(end(&mut a), Some(0), "{}", self.logs());
+        let (report, is_well) = self.verify();
+        assert!(is_well, "{report:#}\n{}", self.logs());
+        assert_eq!(report["waiting"], 0, "{report:#}");
     }
 
     /// Audits everything; the report and whether the command said that all is well.
