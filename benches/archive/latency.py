@@ -2,14 +2,17 @@
 
 Both are measured by the same reader at the end of the topic, so both have the reader's own way in them: of Tickmint from when the
 frame was read (`received_at` in the header), through validation, the spool's fsync and the forwarder; of a plain producer with the
-same settings (confluent-kafka: linger 5 ms, lz4, all replicas, idempotent), at the same rate, from when the record was handed
-over. That the broker has acknowledged a record is known before a reader gets it; the producer says by how much."""
+same settings (confluent-kafka: linger 5 ms, lz4, all replicas, idempotent) from when the record was handed over, at the moments at
+which Tickmint's came: the market has bursts of twenty times its rate, and the slowest hundredth is of these. That the broker has
+acknowledged a record is known before a reader gets it; the producer says by how much."""
 
+import bisect
 import os
 import re
 import struct
 import threading
 import time
+from collections import Counter
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -29,15 +32,16 @@ RECEIVED, KIND_AT, DATA = 28, 1, 1
 
 def measure(bench: Bench) -> dict:
     servers, prefix = bench.servers, f"bench-latency-{int(time.time())}."
-    own, acknowledged = plain(servers, f"{prefix}plain")
-    ours, durable, used, trades = live(bench, prefix)
+    reader, durable, used, trades = live(bench, prefix)
+    own, acknowledged = plain(servers, f"{prefix}plain", reader.moments)
     waits = {
         "frame read -> durable in the spool, as the daemon says": durable,
-        "frame read -> readable in Kafka, tickmint": percentiles(ours),
+        "frame read -> readable in Kafka, tickmint": percentiles(reader.waits),
         "record handed over -> readable, plain producer": percentiles(own),
         "record handed over -> acknowledged, the same": percentiles(acknowledged),
     }
-    return {"rate": RATE, "load": os.getloadavg()[0], "waits": waits, "feed_cpu_seconds": used, "feed_trades": trades}
+    second = max(Counter(moment // 1_000_000 for moment in reader.moments).values())
+    return {"rate": RATE, "burst": second, "load": os.getloadavg()[0], "waits": waits, "feed_cpu_seconds": used, "feed_trades": trades}
 
 
 def percentiles(waits: list[float]) -> dict[str, float]:
@@ -46,11 +50,11 @@ def percentiles(waits: list[float]) -> dict[str, float]:
 
 
 class Reader(threading.Thread):
-    """Reads a topic to its end, and keeps how old each record was when it came, in milliseconds."""
+    """Reads a topic to its end, and keeps how old each record was when it came, in milliseconds, and when it began."""
 
     def __init__(self, servers: Servers, topic: str, partitions: int, since):
         super().__init__(daemon=True)
-        self.since, self.waits, self.count, self.ended = since, [], False, False
+        self.since, self.waits, self.moments, self.count, self.ended = since, [], [], False, False
         self.consumer = Consumer({"bootstrap.servers": servers.brokers, "group.id": "bench-latency", "fetch.wait.max.ms": 5})
         self.consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
 
@@ -58,17 +62,18 @@ class Reader(threading.Thread):
         while not self.ended:
             messages = self.consumer.consume(1000, 0.001)
             now = time.time_ns() // 1000
+            begun = [since for message in messages if (since := self.since(message)) is not None]
+            self.moments += begun
             if self.count:
-                self.waits += [(now - since) / 1000 for message in messages if (since := self.since(message)) is not None]
+                self.waits += [(now - since) / 1000 for since in begun]
         self.consumer.close()
 
-    def measured(self) -> list[float]:
+    def measure(self) -> None:
         time.sleep(WARM)
         self.count = True
         time.sleep(SECONDS)
         self.count, self.ended = False, True
         self.join()
-        return self.waits
 
 
 def received(message) -> int | None:
@@ -85,8 +90,8 @@ def of_histogram(name: str, before: dict[str, float], after: dict[str, float]) -
     return {"p50": below(0.5), "p99": below(0.99), "count": count}
 
 
-def live(bench: Bench, prefix: str) -> tuple[list[float], dict[str, float], float, float]:
-    """A daemon that listens to a market of this rate: how long its records took, to the disk and to the reader. With what processor
+def live(bench: Bench, prefix: str) -> tuple[Reader, dict[str, float], float, float]:
+    """A daemon that listens to a market of this rate: how long its records took to the reader, and to the disk. With what processor
     time, and how many trades."""
     folder = bench.work / prefix.rstrip(".")
     exchange, address = bench.daemons.exchange(bench.work / "exchange.log", "--rate", str(RATE))
@@ -97,17 +102,20 @@ def live(bench: Bench, prefix: str) -> tuple[list[float], dict[str, float], floa
         used, before = cpu_seconds(daemon.pid), metrics(port)
         reader = Reader(bench.servers, f"{prefix}trades", PARTITIONS, received)
         reader.start()
-        waits = reader.measured()
+        reader.measure()
         used, after = cpu_seconds(daemon.pid) - used, metrics(port)
         durable = of_histogram("tickmint_frame_to_durable_seconds", before, after)
-        return waits, durable, used, after["tickmint_trades_total"] - before["tickmint_trades_total"]
+        return reader, durable, used, after["tickmint_trades_total"] - before["tickmint_trades_total"]
     finally:
         end(exchange)
         end(daemon)
 
 
-def plain(servers: Servers, topic: str) -> tuple[list[float], list[float]]:
-    """A producer with the forwarder's settings: after how long its records are readable, and acknowledged."""
+def plain(servers: Servers, topic: str, moments: list[int]) -> tuple[list[float], list[float]]:
+    """A producer with the forwarder's settings, given a record at each of these moments (microseconds): after how long its records
+    are readable, and acknowledged."""
+    moments = sorted(moments)
+    dues = [moment for moment in moments if moment >= moments[-1] - (WARM + SECONDS) * 1_000_000]
     servers.make_topic(topic, PARTITIONS)
     producer = Producer({
         "bootstrap.servers": servers.brokers, "linger.ms": 5, "compression.codec": "lz4", "acks": "all", "enable.idempotence": True,
@@ -115,12 +123,11 @@ def plain(servers: Servers, topic: str) -> tuple[list[float], list[float]]:
     reader = Reader(servers, topic, PARTITIONS, lambda message: STAMP.unpack_from(message.value())[0])
     reader.start()
     acknowledged: list[float] = []
-    begun, sent = time.monotonic(), 0
-    measuring = threading.Thread(target=reader.measured)
+    behind, sent = time.time_ns() // 1000 - dues[0], 0
+    measuring = threading.Thread(target=reader.measure)
     measuring.start()
     while measuring.is_alive():
-        # Every 10 ms what is due, as frames come several trades at once.
-        due = int((time.monotonic() - begun) * RATE)
+        due = bisect.bisect(dues, time.time_ns() // 1000 - behind)
         while sent < due:
             at = time.time_ns() // 1000
             count = reader.count

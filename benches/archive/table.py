@@ -83,7 +83,8 @@ def forward(topic: Preloaded) -> dict:
 def latencies(waits: dict) -> list[str]:
     per_cpu = waits["feed_trades"] / waits["feed_cpu_seconds"]
     lines = [
-        f"Socket to Kafka at {waits['rate']:,} trades a second: {per_cpu:,.0f} trades/CPU-s of the daemon (WebSocket, validation, spool, forwarder)",
+        f"Socket to Kafka at {waits['rate']:,} trades a second, {waits['burst']:,} in the fullest second:",
+        f"{per_cpu:,.0f} trades/CPU-s of the daemon (WebSocket, validation, spool, forwarder)",
         f"The machine's load was {waits['load']:.1f}; above its cores ({os.cpu_count()}) these are times of the scheduler.",
         f"{'milliseconds':48}{'p50':>9}{'p99':>8}",
     ]
