@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tickmint::bronze::encode::encode;
+use tickmint::bronze::encode::Encoder;
 use tickmint::bronze::poison::Poison;
 use tickmint::domain::entry::Record;
 use tickmint::domain::frame::{Rules, Watchlist, judge};
@@ -51,10 +51,11 @@ pub(crate) fn measure(tape: &Tape) {
     row("spool: read back", tape.trades, read);
 
     let (bytes, encoded) = cpu(|| {
-        let mut poison = Poison::load(dir.path().join("notes.json"));
+        let poison = Poison::load(dir.path().join("notes.json"));
         let objects = records.chunks(OBJECT).map(|records| {
-            let encoded = encode(Stream::Trades, records, 3, poison.attempt(log.id(), 0, 1));
-            poison.passed();
+            let mut encoder = Encoder::new(Stream::Trades, 1);
+            encoder.add(records, &poison.attempt(log.id(), 0, 1));
+            let encoded = encoder.finish();
             (encoded.raw.len(), encoded.typed.len())
         });
         objects.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))

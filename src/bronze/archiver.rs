@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::budget::Budget;
 use super::chain::{Chain, ChainError};
-use super::encode::{self, Encoded};
-use super::open::Open;
+use super::encode::{Encoded, Encoder};
+use super::open::{Object, Open};
 use super::poison::Poison;
 use super::source::{Opening, Piece, Source, SourceError};
 use crate::clock;
@@ -36,7 +36,7 @@ pub struct Limits {
     pub flush_bytes: usize,
     /// So long after its first record.
     pub flush_after: Duration,
-    /// See [`encode::encode`].
+    /// Of raw and typed objects.
     pub zstd_level: i32,
 }
 
@@ -149,7 +149,11 @@ impl Archiver {
         }
         if let Some(open) = &mut self.open {
             open.absorb(self.limits.flush_bytes);
-            self.budget.holds(self.chain.id, open.buffer_bytes);
+            self.budget.holds(self.chain.id, open.object.memory());
+            if open.object.is_buffer_full() {
+                self.encode().await?;
+                return Ok(Step::Progress);
+            }
         }
         if self.is_due(flush) {
             self.prepare_data().await?;
@@ -163,8 +167,8 @@ impl Archiver {
     pub fn lag(&self) -> Option<(u64, Option<Micros>)> {
         let open = self.open.as_ref()?;
         let end = self.source.end().unwrap_or(open.read);
-        let oldest = open.buffer.first().or(open.pending.as_slice().first());
-        Some((end.saturating_sub(open.at.start), oldest.map(|record| record.received_at)))
+        let oldest = open.object.first.or(open.pending.as_slice().first().map(|record| record.received_at));
+        Some((end.saturating_sub(open.at.start), oldest))
     }
 
     /// The log that it drains and where the tail is in there, if that lies behind the log's end: the log has lost
@@ -265,39 +269,77 @@ impl Archiver {
         let Some(open) = &self.open else { return false };
         let Some(since) = open.since else { return false };
         // What stays behind after absorbing waits for the object to be closed.
-        let full = open.pending.len() > 0 || open.buffer_bytes >= self.limits.flush_bytes;
+        let full = open.pending.len() > 0 || open.object.bytes >= self.limits.flush_bytes;
         let drained = || !self.source.is_drained_to_its_end() || self.source.end().is_none_or(|end| open.read >= end);
         full || since.elapsed() >= self.limits.flush_after || flush && drained() || self.budget.must_flush(self.chain.id)
     }
 
-    /// Makes the objects of what is absorbed, and the slot that commits them.
-    async fn prepare_data(&mut self) -> Result<(), ArchiveError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        let end = open.absorbed - 1;
-        if open.buffer.is_empty() {
-            if flawed(Flaw::NoEmptySlots) {
-                open.since = None;
-                return Ok(());
-            }
-            self.prepare(Body::Data { end, data: None }, Vec::new());
-            return Ok(());
-        }
-        let hour = open.carry.archive_hour.unwrap_or(Hour::of(open.buffer[0].received_at));
-        let span = self.traces.span_object(self.chain.id.stream, traced(&open.buffer));
-        let (records, level, at, id) = (std::mem::take(&mut open.buffer), self.limits.zstd_level, open.at, self.chain.id);
-        let attempt = self.poison.attempt(open.log, records[0].offset, records[records.len() - 1].offset);
+    /// Encodes what the buffer holds, so that it need not be kept as it came.
+    async fn encode(&mut self) -> Result<(), ArchiveError> {
+        // Not there meanwhile: who is interrupted here begins at the chain again.
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let fill = self.filling(&mut open);
+        let (encoder, buffer) = self.blocking(fill).await?;
+        (open.object.encoder, open.object.buffer) = (Some(encoder), buffer);
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The work of encoding what the buffer holds; then the encoder, and the buffer to be filled again.
+    fn filling(&self, open: &mut Open) -> impl FnOnce() -> (Encoder, Vec<Record>) + use<> {
+        let (mut records, encoder) = (open.object.take_buffer(), open.object.encoder.take());
+        let range = records.first().zip(records.last()).map(|(first, last)| (first.offset, last.offset));
+        let attempt = range.map(|(first, last)| self.poison.attempt(open.log, first, last));
         fail_point!("archive.noted");
-        #[cfg(feature = "faults")]
-        super::flawed::store_offset(self.poison.path(), open.log, end + 1);
-        let work = move || encode::encode(id.stream, &records, level, attempt);
-        let encoded = match tokio::task::spawn_blocking(work).await {
-            Ok(encoded) => encoded,
-            // A panic of the encoder is the writer's own: its supervisor restarts it.
+        let (stream, level) = (self.chain.id.stream, self.limits.zstd_level);
+        move || {
+            let mut encoder = encoder.unwrap_or_else(|| Encoder::new(stream, level));
+            if let Some(attempt) = attempt {
+                encoder.add(&records, &attempt);
+            }
+            records.clear();
+            (encoder, records)
+        }
+    }
+
+    /// Has a thread of its own do what takes long. A panic of it is the writer's own: its supervisor restarts it.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ArchiveError> {
+        let _turn = self.budget.turn().await;
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Ok(done),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => return Err(ArchiveError::Encoder(error.to_string())),
+                Err(error) => Err(ArchiveError::Encoder(error.to_string())),
             },
+        }
+    }
+
+    /// Makes the objects of what is absorbed, and the slot that commits them.
+    async fn prepare_data(&mut self) -> Result<(), ArchiveError> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let end = open.absorbed - 1;
+        let Some(first) = open.object.first else {
+            let is_left_out = flawed(Flaw::NoEmptySlots);
+            open.since = open.since.filter(|_| !is_left_out);
+            self.open = Some(open);
+            if !is_left_out {
+                self.prepare(Body::Data { end, data: None }, Vec::new());
+            }
+            return Ok(());
         };
+        let (at, id) = (open.at, self.chain.id);
+        let hour = open.carry.archive_hour.unwrap_or(Hour::of(first));
+        let span = self.traces.span_object(id.stream, open.object.traced.iter().map(|context| &**context));
+        let fill = self.filling(&mut open);
+        #[cfg(feature = "faults")]
+        super::flawed::store_offset(self.poison.path(), open.log, end + 1);
+        let work = || {
+            let (encoder, buffer) = fill();
+            (encoder.finish(), buffer)
+        };
+        let (encoded, buffer) = self.blocking(work).await?;
+        open.object = Object::with(buffer);
+        self.open = Some(open);
         let Encoded { rows, raw, typed, min_time, max_time, event_hours, poison } = encoded;
         fail_point!("archive.encoded");
         let raw_ref = object::name(Form::Raw, id, hour, at, end, &raw);
@@ -355,9 +397,9 @@ impl Archiver {
         if let (Some(mut span), false) = (span, ours) {
             span.fail(&"another writer decided the slot");
         }
-        self.poison.passed();
-        self.budget.holds(self.chain.id, 0);
         let tail = stands.tail();
+        self.poison.passed(tail.incarnation, tail.next.start);
+        self.budget.holds(self.chain.id, 0);
         match &mut self.open {
             Some(open)
                 if (ours || flawed(Flaw::LoserKeepsState))
@@ -371,13 +413,6 @@ impl Archiver {
         }
         Ok(Step::Decided(Box::new(stands)))
     }
-}
-
-/// The trace contexts of the frames that are sampled: one a frame.
-fn traced(records: &[Record]) -> impl Iterator<Item = &str> {
-    let mut last = None;
-    let contexts = records.iter().filter_map(|record| record.traceparent.as_deref());
-    contexts.filter(move |context| last.replace(*context) != Some(*context))
 }
 
 #[cfg(test)]
@@ -452,13 +487,17 @@ mod tests {
         }
 
         fn archiver_of(&self, stream: Stream, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
+            self.archiver_with(4096, stream, store, spool)
+        }
+
+        fn archiver_with(&self, flush_bytes: usize, stream: Stream, store: &Arc<dyn Store>, spool: &Path) -> Archiver {
             let id = ChainId { stream, partition: 0 };
             Archiver::new(Parts {
                 chain: Chain::new(id, store.clone()),
                 store: store.clone(),
                 source: Box::new(Spooled::new(self.logs.clone(), id)),
-                limits: Limits { flush_bytes: 4096, flush_after: Duration::from_secs(3600), zstd_level: 1 },
-                budget: Budget::new(1 << 20),
+                limits: Limits { flush_bytes, flush_after: Duration::from_secs(3600), zstd_level: 1 },
+                budget: Budget::new(1 << 30),
                 poison: Poison::load(spool.join("poison.json")),
                 traces: Traces::default(),
             })
@@ -527,6 +566,27 @@ mod tests {
         let found = audit::bronze::read(&store, None).await.unwrap();
         assert!(found.slots[1] > 0 && found.archived[0] < 160, "nothing was damaged: {found:?}");
         assert!(dead_may_go(&second.logs.view(dead).unwrap(), dead, LogKind::BRONZE, &archived), "{archived:?}");
+    }
+
+    #[tokio::test]
+    async fn an_object_of_many_pieces_is_archived_once_however_often_its_writer_is_interrupted() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let mut life = Life::begin(&spool);
+        let session = life.open();
+        for round in 0..60 {
+            life.append(session, round * 100 + 1..=round * 100 + 100, 10);
+        }
+        let mut archiver = life.archiver_with(32 << 20, Stream::Trades, &store, &spool);
+        for wait in (0..2000).step_by(100) {
+            drop(tokio::time::timeout(Duration::from_micros(wait), archiver.step(false)).await);
+        }
+        let slots = drain(&mut archiver).await;
+        assert_eq!(slots.iter().filter_map(Slot::data).map(|data| data.rows).collect::<Vec<_>>(), [12_000]);
+        let found = audit::bronze::read(&store, None).await.unwrap();
+        assert_eq!((found.archived[0], found.duplicated), (12_000, 0));
+        assert_eq!(found.faults, Vec::<String>::new());
     }
 
     #[tokio::test]

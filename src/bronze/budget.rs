@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::domain::chain::ChainId;
 
@@ -10,12 +13,19 @@ use crate::domain::chain::ChainId;
 pub struct Budget {
     cap: usize,
     used: Mutex<BTreeMap<ChainId, usize>>,
+    turns: Semaphore,
 }
 
 impl Budget {
     /// A budget of `cap` bytes.
     pub fn new(cap: usize) -> Arc<Budget> {
-        Arc::new(Budget { cap, used: Mutex::default() })
+        let turns = Semaphore::new(available_parallelism().map_or(1, Into::into));
+        Arc::new(Budget { cap, used: Mutex::default(), turns })
+    }
+
+    /// Waits until it may encode. As many do at once as there are processors: more would be no faster, and hold more.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
     }
 
     /// The writer of `chain` holds so much.

@@ -23,7 +23,7 @@ use crate::domain::identity::{Micros, SessionId};
 use crate::domain::stream::Stream;
 use crate::domain::trade::Trade;
 
-/// Rows that become columns together: bounds the memory beside the output.
+/// Rows that become columns together.
 const BATCH: usize = 8192;
 
 /// Lines go to the compressor in pieces of so many bytes: it is slow on small ones.
@@ -51,50 +51,97 @@ pub struct Encoded {
     pub poison: Vec<u64>,
 }
 
-/// Encodes `records` (never empty, all with an identity) at the given zstd level. Blocks: a
-/// microsecond or so a record.
-///
-/// # Panics
-/// If a record that validation let through cannot be read again: see [`super::poison`].
-pub fn encode(stream: Stream, records: &[Record], zstd_level: i32, attempt: Attempt) -> Encoded {
-    let mut raw = zstd::Encoder::new(Vec::new(), zstd_level).expect("a buffer in memory takes everything");
-    raw.window_log(RAW_WINDOW).expect("it is in zstd's bounds");
-    let mut lines = Lines::new();
-    let mut poison = Vec::new();
-    let (mut min_time, mut max_time) = (Micros::MAX, Micros::MIN);
-    let mut event_hours = BTreeSet::new();
-    let mut typed = TypedWriter::new(stream, zstd_level);
-    for chunk in records.chunks(BATCH) {
-        let mut builder = columns::Columns::new(stream, chunk.len());
-        for record in chunk {
-            if lines.text.len() >= PIECE {
-                lines.flush(&mut raw);
-            }
-            #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
-            let begins = lines.add(record);
-            if record.is_foreign() || attempt.is_poison(record.offset) {
-                poison.push(record.offset);
-                continue;
-            }
-            #[cfg(feature = "faults")]
-            crate::faults::poison(&lines.text[begins..]);
-            let time = builder.push(record);
-            (min_time, max_time) = (min_time.min(time), max_time.max(time));
-            if Hour::of(time) != Hour::of(max_time) || event_hours.is_empty() {
-                event_hours.insert(Hour::of(time));
-            }
-            event_hours.insert(Hour::of(max_time));
+/// Makes the two objects of a slot out of its records, piece by piece: what it was given is held as it will be stored, and not as
+/// it came. Blocks for a microsecond or so a record.
+pub struct Encoder {
+    stream: Stream,
+    lines: Lines,
+    raw: zstd::Encoder<'static, Vec<u8>>,
+    typed: TypedWriter,
+    rows: u64,
+    /// Receipt of the first record.
+    received_at: Micros,
+    min_time: Micros,
+    max_time: Micros,
+    event_hours: BTreeSet<Hour>,
+    poison: Vec<u64>,
+}
+
+impl Encoder {
+    /// Objects with nothing in them yet, at the given zstd level.
+    pub fn new(stream: Stream, zstd_level: i32) -> Encoder {
+        let mut raw = zstd::Encoder::new(Vec::new(), zstd_level).expect("a buffer in memory takes everything");
+        raw.window_log(RAW_WINDOW).expect("it is in zstd's bounds");
+        Encoder {
+            stream,
+            lines: Lines::new(),
+            raw,
+            typed: TypedWriter::new(stream, zstd_level),
+            rows: 0,
+            received_at: 0,
+            min_time: Micros::MAX,
+            max_time: Micros::MIN,
+            event_hours: BTreeSet::new(),
+            poison: Vec::new(),
         }
-        typed.write(&builder.finish());
     }
-    if poison.len() == records.len() {
-        (min_time, max_time) = (records[0].received_at, records[0].received_at);
+
+    /// Adds `records`, which come next and have an identity each.
+    ///
+    /// # Panics
+    /// If a record that validation let through cannot be read again: see [`super::poison`].
+    pub fn add(&mut self, records: &[Record], attempt: &Attempt) {
+        if self.rows == 0 {
+            self.received_at = records.first().map_or(0, |record| record.received_at);
+        }
+        self.rows += records.len() as u64;
+        for chunk in records.chunks(BATCH) {
+            let mut builder = columns::Columns::new(self.stream, chunk.len());
+            for record in chunk {
+                if self.lines.text.len() >= PIECE {
+                    self.lines.flush(&mut self.raw);
+                }
+                #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
+                let begins = self.lines.add(record);
+                if record.is_foreign() || attempt.is_poison(record.offset) {
+                    self.poison.push(record.offset);
+                    continue;
+                }
+                #[cfg(feature = "faults")]
+                crate::faults::poison(&self.lines.text[begins..]);
+                let time = builder.push(record);
+                (self.min_time, self.max_time) = (self.min_time.min(time), self.max_time.max(time));
+                if Hour::of(time) != Hour::of(self.max_time) || self.event_hours.is_empty() {
+                    self.event_hours.insert(Hour::of(time));
+                }
+                self.event_hours.insert(Hour::of(self.max_time));
+            }
+            self.typed.write(&builder.finish());
+        }
+        attempt.survived();
     }
-    lines.flush(&mut raw);
-    let raw = raw.finish().expect("a buffer in memory takes everything");
-    let (event_hours, typed) = (event_hours.into_iter().collect(), typed.finish());
-    attempt.survived();
-    Encoded { rows: records.len() as u64, raw, typed, min_time, max_time, event_hours, poison }
+
+    /// What it holds in memory, in bytes, about.
+    pub fn memory(&self) -> usize {
+        self.lines.text.capacity() + self.raw.get_ref().len() + self.typed.memory()
+    }
+
+    /// The objects. Something was added.
+    pub fn finish(mut self) -> Encoded {
+        if self.poison.len() as u64 == self.rows {
+            (self.min_time, self.max_time) = (self.received_at, self.received_at);
+        }
+        self.lines.flush(&mut self.raw);
+        Encoded {
+            rows: self.rows,
+            raw: self.raw.finish().expect("a buffer in memory takes everything"),
+            typed: self.typed.finish(),
+            min_time: self.min_time,
+            max_time: self.max_time,
+            event_hours: self.event_hours.into_iter().collect(),
+            poison: self.poison,
+        }
+    }
 }
 
 struct TypedWriter(ArrowWriter<Vec<u8>>);
@@ -117,6 +164,10 @@ impl TypedWriter {
 
     fn write(&mut self, batch: &RecordBatch) {
         self.0.write(batch).expect("the columns are of the schema");
+    }
+
+    fn memory(&self) -> usize {
+        self.0.memory_size() + self.0.bytes_written()
     }
 
     fn finish(self) -> Vec<u8> {
@@ -245,11 +296,51 @@ pub(super) fn reread(raw: &[u8]) -> Trade<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bronze::poison::Poison;
+    use crate::domain::identity::{Delivery, LogId, Origin};
+    use crate::domain::verdict::Flags;
+
+    fn trade(offset: u64) -> Record {
+        let minute = 1_680_286_537_580 + 60_000 * offset;
+        let raw = Bytes::from(format!(r#"{{"c":["1"],"p":164.06,"s":"S{}","t":{minute},"v":{offset}}}"#, offset % 3));
+        let delivery = Delivery { session: SessionId(uuid::Uuid::nil()), frame: offset as u32, index: 0 };
+        let content = Content::Data { delivery, seq: offset, payload: Payload::Trade { raw, flags: Flags::default() } };
+        Record { offset, origin: Origin::default(), received_at: 7, traceparent: None, content }
+    }
+
+    /// The lines, the rows, and what else is told of the objects of these pieces.
+    fn encoded(pieces: &[&[Record]]) -> (Vec<u8>, RecordBatch, String) {
+        let temp = tempfile::tempdir().unwrap();
+        let poison = Poison::load(temp.path().join("notes.json"));
+        let mut encoder = Encoder::new(Stream::Trades, 1);
+        pieces.iter().for_each(|records| encoder.add(records, &poison.attempt(LogId::generate(), 0, 0)));
+        let Encoded { rows, raw, typed, min_time, max_time, event_hours, .. } = encoder.finish();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(typed)).unwrap().with_batch_size(1 << 20).build();
+        let mut batches = reader.unwrap();
+        let batch = batches.next().unwrap().unwrap();
+        assert!(batches.next().is_none());
+        (zstd::decode_all(&raw[..]).unwrap(), batch, format!("{rows} {min_time} {max_time} {event_hours:?}"))
+    }
 
     proptest! {
+        #[test]
+        fn an_object_is_the_same_in_however_many_pieces_its_records_came(sizes in prop::collection::vec(0_usize..200, 1..8)) {
+            let records: Vec<_> = (0..=sizes.iter().sum::<usize>() as u64).map(trade).collect();
+            let (mut pieces, mut rest) = (Vec::new(), &records[..]);
+            for size in sizes {
+                let (piece, others) = rest.split_at(size);
+                pieces.push(piece);
+                rest = others;
+            }
+            pieces.push(rest);
+            prop_assert_eq!(encoded(&pieces), encoded(&[&records]));
+        }
+
         #[test]
         fn a_string_is_written_as_serde_json_writes_it(text in "[\"\\\\a-z\u{0}-\u{20}é]*|.*") {
             let mut line = b"{".to_vec();

@@ -1,18 +1,27 @@
 //! The object that is being filled: what was read of the log, as far as no slot stands for it.
 
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use tokio::time::Instant;
 
+use super::encode::Encoder;
 use crate::domain::chain::{Carry, Position, Tail};
 use crate::domain::entry::{Content, Control, Payload, Record};
 use crate::domain::hour::Hour;
-use crate::domain::identity::LogId;
+use crate::domain::identity::{LogId, Micros};
 use crate::domain::intervals::Read;
 use crate::faults::{Flaw, flawed};
+use crate::telemetry::traces::LINKS;
 
 /// What a record costs in memory beside its own bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
+
+/// What a line of raw has beside the bytes of its record, about.
+const LINE_OVERHEAD: usize = 150;
+
+/// So many records are encoded together, or as many as hold so many bytes: it bounds the memory beside the encoded.
+const PIECE: (usize, usize) = (4096, 4 << 20);
 
 /// Where an archiver stands in the chain and in the log.
 pub(super) struct Open {
@@ -28,10 +37,8 @@ pub(super) struct Open {
     pub(super) pending: IntoIter<Record>,
     /// The offset behind what is read.
     pub(super) read: u64,
-    /// To be archived by the next slot.
-    pub(super) buffer: Vec<Record>,
-    /// What the buffer holds in memory.
-    pub(super) buffer_bytes: usize,
+    /// What the next slot will commit, as far as absorbed.
+    pub(super) object: Object,
     /// When the first offset that is not covered by a slot was absorbed.
     pub(super) since: Option<Instant>,
 }
@@ -47,19 +54,19 @@ impl Open {
             absorbed: at.start,
             pending: Vec::new().into_iter(),
             read: at.start,
-            buffer: Vec::new(),
-            buffer_bytes: 0,
+            object: Object::default(),
             since: None,
         }
     }
 
-    /// Moves records from what was read into the buffer, until it holds `flush_bytes` or an hour turns.
+    /// Moves records from what was read into the object, until it holds `flush_bytes`, an hour turns, or the buffer is to be
+    /// encoded first.
     pub(super) fn absorb(&mut self, flush_bytes: usize) {
-        self.buffer.reserve(self.pending.len());
+        self.object.buffer.reserve(self.pending.len().min(PIECE.0));
         while let Some(next) = self.pending.as_slice().first() {
             let hour = Hour::of(next.received_at);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
-            if turns && !self.buffer.is_empty() || self.buffer_bytes >= flush_bytes {
+            if turns && !self.object.is_empty() || self.object.bytes >= flush_bytes || self.object.is_buffer_full() {
                 break;
             }
             let Some(record) = self.pending.next() else { break };
@@ -69,9 +76,8 @@ impl Open {
             if flawed(Flaw::GreatestOnly) {
                 self.carry.read.insert_all(record.origin.log, 0, record.origin.place);
             }
-            if is_new && !(flawed(Flaw::DedupByValue) && self.buffer.last().is_some_and(|last| equals(last, &record))) {
-                self.buffer_bytes += RECORD_OVERHEAD + record_bytes(&record);
-                self.buffer.push(record);
+            if is_new && !(flawed(Flaw::DedupByValue) && self.object.buffer.last().is_some_and(|last| equals(last, &record))) {
+                self.object.push(record);
             }
         }
         if self.pending.len() == 0 {
@@ -82,11 +88,68 @@ impl Open {
     /// The slot that was prepared stands, and `next` is the place of the next one.
     pub(super) fn go_on(&mut self, next: Position) {
         self.at = next;
-        self.buffer_bytes = 0;
         self.since = None;
         if self.absorbed < next.start {
             (self.absorbed, self.read) = (next.start, next.start); // a gap was passed
         }
+    }
+}
+
+/// An object on its way: what was absorbed first is encoded, the rest waits in a buffer.
+#[derive(Default)]
+pub(super) struct Object {
+    /// Not encoded yet.
+    pub(super) buffer: Vec<Record>,
+    /// What the buffer holds in memory.
+    buffer_bytes: usize,
+    /// What is encoded, if anything is.
+    pub(super) encoder: Option<Encoder>,
+    /// Of all its lines, about, before compression.
+    pub(super) bytes: usize,
+    /// Receipt of its first record.
+    pub(super) first: Option<Micros>,
+    /// The trace contexts of its first frames that are sampled.
+    pub(super) traced: Vec<Arc<str>>,
+}
+
+impl Object {
+    /// One with nothing in it. `buffer` is empty, and has room from the one before.
+    pub(super) fn with(buffer: Vec<Record>) -> Object {
+        Object { buffer, ..Object::default() }
+    }
+
+    fn push(&mut self, record: Record) {
+        let bytes = record_bytes(&record);
+        self.bytes += LINE_OVERHEAD + bytes;
+        self.buffer_bytes += RECORD_OVERHEAD + bytes;
+        self.first.get_or_insert(record.received_at);
+        if let Some(context) = record.traceparent.as_ref().filter(|context| self.traced.last() != Some(context))
+            && self.traced.len() <= LINKS
+        {
+            self.traced.push(context.clone());
+        }
+        self.buffer.push(record);
+    }
+
+    /// Whether there is no record in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether the buffer is to be encoded before more is absorbed.
+    pub(super) fn is_buffer_full(&self) -> bool {
+        self.buffer.len() >= PIECE.0 || self.buffer_bytes >= PIECE.1
+    }
+
+    /// What it holds in memory, in bytes, about.
+    pub(super) fn memory(&self) -> usize {
+        self.buffer_bytes + self.encoder.as_ref().map_or(0, Encoder::memory)
+    }
+
+    /// What is to be encoded next.
+    pub(super) fn take_buffer(&mut self) -> Vec<Record> {
+        self.buffer_bytes = 0;
+        std::mem::take(&mut self.buffer)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Records that kill their writer. The count must survive the crash, so it lies in a file.
 //!
-//! Before a range is encoded, the file says so, and again when it is encoded; after its slot stands,
-//! the file is cleared. A writer that finds it encoding died in there, and encodes that range
-//! *carefully*: it notes each record before it touches it. A record that its writer died of three times
-//! is poison: it stays in raw, is named in its slot, and is left out of typed.
+//! Before a range is encoded, the file says so, and again when it is encoded. A writer that finds it encoding
+//! died in there, and encodes that range *carefully*, until a slot stands that covers it: it notes each record
+//! before it touches it. A record that its writer died of three times is poison: it stays in raw, is named in
+//! its slot, and is left out of typed.
 //!
 //! The notes are written and not fsynced: a crash of the process does not lose them, and a power
 //! cut only makes the counting begin again.
@@ -18,14 +18,17 @@ use crate::domain::identity::LogId;
 /// So many deaths of its writer make a record poison.
 const DEATHS: u32 = 3;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Notes {
-    /// What is being encoded: a log and a range of its offsets, which is one record if `careful` is set.
+    /// What is being encoded: a log and a range of its offsets.
     attempt: Option<(LogId, u64, u64)>,
+    /// The record of it that is being encoded, where that is done carefully.
+    #[serde(default)]
+    touched: Option<u64>,
     /// The range that is encoded carefully, as its writer died in it.
     #[serde(default)]
     careful: Option<(LogId, u64, u64)>,
-    /// Deaths by offset.
+    /// Deaths by offset in the log of `careful`.
     #[serde(default)]
     deaths: BTreeMap<u64, u32>,
 }
@@ -34,15 +37,15 @@ struct Notes {
 #[derive(Debug)]
 pub struct Poison {
     path: PathBuf,
+    /// What was left behind. Nothing is attempted in it.
     notes: Notes,
 }
 
 /// Leave to encode a range, record by record if need be.
 pub struct Attempt {
     path: PathBuf,
-    log: LogId,
-    careful: Option<(u64, u64)>,
-    deaths: BTreeMap<u64, u32>,
+    notes: Notes,
+    is_careful: bool,
     poison: BTreeSet<u64>,
 }
 
@@ -52,13 +55,12 @@ impl Poison {
         let text = std::fs::read(&path).unwrap_or_default();
         let mut notes: Notes = serde_json::from_slice(&text).unwrap_or_default();
         if let Some((log, low, high)) = notes.attempt.take() {
-            tracing::warn!(%log, low, high, "the writer died while it encoded these records");
-            // Not by its length: a range of one record that was not encoded carefully looks the same.
-            if notes.careful.is_some() {
-                // The range that is encoded carefully had killed once before.
-                *notes.deaths.entry(low).or_insert(1) += 1;
-            } else {
-                notes.careful = Some((log, low, high));
+            tracing::warn!(%log, low, high, touched = notes.touched, "the writer died while it encoded these records");
+            match (notes.touched.take(), notes.careful) {
+                // The range had killed once before.
+                (Some(offset), _) => *notes.deaths.entry(offset).or_insert(1) += 1,
+                (None, Some((of, first, last))) if of == log => notes.careful = Some((log, first.min(low), last.max(high))),
+                (None, _) => notes = Notes { careful: Some((log, low, high)), ..Notes::default() },
             }
         }
         Poison { path, notes }
@@ -70,21 +72,23 @@ impl Poison {
     }
 
     /// Notes that the records from `low` to `high` will be encoded.
-    pub fn attempt(&mut self, log: LogId, low: u64, high: u64) -> Attempt {
-        let careful = self.notes.careful.filter(|&(of, first, last)| of == log && first <= high && low <= last);
-        let deaths = if careful.is_some() { self.notes.deaths.clone() } else { BTreeMap::new() };
-        let poison = deaths.iter().filter(|(_, count)| **count >= DEATHS).map(|(offset, _)| *offset).collect();
-        let attempt = Attempt { path: self.path.clone(), log, careful: careful.map(|(_, a, b)| (a, b)), deaths, poison };
-        if attempt.careful.is_none() {
-            attempt.note(low, high);
+    pub fn attempt(&self, log: LogId, low: u64, high: u64) -> Attempt {
+        let is_careful = self.notes.careful.is_some_and(|(of, first, last)| of == log && first <= high && low <= last);
+        let deadly = self.notes.deaths.iter().filter(|(_, count)| is_careful && **count >= DEATHS);
+        let poison = deadly.map(|(offset, _)| *offset).collect();
+        let notes = Notes { attempt: Some((log, low, high)), ..self.notes.clone() };
+        if !is_careful {
+            write(&self.path, &notes);
         }
-        attempt
+        Attempt { path: self.path.clone(), notes, is_careful, poison }
     }
 
-    /// What was attempted stands in a slot: nothing in it kills.
-    pub fn passed(&mut self) {
-        self.notes = Notes::default();
-        write(&self.path, &self.notes);
+    /// The records of `log` before `next` stand in slots: none of them kills.
+    pub fn passed(&mut self, log: Option<LogId>, next: u64) {
+        if self.notes.careful.is_some_and(|(of, _, last)| log != Some(of) || last < next) {
+            self.notes = Notes::default();
+            write(&self.path, &self.notes);
+        }
     }
 }
 
@@ -94,24 +98,15 @@ impl Attempt {
         if self.poison.contains(&offset) {
             return true;
         }
-        if self.careful.is_some() {
-            self.note(offset, offset);
+        if self.is_careful {
+            write(&self.path, &Notes { touched: Some(offset), ..self.notes.clone() });
         }
         false
     }
 
     /// Called when all is encoded: who dies while it waits for the store dies of no record.
     pub fn survived(&self) {
-        self.write(None);
-    }
-
-    fn note(&self, low: u64, high: u64) {
-        self.write(Some((self.log, low, high)));
-    }
-
-    fn write(&self, attempt: Option<(LogId, u64, u64)>) {
-        let careful = self.careful.map(|(first, last)| (self.log, first, last));
-        write(&self.path, &Notes { attempt, careful, deaths: self.deaths.clone() });
+        write(&self.path, &Notes { attempt: None, ..self.notes.clone() });
     }
 }
 
@@ -143,7 +138,7 @@ mod tests {
             });
             if survived {
                 attempt.survived();
-                poison.passed();
+                poison.passed(Some(log), u64::MAX);
                 return (died, left_out);
             }
         }
@@ -157,6 +152,43 @@ mod tests {
         assert_eq!(lives(path.clone(), log, range, 150), (3, vec![150]));
         assert_eq!(lives(path.clone(), log, range, 100), (3, vec![100]), "the count began anew");
         assert_eq!(lives(path, log, range, 0), (0, vec![]));
+    }
+
+    /// An object is encoded in pieces, and the deadly record is in the second of them: that the first is survived in each life
+    /// does not make the count begin anew.
+    #[test]
+    fn a_record_in_a_later_piece_is_left_out_as_soon() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, log) = (temp.path().join("notes.json"), LogId::generate());
+        for life in 0.. {
+            let mut poison = Poison::load(path.clone());
+            // Where pieces begin is another matter in each life.
+            let bounds = [100, 140 + life, 180 - life, 200];
+            let pieces = bounds.windows(2).map(|bounds| (bounds[0], bounds[1] - 1));
+            let mut left_out = Vec::new();
+            let survived = pieces.into_iter().all(|(low, high)| {
+                let attempt = poison.attempt(log, low, high);
+                let survived = (low..=high).all(|offset| {
+                    if attempt.is_poison(offset) {
+                        left_out.push(offset);
+                        return true;
+                    }
+                    offset != 150
+                });
+                if survived {
+                    attempt.survived();
+                }
+                survived
+            });
+            if survived {
+                assert_eq!((life, left_out), (3, vec![150]));
+                poison.passed(Some(log), 150);
+                assert_ne!(poison.notes, Notes::default(), "what is not in a slot may be read again");
+                poison.passed(Some(log), 200);
+                assert_eq!(Poison::load(path).notes, Notes::default());
+                return;
+            }
+        }
     }
 
     #[test]

@@ -226,7 +226,7 @@ pub struct BronzeSettings {
     pub flush_bytes: Quantity,
     /// An object is closed this long after its first record: `5s`.
     pub flush_after: Quantity,
-    /// All open objects together: `128 MiB`.
+    /// All open objects together: `64 MiB`.
     pub memory: Quantity,
     /// The level of compression, 1 to 19: `1`.
     pub zstd_level: i32,
@@ -241,7 +241,7 @@ impl Default for BronzeSettings {
             store: "lake".into(),
             flush_bytes: "32 MiB".into(),
             flush_after: "5s".into(),
-            memory: "128 MiB".into(),
+            memory: "64 MiB".into(),
             zstd_level: 1,
             s3: None,
         }

@@ -68,7 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bronze::encode::encode;
+    use crate::bronze::encode::Encoder;
     use crate::bronze::poison::Poison;
     use crate::domain::entry::{Content, Control, Gap, Payload, Record, SessionEnd};
     use crate::domain::frame::{Kind, Rules, Watchlist, judge};
@@ -182,8 +182,9 @@ mod tests {
         });
         let temp = tempfile::tempdir().unwrap();
         let attempt = Poison::load(temp.path().join("poison")).attempt(LogId::generate(), 40, 99);
-        let encoded = encode(stream, &records.collect::<Vec<_>>(), 1, attempt);
-        let raw = zstd::decode_all(&encoded.raw[..]).unwrap();
+        let mut encoder = Encoder::new(stream, 1);
+        encoder.add(&records.collect::<Vec<_>>(), &attempt);
+        let raw = zstd::decode_all(&encoder.finish().raw[..]).unwrap();
         raw.split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).unwrap())

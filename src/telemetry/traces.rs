@@ -34,7 +34,7 @@ const EXPORT_WITHIN: Duration = Duration::from_secs(5);
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Links of one span: enough to see what a batch was made of.
-const LINKS: usize = 64;
+pub const LINKS: usize = 64;
 
 /// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
