@@ -17,7 +17,7 @@ use crate::io::kafka::watch::Watch;
 pub(super) type Client = BaseConsumer<Watch>;
 
 /// Messages that are taken at once.
-const BATCH: usize = 4096;
+const BATCH: usize = 2048;
 
 /// See the module. It must be made before its partition is assigned: else the first messages go elsewhere.
 pub struct Queue {
