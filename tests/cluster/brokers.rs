@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rig::{A, Cluster};
+use super::rig::{A, Cluster, Servers};
 use crate::pipeline::rig::pause;
 use crate::support::kafka::Options;
 use crate::support::servers::or_skip;
@@ -12,7 +12,8 @@ use crate::support::servers::or_skip;
 fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_later() {
     let symbols = tickmint::exchange::simulated_symbols(20);
     let exchange = ["--simulate", "20", "--rate", "1000"];
-    let started = Cluster::start(Options { nodes: 3, ..Options::default() }, &exchange, &symbols, false);
+    let kafka = Options { nodes: 3, ..Options::default() };
+    let started = Cluster::start(Servers { kafka, ..Servers::default() }, &exchange, &symbols);
     let Some(mut cluster) = or_skip(started) else { return };
     let daemon = cluster.daemon(A);
     let forwarded = |cluster: &Cluster| cluster.metric(A, "tickmint_forwarded_records_total").unwrap_or_default();
@@ -41,7 +42,7 @@ fn with_two_of_three_brokers_away_nothing_is_acknowledged_and_all_of_it_arrives_
 fn a_clock_that_is_wrong_is_named_and_nothing_is_lost_when_it_is_right_again() {
     let symbols = tickmint::exchange::simulated_symbols(20);
     let exchange = ["--simulate", "20", "--rate", "500"];
-    let started = Cluster::start(Options::default(), &exchange, &symbols, false);
+    let started = Cluster::start(Servers::default(), &exchange, &symbols);
     let Some(mut cluster) = or_skip(started) else { return };
     // As far ahead as this began ago, and in future twice as fast.
     let begun = tickmint::clock::now() - 2 * 3_600_000_000;

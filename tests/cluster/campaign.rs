@@ -18,7 +18,7 @@ use tickmint::domain::stream::Stream;
 use tickmint::io::store;
 
 use super::faults::{Campaign, Kind};
-use super::rig::{A, Cluster, PARTITIONS};
+use super::rig::{A, Cluster, PARTITIONS, Servers};
 use crate::pipeline::rig::pause;
 use crate::support::amount;
 use crate::support::kafka::Options;
@@ -35,7 +35,8 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
     let (seed_text, rate_text) = (seed.to_string(), rate.to_string());
     let exchange = ["--simulate", "20", "--rate", &rate_text, "--seed", &seed_text];
     let kafka = Options { nodes: 3, ..Options::default() };
-    let Some(cluster) = or_skip(Cluster::start(kafka, &exchange, &symbols, true)) else { return };
+    let servers = Servers { kafka, has_registry: true, ..Servers::default() };
+    let Some(cluster) = or_skip(Cluster::start(servers, &exchange, &symbols)) else { return };
     let only = std::env::var("TICKMINT_CHAOS_ONLY").unwrap_or_default();
     let mut campaign = Campaign::begin(cluster, seed, &only);
     let until = Instant::now() + Duration::from_secs(seconds);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::rig::{A, Cluster};
+use super::rig::{A, Cluster, Servers};
 use crate::pipeline::rig::pause;
-use crate::support::kafka::Options;
 use crate::support::s3_proxy::{Fault, Reply, Rule};
 use crate::support::servers::or_skip;
 
@@ -15,7 +14,7 @@ const COPY: &str = "copy";
 fn who_has_lost_its_name_works_on_when_its_writers_have_ended() {
     let symbols = tickmint::exchange::simulated_symbols(20);
     let exchange = ["--simulate", "20", "--rate", "500"];
-    let started = Cluster::start(Options::default(), &exchange, &symbols, false);
+    let started = Cluster::start(Servers::default(), &exchange, &symbols);
     let Some(mut cluster) = or_skip(started) else { return };
     let daemon = cluster.daemon(A);
     let archived = |cluster: &Cluster| cluster.metric(A, "tickmint_bronze_records_total{stream=\"trades\"}").unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,21 @@ pub(super) const PARTITIONS: u32 = 4;
 /// Nothing takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What a cluster is made of.
+pub(super) struct Servers {
+    pub(super) kafka: Options,
+    /// The server of the bucket.
+    pub(super) bucket: fn(&Path) -> Result<Server, Skip>,
+    /// Values are Avro then.
+    pub(super) has_registry: bool,
+}
+
+impl Default for Servers {
+    fn default() -> Servers {
+        Servers { kafka: Options::default(), bucket: Server::start_minio, has_registry: false }
+    }
+}
+
 /// See the module.
 pub(super) struct Cluster {
     pub(super) dir: tempfile::TempDir,
@@ -33,7 +48,7 @@ pub(super) struct Cluster {
     /// Between the daemons and the bucket.
     pub(super) store: S3Proxy,
     /// Outlives the daemons.
-    _minio: Server,
+    _bucket: Server,
     /// Where values are Avro.
     pub(super) registry: Option<Registry>,
     exchange: Process,
@@ -44,13 +59,13 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts everything but the daemons. The exchange plays with these arguments; with a registry values are Avro.
-    pub(super) fn start(kafka: Options, exchange: &[&str], symbols: &[String], has_registry: bool) -> Result<Cluster, Skip> {
+    /// Starts everything but the daemons. The exchange plays with these arguments.
+    pub(super) fn start(servers: Servers, exchange: &[&str], symbols: &[String]) -> Result<Cluster, Skip> {
         let dir = tempfile::tempdir().unwrap();
-        let minio = Server::start_minio(dir.path())?;
-        let kafka = Kafka::start(dir.path(), kafka)?;
-        let registry = if has_registry { Some(Registry::start(dir.path())?) } else { None };
-        tickmint::commands::block_on(owner(&minio)).unwrap();
+        let bucket = (servers.bucket)(dir.path())?;
+        let kafka = Kafka::start(dir.path(), servers.kafka)?;
+        let registry = if servers.has_registry { Some(Registry::start(dir.path())?) } else { None };
+        tickmint::commands::block_on(owner(&bucket)).unwrap();
         let mut command = Command::new(TICKMINT);
         command.args(["exchange", "--listen", "127.0.0.1:0", "--ledger"]).arg(dir.path().join("ledger")).args(exchange);
         for key in 1..=KEYS {
@@ -64,10 +79,19 @@ impl Cluster {
         let address = line.trim().rsplit("ws://").next().unwrap().to_string();
         std::fs::write(dir.path().join("secret"), Server::SECRET_KEY).unwrap();
         std::fs::write(dir.path().join("access"), Server::ACCESS_KEY).unwrap();
-        let (store, middle) = (S3Proxy::start(minio.endpoint()).unwrap(), symbols.len() / 2);
+        let (store, middle) = (S3Proxy::start(bucket.endpoint()).unwrap(), symbols.len() / 2);
         let ports = BTreeMap::new();
-        let mut cluster =
-            Cluster { dir, kafka, store, _minio: minio, registry, exchange: process, address, ports, symbols: symbols.to_vec() };
+        let mut cluster = Cluster {
+            dir,
+            kafka,
+            store,
+            _bucket: bucket,
+            registry,
+            exchange: process,
+            address,
+            ports,
+            symbols: symbols.to_vec(),
+        };
         cluster.configure(A, Some((1, 0..middle)));
         cluster.configure(B, Some((2, middle..symbols.len())));
         Ok(cluster)
