@@ -132,6 +132,8 @@ fn serve(
 fn refusal(error: &Native) -> Option<String> {
     match error.rdkafka_error_code()? {
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::PartitionEOF => None,
+        // Of a partition for which the group has no offset yet. That is the chain's business, and the reader's.
+        Code::AutoOffsetReset => None,
         _ => Some(error.to_string()),
     }
 }
@@ -182,5 +184,18 @@ impl ConsumerContext for Context {
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => tracing::warn!(%error, "the group could not be rebalanced"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_keeps_us_out_of_the_group_is_a_refusal() {
+        let refused = |code| refusal(&Native::MessageConsumption(code)).is_some();
+        assert!(refused(Code::GroupAuthorizationFailed) && refused(Code::FencedInstanceId));
+        assert!(!refused(Code::AutoOffsetReset), "a new group knows no offsets");
+        assert!(!refused(Code::BrokerTransportFailure));
     }
 }
