@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use actix::fut::{LocalBoxActorFuture, wrap_future};
 use actix::prelude::*;
@@ -18,6 +19,7 @@ use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::member::{Decision, Member};
+use crate::kafka::reader::Reader;
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, SpawnError, SupervisorRef, Vitals};
 use crate::telemetry::Metrics;
@@ -49,6 +51,8 @@ pub struct Parts {
     pub name: String,
     /// What is known of the topics.
     pub cluster: Cluster,
+    /// Reads what the writers archive.
+    pub reader: Reader,
     /// Above the writers.
     pub writers: SupervisorRef,
     /// Starts a writer below that, by this name.
@@ -57,6 +61,9 @@ pub struct Parts {
 
 /// Is raised while the group does not let this process take part.
 const ALARM: &str = "consumer";
+
+/// How often the reader's quota is looked at: statistics come no more often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts the writer of a chain, by this name.
 pub type StartWriter = Arc<dyn Fn(ChainId, &str) -> Result<(), SpawnError> + Send + Sync>;
@@ -157,6 +164,16 @@ async fn leave(parts: &Parts, works: &Works, chains: Vec<ChainId>) {
     }
 }
 
+/// Shows whether a quota makes the reader wait.
+fn show_quota(parts: &Parts) {
+    let held_up = parts.reader.held_up();
+    match &held_up {
+        Some(held_up) => parts.vitals.note("quota", held_up.why.clone()),
+        None => parts.vitals.clear_note("quota"),
+    }
+    parts.metrics.kafka_quota("consumer", held_up.as_ref().map(|held_up| (held_up.wait, held_up.why.as_str())));
+}
+
 fn lock(works: &Works) -> MutexGuard<'_, BTreeSet<ChainId>> {
     works.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -182,6 +199,7 @@ impl Actor for Consumer {
 
     /// A writer of the life before that still drains stands in the way of one of this life.
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK_EVERY, |consumer, _| show_quota(&consumer.parts));
         match self.leaving.take() {
             None => self.join(ctx),
             Some(leaving) => drop(ctx.spawn(wrap_future::<_, Self>(leaving).map(|_, consumer, ctx| consumer.join(ctx)))),

@@ -133,6 +133,11 @@ fn tells(parts: &Parts) -> impl FnMut(State) + Send + use<> {
                 metrics.alarms().clear("forwarder");
             }
         }
+        match &state.held_up {
+            Some(held_up) => vitals.note("quota", held_up.why.clone()),
+            None => vitals.clear_note("quota"),
+        }
+        metrics.kafka_quota("producer", state.held_up.as_ref().map(|held_up| (held_up.wait, held_up.why.as_str())));
         let State { acknowledged, under_way, uncovered, .. } = state;
         metrics.forwarded(Forwarded { new, acknowledged, under_way, uncovered });
     }

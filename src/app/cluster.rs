@@ -125,13 +125,13 @@ fn start_consumer(
 ) -> Result<actix::Addr<consumer::Consumer>> {
     let writers = archive::supervise_writers(plant)?;
     let reader = Reader::new(kafka).context("`[kafka]` cannot be used")?;
-    let means = Means { reader, cluster: cluster.clone(), registry: schemas.map(Schemas::registry) };
+    let means = Means { reader: reader.clone(), cluster: cluster.clone(), registry: schemas.map(Schemas::registry) };
     let start = start_writer(plant, means, told, writers.clone());
     let (metrics, config, cluster) = (plant.metrics.clone(), kafka.clone(), cluster.clone());
     let name = format!("tickmint-{}", spooling::name(&plant.config.data_dir)?);
     let consumer =
         plant.root.top.spawn(child("consumer", plant.config.drain_within), &plant.bronze.handle(), move |_, vitals| {
-            consumer::Consumer::new(consumer::Parts { vitals, metrics, config, name, cluster, writers, start })
+            consumer::Consumer::new(consumer::Parts { vitals, metrics, config, name, cluster, reader, writers, start })
         })?;
     Ok(consumer)
 }

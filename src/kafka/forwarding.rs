@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::quota::HeldUp;
 use super::sender::KafkaSender;
 use crate::domain::chain::{Archived, ChainId};
 use crate::domain::identity::LogId;
@@ -50,6 +51,8 @@ pub struct State {
     pub uncovered: u64,
     /// Why nothing goes on, where that is so.
     pub trouble: Option<String>,
+    /// Whether a quota makes us wait.
+    pub held_up: Option<HeldUp>,
 }
 
 /// Makes a producer, or says why there can be none yet.
@@ -88,7 +91,7 @@ pub fn run(mut parts: Parts) {
             Err(why) => why,
         };
         engine.new_sender();
-        state.trouble = Some(why);
+        (state.trouble, state.held_up) = (Some(why), None);
         (parts.tell)(state.clone());
         std::thread::sleep(PAUSE);
         heard.listen(&parts.told, &mut engine);
@@ -179,7 +182,7 @@ fn forward(
         if sent > 0 || sender.under_way() == 0 {
             acknowledged = Instant::now();
         }
-        if acknowledged.elapsed() >= HOPELESS {
+        if is_hopeless(acknowledged.elapsed(), || sender.held_up().is_some()) {
             return Err(SendError(format!("Kafka has acknowledged nothing for {} s", HOPELESS.as_secs())));
         }
         if engine.answers(answers) {
@@ -192,16 +195,9 @@ fn forward(
             // What is all sent and answered for has no trouble, whatever the connections had last.
             let rests = step == Step::Idle && state.under_way == 0;
             let silence = acknowledged.elapsed();
-            state.trouble = match sender.trouble() {
-                _ if rests => None,
-                None if silence >= SILENCE && state.under_way > 0 => Some(format!(
-                    "Kafka has acknowledged nothing for {} s, with {} records under way: do enough replicas run \
-                     (`min.insync.replicas`)?",
-                    silence.as_secs(),
-                    state.under_way
-                )),
-                trouble => trouble,
-            };
+            state.held_up = sender.held_up();
+            let trouble = sender.trouble().or_else(|| suspicion(silence, state.under_way, state.held_up.is_some()));
+            state.trouble = trouble.filter(|_| !rests);
             (parts.tell)(state.clone());
             note(&parts.notes, engine);
         }
@@ -212,6 +208,22 @@ fn forward(
     }
 }
 
+/// Whether another producer is to be tried. It would get no more from a quota, and send again what waits for its answer.
+fn is_hopeless(silence: Duration, is_held_up: impl FnOnce() -> bool) -> bool {
+    silence >= HOPELESS && !is_held_up()
+}
+
+/// What is wrong where no broker says so, and nothing is acknowledged. A quota has an alarm of its own.
+fn suspicion(silence: Duration, under_way: u64, is_held_up: bool) -> Option<String> {
+    (silence >= SILENCE && under_way > 0 && !is_held_up).then(|| {
+        format!(
+            "Kafka has acknowledged nothing for {} s, with {under_way} records under way: do enough replicas run \
+             (`min.insync.replicas`)?",
+            silence.as_secs()
+        )
+    })
+}
+
 /// Notes what was acknowledged. Not fsynced: it is a hint.
 fn note(path: &Path, engine: &Engine) {
     let unmade = path.with_extension("new");
@@ -219,5 +231,21 @@ fn note(path: &Path, engine: &Engine) {
     let noted = std::fs::write(&unmade, text).and_then(|()| std::fs::rename(&unmade, path));
     if let Err(error) = noted {
         tracing::debug!(%error, "what was forwarded is not noted: the next start sends more of it again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_quota_suspects_no_replicas_and_tries_no_other_producer() {
+        let (short, silent, hopeless) = (SILENCE - Duration::from_secs(1), SILENCE, HOPELESS);
+        assert!(suspicion(silent, 7, false).unwrap().contains("nothing for 10 s, with 7 records under way"));
+        for (silence, under_way, is_held_up) in [(short, 7, false), (silent, 0, false), (silent, 7, true)] {
+            assert_eq!(suspicion(silence, under_way, is_held_up), None);
+        }
+        assert!(is_hopeless(hopeless, || false));
+        assert!(!is_hopeless(hopeless, || true) && !is_hopeless(silent, || false));
     }
 }

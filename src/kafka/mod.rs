@@ -4,6 +4,7 @@
 //! * [`forwarding`]: the thread that forwards.
 //! * [`source`]: an archiver's way out of a partition; [`reader`] and [`queue`] below it.
 //! * [`member`]: the consumer group, which decides only who works on what.
+//! * [`quota`]: what brokers' quotas hold up, and what to do about it.
 //! * [`schemas`]: the ids of our schemas in the registry.
 //! * [`cluster`]: what is known of the topics, looked at again every few seconds.
 
@@ -11,6 +12,7 @@ pub mod cluster;
 pub mod forwarding;
 pub mod member;
 mod queue;
+pub mod quota;
 pub mod reader;
 pub mod schemas;
 pub mod sender;

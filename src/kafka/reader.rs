@@ -8,6 +8,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::Offset;
 
 use super::queue::{Client, Queue};
+use super::quota::{HeldUp, Quota};
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
 use crate::io::kafka::watch::Watch;
@@ -34,6 +35,11 @@ impl Reader {
         let client: Arc<Client> = Arc::new(made.map_err(|error| KafkaError::of_creation(&error, config))?);
         listen(Arc::downgrade(&client));
         Ok(Reader { client, config: Arc::new(config.clone()) })
+    }
+
+    /// Whether a quota makes it wait.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        Quota::Consumer.held_up(self.client.context(), &self.config)
     }
 
     /// The queue of a chain's partition. Nothing comes into it before [`Reader::assign`].

@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::util::Timeout;
 
 use super::cluster::Cluster;
+use super::quota::{HeldUp, Quota};
 use crate::clock;
 use crate::config::KafkaConfig;
 use crate::domain::identity::LogId;
@@ -61,6 +62,11 @@ impl KafkaSender {
             Some(KafkaError::of_trouble(Some(&trouble), &self.config).to_string())
         };
         self.refused.clone().or_else(of_client)
+    }
+
+    /// Whether a quota makes it wait.
+    pub fn held_up(&self) -> Option<HeldUp> {
+        Quota::Producer.held_up(&self.producer.client().context().watch, &self.config)
     }
 
     /// How many records are under way.

@@ -15,7 +15,7 @@
 #![allow(unreachable_pub, reason = "for the other tests, and for nobody else")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use base64::Engine;
@@ -175,10 +175,22 @@ impl Kafka {
 
     /// Gives each partition back to the broker that it was first given to. Whether all could be.
     pub fn elect_preferred_leaders(&self) -> bool {
+        let arguments = ["--election-type", "preferred", "--all-topic-partitions"];
+        self.tool("org.apache.kafka.tools.LeaderElectionCommand", &arguments).status.success()
+    }
+
+    /// Sets quotas of the clients that have the id, or with `--delete-config` takes them away: `producer_byte_rate=20000`.
+    pub fn alter_quotas(&self, client_id: &str, option: &str, quotas: &str) {
+        let arguments = ["--alter", "--entity-type", "clients", "--entity-name", client_id, option, quotas];
+        let output = self.tool("kafka.admin.ConfigCommand", &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// Runs a tool of Kafka's on this cluster.
+    fn tool(&self, class: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(&self.binary);
-        command.args(["-XX:TieredStopAtLevel=1", "org.apache.kafka.tools.LeaderElectionCommand", "--bootstrap-server"]);
-        command.arg(self.bootstrap()).args(["--election-type", "preferred", "--all-topic-partitions"]);
-        command.output().expect("the part can be run").status.success()
+        command.args(["-XX:TieredStopAtLevel=1", class, "--bootstrap-server"]).arg(self.bootstrap()).args(arguments);
+        command.output().expect("the part can be run")
     }
 
     /// Holds a broker still: its connections stay open, and nobody answers.

@@ -19,7 +19,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// So many different lines are remembered; after that, all are new again.
 const REMEMBERED: usize = 256;
 
-/// So long after the last wait the next one is expected.
+/// So long after the last wait for a quota the next one is expected.
 const THROTTLED: Duration = Duration::from_secs(60);
 
 /// Something that went wrong on the way to a broker.
@@ -35,23 +35,12 @@ pub struct Trouble {
     pub since: Instant,
 }
 
-/// How long brokers make us wait, because we do more than our quota allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Throttled {
-    /// In how many of the statistics, which come every few seconds, there was such a wait.
-    pub times: u64,
-    /// The longest wait in the last of those.
-    pub wait: Duration,
-    /// When that was.
-    pub last: Option<Instant>,
-}
-
-impl Throttled {
-    /// Whether it still holds us up. One wait may take many times as long as it is between two statistics, and
-    /// only the answer before it tells of it.
-    pub fn is_now(&self) -> bool {
-        self.last.is_some_and(|last| last.elapsed() < THROTTLED.max(2 * self.wait))
-    }
+/// The last statistics in which brokers made us wait, because we did more than our quota allows.
+#[derive(Clone, Copy)]
+struct Throttled {
+    /// The longest wait among them.
+    wait: Duration,
+    heard: Instant,
 }
 
 /// Listens to one client. A clone listens to the same.
@@ -70,7 +59,7 @@ struct Heard {
     troubles: Vec<Trouble>,
     /// OpenSSL's last verdict, by broker, until the error of that connection follows.
     verdicts: HashMap<String, i32>,
-    throttled: Throttled,
+    throttled: Option<Throttled>,
     lines: HashMap<String, Line>,
 }
 
@@ -106,9 +95,11 @@ impl Watch {
         heard.verdicts.clear();
     }
 
-    /// Whether quotas hold us up.
-    pub fn throttled(&self) -> Throttled {
-        self.heard().throttled
+    /// How long brokers make us wait for an answer as we do more than a quota allows, if they do. One wait may take many
+    /// times as long as it is between two statistics, and only the answer before it tells of it.
+    pub fn throttled(&self) -> Option<Duration> {
+        let Throttled { wait, heard } = self.heard().throttled?;
+        (heard.elapsed() < THROTTLED.max(2 * wait)).then_some(wait)
     }
 
     /// A log line, by its syslog level.
@@ -157,10 +148,8 @@ impl ClientContext for Watch {
     fn stats(&self, statistics: Statistics) {
         let waits = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
         let longest = waits.map(|wait| u64::try_from(wait.max).unwrap_or_default()).max().unwrap_or_default();
-        let mut heard = self.heard();
         if longest > 0 {
-            let (times, wait) = (heard.throttled.times + 1, Duration::from_millis(longest));
-            heard.throttled = Throttled { times, wait, last: Some(Instant::now()) };
+            self.heard().throttled = Some(Throttled { wait: Duration::from_millis(longest), heard: Instant::now() });
         }
     }
 
@@ -310,13 +299,18 @@ mod tests {
             Statistics { brokers: [("a".to_string(), broker)].into(), ..Default::default() }
         };
         watch.stats(stats(0));
-        assert_eq!(watch.throttled(), Throttled::default());
-        assert!(!watch.throttled().is_now());
+        assert_eq!(watch.throttled(), None);
         for wait in [250, 0] {
             watch.stats(stats(wait));
-            let throttled = watch.throttled();
-            assert_eq!((throttled.times, throttled.wait, throttled.is_now()), (1, Duration::from_millis(250), true));
+            assert_eq!(watch.throttled(), Some(Duration::from_millis(250)));
         }
+        let heard = |ago| Instant::now().checked_sub(Duration::from_secs(ago)).unwrap();
+        let after = |wait, ago| {
+            watch.heard().throttled = Some(Throttled { wait: Duration::from_secs(wait), heard: heard(ago) });
+            watch.throttled().is_some()
+        };
+        assert!(!after(1, 61), "it has kept below its quota for a minute");
+        assert!(after(40, 61) && !after(40, 81), "the answer that would tell of the next wait is waited for");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Kafka: what was forwarded, and what waits there.
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use std::time::Duration;
 
-use super::Metrics;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels::Label;
+use super::{Float, Metrics};
 
 #[derive(Debug, Default)]
 pub(in crate::telemetry) struct KafkaMetrics {
@@ -12,6 +16,7 @@ pub(in crate::telemetry) struct KafkaMetrics {
     acknowledged: Gauge,
     under_way: Gauge,
     uncovered: Gauge,
+    throttled: Family<Label, Float>,
 }
 
 impl KafkaMetrics {
@@ -28,6 +33,8 @@ impl KafkaMetrics {
         let help = "Records that the spool has had and that are in no slot yet; -1 before anything is known";
         r.register("forward_uncovered", help, kafka.uncovered.clone());
         r.register("forward_under_way", "Records that Kafka has not answered for yet", kafka.under_way.clone());
+        let help = "How long a quota of the brokers last made a client wait for an answer; 0 while none does";
+        r.register_with_unit("kafka_throttled", help, Unit::Seconds, kafka.throttled.clone());
         kafka
     }
 }
@@ -52,5 +59,38 @@ impl Metrics {
         self.kafka.acknowledged.set(i64::try_from(forwarded.acknowledged).unwrap_or(i64::MAX));
         self.kafka.uncovered.set(i64::try_from(forwarded.uncovered).unwrap_or(i64::MAX));
         self.kafka.under_way.set(i64::try_from(forwarded.under_way).unwrap_or(i64::MAX));
+    }
+
+    /// Whether a quota makes the `producer` or the `consumer` wait: how long, and what to do.
+    pub fn kafka_quota(&self, client: &'static str, held_up: Option<(Duration, &str)>) {
+        let wait = held_up.map_or(0.0, |(wait, _)| wait.as_secs_f64());
+        self.kafka.throttled.get_or_create_owned(&[("client", client.to_string())]).set(wait);
+        let alarm = format!("kafka/{client}-quota");
+        match held_up {
+            Some((_, why)) => self.alarms().raise(&alarm, why),
+            None => self.alarms().clear(&alarm),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::value;
+    use super::*;
+
+    #[test]
+    fn a_quota_is_a_number_and_an_alarm_of_its_client_while_it_holds_it_up() {
+        let metrics = Metrics::new();
+        metrics.kafka_quota("producer", Some((Duration::from_millis(2_500), "ask for more")));
+        metrics.kafka_quota("consumer", None);
+        let text = metrics.encode(&[]);
+        assert_eq!(value(&text, "tickmint_kafka_throttled_seconds{client=\"producer\"}"), 2.5);
+        assert_eq!(value(&text, "tickmint_kafka_throttled_seconds{client=\"consumer\"}"), 0.0);
+        let alarms = metrics.alarms().list();
+        let alarms: Vec<_> = alarms.iter().map(|alarm| (alarm.name.as_str(), alarm.why.as_str())).collect();
+        assert_eq!(alarms, [("kafka/producer-quota", "ask for more")]);
+        metrics.kafka_quota("producer", None);
+        assert_eq!(value(&metrics.encode(&[]), "tickmint_kafka_throttled_seconds{client=\"producer\"}"), 0.0);
+        assert_eq!(metrics.alarms().list(), []);
     }
 }
