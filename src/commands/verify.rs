@@ -46,7 +46,7 @@ pub struct Args {
 
 /// Audits and prints.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let config = Config::load_without_keys(&args.config)?;
+    let config = Config::load_to_verify(&args.config)?;
     for dir in std::iter::once(&config.spool.dir).chain(&args.spool) {
         if is_in_use(dir)? {
             bail!(

@@ -12,14 +12,25 @@ use super::{Secret, units};
 /// Where secrets come from, besides files.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Whose secrets must be there, besides the store's: the more a command does the more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nobody's: it looks at the archive, or asks a daemon.
+    Nothing,
+    /// The cluster's, whatever the roles of the daemon.
+    Cluster,
+    /// The cluster's and the feed's, as far as the roles need them.
+    Roles,
+}
+
 /// Checks everything.
 pub(super) struct Check<'a> {
     /// Where the options stand in the file.
     pub(super) lines: &'a Lines,
     /// The environment.
     pub(super) env: Env<'a>,
-    /// Whether secrets of the feed and of the cluster are needed, or the config is only read to look at data.
-    pub(super) needs_keys: bool,
+    /// The secrets that must be there.
+    pub(super) needs: Needs,
     /// What is wrong so far.
     pub(super) problems: Vec<Problem>,
 }

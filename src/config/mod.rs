@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::shard::Shard;
-use check::{Check, Env};
+use check::{Check, Env, Needs};
 use file::Lines;
 
 pub use error::{ConfigError, Problem};
@@ -82,43 +82,42 @@ pub const DEFAULT_FILE: &str = "tickmint.toml";
 impl Config {
     /// Reads, checks and completes the config of a daemon.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        Config::read(path, true)
+        Config::read(path, Needs::Roles)
     }
 
-    /// As [`Config::load`], for a command that only looks at data: `verify`, `chain show`. The keys
+    /// As [`Config::load`], for a command that looks at the archive or asks the daemon: `chain show`, `status`. The keys
     /// of the feed and the cluster's secrets need not be there, and are empty.
     pub fn load_without_keys(path: &Path) -> Result<Config, ConfigError> {
-        Config::read(path, false)
+        Config::read(path, Needs::Nothing)
+    }
+
+    /// As [`Config::load`], for `verify`, which looks at the cluster, too. Only the keys of the feed need not be there.
+    pub fn load_to_verify(path: &Path) -> Result<Config, ConfigError> {
+        Config::read(path, Needs::Cluster)
     }
 
     /// Checks and completes settings that come from no file.
     pub fn from_settings(settings: &Settings) -> Result<Config, ConfigError> {
-        check(settings, &Lines::new(), &environment, true, Vec::new())
+        check(settings, &Lines::new(), &environment, Needs::Roles, Vec::new())
     }
 
-    fn read(path: &Path, needs_keys: bool) -> Result<Config, ConfigError> {
+    fn read(path: &Path, needs: Needs) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-        parse(&text, &environment, needs_keys).map_err(|error| error.in_file(path))
+        parse(&text, &environment, needs).map_err(|error| error.in_file(path))
     }
 }
 
 /// From a file's text to a config.
-fn parse(text: &str, env: Env<'_>, needs_keys: bool) -> Result<Config, ConfigError> {
+fn parse(text: &str, env: Env<'_>, needs: Needs) -> Result<Config, ConfigError> {
     let parsed = file::parse(text);
     match parsed.settings {
-        Some(settings) => check(&settings, &parsed.lines, env, needs_keys, parsed.problems),
+        Some(settings) => check(&settings, &parsed.lines, env, needs, parsed.problems),
         None => Err(ConfigError::new(parsed.problems)),
     }
 }
 
-fn check(
-    settings: &Settings,
-    lines: &Lines,
-    env: Env<'_>,
-    needs_keys: bool,
-    problems: Vec<Problem>,
-) -> Result<Config, ConfigError> {
-    let mut check = Check { lines, env, needs_keys, problems };
+fn check(settings: &Settings, lines: &Lines, env: Env<'_>, needs: Needs, problems: Vec<Problem>) -> Result<Config, ConfigError> {
+    let mut check = Check { lines, env, needs, problems };
     let config = check.config(settings);
     if check.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(check.problems)) }
 }

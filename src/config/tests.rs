@@ -18,11 +18,11 @@ fn env(name: &str) -> Option<String> {
 }
 
 pub(super) fn config(text: &str) -> Config {
-    parse(text, &env, true).unwrap()
+    parse(text, &env, Needs::Roles).unwrap()
 }
 
 pub(super) fn problems(text: &str) -> Vec<String> {
-    parse(text, &env, true).unwrap_err().problems.iter().map(ToString::to_string).collect()
+    parse(text, &env, Needs::Roles).unwrap_err().problems.iter().map(ToString::to_string).collect()
 }
 
 /// A feed that is all right, below whatever is to be tested.
@@ -255,9 +255,11 @@ fn a_feed_that_would_double_or_lose_trades_is_refused() {
 #[test]
 fn a_reader_of_data_needs_no_keys() {
     let text = "[[feed.keys]]\nkey_env = \"ABSENT\"\nsymbols = [\"AAPL\"]\n";
-    assert!(parse(text, &env, true).is_err());
-    assert_eq!(parse(text, &env, false).unwrap().feed.shards[0].1.reveal(), "");
-    parse("", &env, false).unwrap();
+    assert!(parse(text, &env, Needs::Roles).is_err());
+    for needs in [Needs::Nothing, Needs::Cluster] {
+        assert_eq!(parse(text, &env, needs).unwrap().feed.shards[0].1.reveal(), "");
+        parse("", &env, needs).unwrap();
+    }
 }
 
 #[test]

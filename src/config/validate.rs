@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::{Check, GIB, LONG, MIB, SHORT};
+use super::check::{Check, GIB, LONG, MIB, Needs, SHORT};
 use super::settings::{KeySettings, S3Settings, Settings};
 use super::{
     BronzeConfig, Config, FeedConfig, HttpConfig, Roles, S3Config, Secret, SpoolConfig, StoreConfig, TelemetryConfig,
@@ -121,7 +121,7 @@ impl Check<'_> {
         }
         let config = FeedConfig {
             url: feed.url.clone(),
-            shards: self.shards(&feed.keys, feed.symbols_per_key, self.needs_keys && listens),
+            shards: self.shards(&feed.keys, feed.symbols_per_key, self.needs == Needs::Roles && listens),
             watchdog: self.duration("feed.watchdog", &feed.watchdog, LONG),
             reconnect_min: self.duration("feed.reconnect_min", &feed.reconnect_min, LONG),
             reconnect_max: self.duration("feed.reconnect_max", &feed.reconnect_max, LONG),

@@ -243,11 +243,18 @@ fn roles_need_a_cluster_between_them_and_only_those_who_listen_need_keys() {
 }
 
 #[test]
-fn who_only_looks_at_data_needs_no_secrets_of_the_cluster() {
+fn who_only_looks_at_the_archive_needs_no_secrets_of_the_cluster_and_who_verifies_does() {
     let text = "[kafka]\nbrokers = [\"k:1\"]\nsecurity = \"sasl_ssl\"\nusername = \"me\"\npassword_env = \"ABSENT\"\nca_file = \"/nowhere\"\n";
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tickmint.toml");
     std::fs::write(&path, text).unwrap();
     assert_eq!(Config::load_without_keys(&path).unwrap().kafka.unwrap().brokers, ["k:1"]);
     assert_eq!(Config::load(&path).unwrap_err().problems.len(), 3, "the password, the authority, the feed's keys");
+    assert_eq!(Config::load_to_verify(&path).unwrap_err().problems.len(), 2, "the password, the authority");
+    let password = dir.path().join("password");
+    std::fs::write(&password, "c0ffee").unwrap();
+    let login = format!("security = \"sasl_ssl\"\nusername = \"me\"\npassword_file = {password:?}\n");
+    std::fs::write(&path, format!("roles = [\"serve\", \"refine\"]\n[kafka]\nbrokers = [\"k:1\"]\n{login}")).unwrap();
+    let read = Config::load_to_verify(&path).unwrap().kafka.unwrap().sasl.unwrap();
+    assert_eq!(read.password.reveal(), "c0ffee", "the cluster is audited whatever the daemon does");
 }

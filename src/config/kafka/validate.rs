@@ -8,7 +8,7 @@ use super::{
     Compression, KafkaConfig, KafkaSettings, Mechanism, RegistryConfig, RegistrySettings, SaslConfig, TlsConfig, TlsIdentity,
     longest_record,
 };
-use crate::config::check::{Check, LONG, MIB, SHORT};
+use crate::config::check::{Check, LONG, MIB, Needs, SHORT};
 use crate::config::settings::Settings;
 use crate::config::{Roles, Secret, units};
 use crate::domain::stream::Stream;
@@ -44,7 +44,11 @@ impl Check<'_> {
     pub(in crate::config) fn kafka(&mut self, settings: &Settings, roles: Roles, max_frame_bytes: usize) -> Option<KafkaConfig> {
         let kafka = settings.kafka.as_ref()?;
         // Who neither sends nor archives has no need of the cluster, nor perhaps its secrets.
-        let connects = self.needs_keys && (roles.feed || roles.archive);
+        let connects = match self.needs {
+            Needs::Nothing => false,
+            Needs::Cluster => true,
+            Needs::Roles => roles.feed || roles.archive,
+        };
         let format = self.choice("kafka.format", &kafka.format, FORMATS);
         self.names(kafka);
         self.counts(kafka);
