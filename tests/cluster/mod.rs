@@ -15,6 +15,7 @@ mod clients;
 mod copies;
 mod demo;
 mod faults;
+mod locked;
 mod quotas;
 mod registry;
 mod rig;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::pipeline::rig::{Process, TICKMINT, end, fetch, pause};
 use crate::support::bucket::{BUCKET, owner};
-use crate::support::kafka::{Kafka, Options};
+use crate::support::kafka::{Kafka, Options, PASSWORD, Security, USER};
 use crate::support::registry::Registry;
 use crate::support::s3_proxy::S3Proxy;
 use crate::support::servers::{Server, Skip, free_ports};
@@ -92,6 +92,9 @@ impl Cluster {
             ports,
             symbols: symbols.to_vec(),
         };
+        if cluster.kafka.security() != Security::Plaintext {
+            cluster.present(&cluster.kafka.client_certificate(), &cluster.kafka.client_key(), PASSWORD);
+        }
         cluster.configure(A, Some((1, 0..middle)));
         cluster.configure(B, Some((2, middle..symbols.len())));
         Ok(cluster)
@@ -113,10 +116,14 @@ impl Cluster {
         let values = self.registry.as_ref().map(|registry| {
             format!("format = \"avro\"\n[kafka.registry]\nurl = {:?}\n", registry.url()) // the last of its section
         });
-        let brokers: Vec<_> = self.kafka.bootstrap().split(',').map(str::to_owned).collect();
+        let brokers = match self.kafka.security() {
+            Security::Plaintext => self.kafka.bootstrap(),
+            Security::SaslSsl | Security::MutualTls => self.kafka.secure_bootstrap(),
+        };
+        let brokers: Vec<_> = brokers.split(',').map(str::to_owned).collect();
         let config = format!(
             "data_dir = {home:?}\ndrain_within = \"60s\"\n{feed}[http]\nlisten = \"127.0.0.1:{port}\"\n\
-             [kafka]\nbrokers = {brokers:?}\npartitions = {PARTITIONS}\nreplication_factor = {copies}\nmin_insync = {insync}\n{values}\
+             [kafka]\nbrokers = {brokers:?}\npartitions = {PARTITIONS}\nreplication_factor = {copies}\nmin_insync = {insync}\n{security}{values}\
              [bronze]\nstore = \"s3://{BUCKET}/lake\"\nflush_after = \"1s\"\n\
              [bronze.s3]\nendpoint = {endpoint:?}\naccess_key_file = {access:?}\nsecret_key_file = {secret:?}\n\
              [warehouse]\nenabled = false\n",
@@ -124,12 +131,38 @@ impl Cluster {
             feed = feed.as_deref().unwrap_or("roles = [\"archive\"]\n"),
             copies = brokers.len(),
             insync = brokers.len().div_ceil(2),
+            security = self.security(),
             values = values.unwrap_or_default(),
             endpoint = self.store.endpoint(),
             access = self.path("access"),
             secret = self.path("secret"),
         );
         std::fs::write(self.config(name), config).unwrap();
+    }
+
+    /// The options of `[kafka]` by which the brokers let a daemon in.
+    fn security(&self) -> String {
+        match self.kafka.security() {
+            Security::Plaintext => String::new(),
+            Security::SaslSsl => format!(
+                "security = \"sasl_ssl\"\nca_file = {:?}\nusername = {USER:?}\npassword_file = {:?}\n",
+                self.kafka.ca_file(),
+                self.path("password"),
+            ),
+            Security::MutualTls => format!(
+                "security = \"ssl\"\nca_file = {:?}\ncertificate_file = {:?}\nkey_file = {:?}\n",
+                self.kafka.ca_file(),
+                self.path("client.pem"),
+                self.path("client.key"),
+            ),
+        }
+    }
+
+    /// Lives of daemons from now on show this certificate or this password, whichever the brokers ask for.
+    pub(super) fn present(&self, certificate: &Path, key: &Path, password: &str) {
+        std::fs::copy(certificate, self.path("client.pem")).unwrap();
+        std::fs::copy(key, self.path("client.key")).unwrap();
+        std::fs::write(self.path("password"), password).unwrap();
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {

@@ -117,6 +117,11 @@ impl Kafka {
         self.addresses(|node| node.plain)
     }
 
+    /// What [`Kafka::secure_bootstrap`] asks of a client.
+    pub fn security(&self) -> Security {
+        self.options.security
+    }
+
     /// Host and port of each broker for what [`Options::security`] says.
     pub fn secure_bootstrap(&self) -> String {
         assert_ne!(self.options.security, Security::Plaintext, "there is no such port");
@@ -303,8 +308,8 @@ impl Node {
     }
 }
 
-/// Makes them in the folder.
-fn certificates(folder: &Path) -> Result<(), Skip> {
+/// Makes an authority and its certificates in the folder, as `scripts/certificates` says.
+pub fn certificates(folder: &Path) -> Result<(), Skip> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/certificates");
     let output = Command::new(script).arg(folder).output().expect("scripts/certificates can be run");
     let said = String::from_utf8_lossy(&output.stderr);
