@@ -19,6 +19,7 @@ mod locked;
 mod quotas;
 mod registry;
 mod rig;
+mod seaweed;
 mod topics;
 
 /// Where the brokers are: with TLS and a login, too, of which `app` with `app-secret` is the only one.
