@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{FAILED, words};
-use crate::config::{self, Config, KafkaConfig, Mechanism, WarehouseConfig};
+use crate::config::{self, Config, KafkaConfig, Mechanism, S3Config, StoreConfig, WarehouseConfig};
 use crate::domain::stream::Stream;
 use crate::http;
 use crate::io::kafka::topics::Prospect;
 use crate::io::kafka::{KafkaError, Topics};
+use crate::io::s3::S3Store;
 use crate::io::{probe, store};
 use crate::warehouse::python;
 
@@ -22,7 +23,8 @@ const CLUSTER_WITHIN: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Tells of everything at once: what is wrong in the config, and then whether the folders can be written,
-the port is free, the store creates objects atomically (it writes to `_probe/`), the cluster lets us in, its
+the port is free, the store creates objects atomically (it writes to `_probe/`), no rule of the bucket
+deletes what must be kept, the cluster lets us in, its
 topics are as they must be or may be created (none is), and Python has dbt. The clocks of brokers are not
 compared with ours, as Kafka does not tell them.
 Exits with 78 if the config is wrong, with 1 if something else is.
@@ -51,6 +53,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     report.say("`http.listen`", free.map_err(Into::into));
     super::block_on(async {
         report.say("`bronze.store`", store_is_safe(&config).await);
+        if let StoreConfig::S3(bucket) = &config.bronze.store {
+            lifecycle(bucket, &mut report).await;
+        }
         if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.feed || config.roles.archive) {
             cluster(kafka, &mut report).await;
         }
@@ -133,6 +138,20 @@ async fn cluster(kafka: &KafkaConfig, report: &mut Report) {
                 }
             }
         }
+    }
+}
+
+/// Whether the bucket's own rules delete what must be kept. Not to know them is no fault.
+async fn lifecycle(bucket: &S3Config, report: &mut Report) {
+    let what = format!("lifecycle rules of the bucket `{}`", bucket.bucket);
+    let judged = match S3Store::new(bucket.clone()) {
+        Ok(store) => store.lifecycle().await,
+        Err(_) => return, // it is told of above
+    };
+    match judged {
+        Ok(judged) if judged.faults.is_empty() => report.say(&what, Ok(judged.kept)),
+        Ok(judged) => judged.faults.into_iter().for_each(|fault| report.say(&what, Err(anyhow!(fault)))),
+        Err(error) => report.note(&format!("whether {what} delete what must be kept is not known: {error}")),
     }
 }
 

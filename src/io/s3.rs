@@ -28,6 +28,8 @@ use tokio::time::Instant;
 use super::store::{CHAINS, Created, S3Access, Store, StoreError, check_key, check_prefix};
 use crate::config::S3Config;
 
+pub mod lifecycle;
+
 /// A server that has not taken the connection by then is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 

@@ -23,6 +23,8 @@ use crate::support::bucket::{BUCKET, owner};
 use crate::support::s3_proxy::{Fault, Reply, Rule, S3Proxy};
 use crate::support::servers::{Server, Skip, or_skip};
 
+mod lifecycle;
+
 /// More than one answer of a server holds.
 const MANY: usize = 1_100;
 

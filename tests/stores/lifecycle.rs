@@ -1,0 +1,121 @@
+//! `tickmint check` reads what a bucket deletes by itself, on real servers.
+
+use std::process::Command;
+
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
+    NoncurrentVersionExpiration,
+};
+
+use super::*;
+use crate::pipeline::rig::TICKMINT;
+use crate::support::servers::free_ports;
+
+/// As the file of rules is written for the owner's tools.
+fn rules(text: &str) -> Vec<LifecycleRule> {
+    let file: serde_json::Value = serde_json::from_str(text).unwrap();
+    let rule = |rule: &serde_json::Value| {
+        let days = |value: &serde_json::Value| Some(i32::try_from(value.as_i64()?).unwrap());
+        let expiration = LifecycleExpiration::builder().set_days(days(&rule["Expiration"]["Days"])).build();
+        let noncurrent = days(&rule["NoncurrentVersionExpiration"]["NoncurrentDays"])
+            .map(|days| NoncurrentVersionExpiration::builder().noncurrent_days(days).build());
+        LifecycleRule::builder()
+            .id(rule["ID"].as_str().unwrap())
+            .status(ExpirationStatus::from(rule["Status"].as_str().unwrap()))
+            .filter(LifecycleRuleFilter::builder().prefix(rule["Filter"]["Prefix"].as_str().unwrap()).build())
+            .expiration(expiration)
+            .set_noncurrent_version_expiration(noncurrent)
+            .build()
+            .unwrap()
+    };
+    file["Rules"].as_array().unwrap().iter().map(rule).collect()
+}
+
+/// Those of the manual.
+fn example() -> Vec<LifecycleRule> {
+    let manual = include_str!("../../docs/bucket.md");
+    rules(manual.split("```json").nth(1).unwrap().split("```").next().unwrap())
+}
+
+fn deletes(id: &str, prefix: &str, days: u32) -> LifecycleRule {
+    let rule = serde_json::json!({"ID": id, "Status": "Enabled", "Filter": {"Prefix": prefix}, "Expiration": {"Days": days}});
+    rules(&serde_json::json!({"Rules": [rule]}).to_string()).remove(0)
+}
+
+impl Rig {
+    async fn set_rules(&self, rules: Vec<LifecycleRule>) {
+        let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
+        let request = self.admin.put_bucket_lifecycle_configuration().bucket(BUCKET).lifecycle_configuration(rules);
+        request.send().await.unwrap();
+    }
+
+    /// What `tickmint check` says of the rules, by this way to the server, and its exit code.
+    fn check(&self, endpoint: &str) -> (Option<i32>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let [port] = free_ports();
+        let config = format!(
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[[feed.keys]]\nkey_file = {:?}\nsymbols = [\"A\"]\n\
+             [bronze]\nstore = \"s3://{BUCKET}/tickmint\"\n\
+             [bronze.s3]\nendpoint = {endpoint:?}\naccess_key_file = {:?}\nsecret_key_file = {:?}\n[warehouse]\nenabled = false\n",
+            dir.path().join("data"),
+            path("key", "key"),
+            path("access", Server::ACCESS_KEY),
+            path("secret", Server::SECRET_KEY),
+        );
+        let output = Command::new(TICKMINT).args(["check", "--config"]).arg(path("tickmint.toml", &config)).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let of_the_rules: Vec<_> = said.lines().filter(|line| line.contains("lifecycle rules of the bucket")).collect();
+        (output.status.code(), of_the_rules.join("\n"))
+    }
+}
+
+#[tokio::test]
+async fn check_fails_on_rules_of_minio_that_delete_the_chain_or_bronze_too_early() {
+    let Some(rig) = Rig::minio().await else { return };
+    let endpoint = rig.server.endpoint();
+    let none = "ok    lifecycle rules of the bucket `lake`: no rule deletes objects: they are kept for ever";
+    assert_eq!(rig.check(endpoint), (Some(0), none.into()));
+
+    rig.set_rules(example()).await;
+    let (code, said) = rig.check(endpoint);
+    assert!(code == Some(0) && said.starts_with("ok    ") && said.matches("is kept for 731 days by rule").count() == 2, "{said}");
+
+    rig.set_rules(vec![deletes("tidy", "", 900), deletes("short", "tickmint/bronze/typed/", 30)]).await;
+    let (code, said) = rig.check(endpoint);
+    assert_eq!((code, said.matches("FAIL  ").count()), (Some(1), 2), "{said}");
+    assert!(
+        said.contains("rule `tidy` (prefix ``, after 900 days) deletes the commit chain below `tickmint/_commit/`"),
+        "{said}"
+    );
+    assert!(said.contains("rule `short` (prefix `tickmint/bronze/typed/`, after 30 days) deletes Bronze"), "{said}");
+
+    let proxy = S3Proxy::start(endpoint).unwrap();
+    for (reply, words) in [
+        (Reply::FORBIDDEN, "allow these credentials s3:GetLifecycleConfiguration"),
+        (Reply { status: 501, code: "NotImplemented" }, "this server has none to be asked for"),
+        (Reply::SLOW_DOWN, "503 SlowDown"),
+    ] {
+        proxy.inject(Rule::always(Fault::Refuse(reply)).path("?lifecycle"));
+        let (code, said) = rig.check(&proxy.endpoint());
+        assert!(code == Some(0) && said.starts_with("note  ") && said.contains("is not known"), "{said}");
+        assert!(said.contains(words), "{said}");
+        proxy.clear();
+    }
+}
+
+#[tokio::test]
+async fn the_rules_of_seaweedfs_are_read_too() {
+    let Some(rig) = Rig::seaweedfs().await else { return };
+    let store = S3Store::new(rig.config()).unwrap();
+    assert!(store.lifecycle().await.unwrap().kept.contains("for ever"));
+    rig.set_rules(example()).await;
+    let judged = store.lifecycle().await.unwrap();
+    assert_eq!((judged.faults.len(), judged.kept.matches("is kept for 731 days").count()), (0, 2), "{judged:?}");
+    rig.set_rules(vec![deletes("short", "tickmint/bronze/", 30)]).await;
+    let judged = store.lifecycle().await.unwrap();
+    assert!(judged.faults.len() == 1 && judged.faults[0].contains("after 30 days"), "{judged:?}");
+}
