@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.feed || config.roles.archive) {
             cluster(kafka, &mut report).await;
         }
-        if let Some(warehouse) = &config.warehouse {
+        if let Some(warehouse) = config.warehouse.as_ref().filter(|_| config.roles.refine) {
             report.say("`warehouse`", python_has_dbt(warehouse).await);
         }
     })?;

@@ -12,7 +12,7 @@ use super::State;
 use super::guard::error;
 use super::health::now_ms;
 use crate::telemetry::pipeline::Pipeline;
-use crate::warehouse::gold::{Bar, Bars, Gold};
+use crate::warehouse::gold::{Bar, Bars};
 
 /// Bars in one answer, unless asked for fewer or more.
 const LIMIT: usize = 200;
@@ -20,7 +20,6 @@ const LIMIT: usize = 200;
 const MAX_LIMIT: usize = 5_000;
 
 const NOT_YET: &str = "nothing is published yet: the first bars come with the first run of the warehouse";
-const NOT_HERE: &str = "this daemon has no warehouse (`warehouse.enabled` is false): ask the one that refines";
 
 /// Gold as it is published.
 #[derive(Serialize)]
@@ -46,11 +45,11 @@ struct Picture {
 
 #[get("/api/pipeline")]
 pub(super) async fn pipeline(state: Data<State>) -> HttpResponse {
-    let (gold, note) = match state.gold.as_deref().map(Gold::manifest) {
-        None => (None, Some(NOT_HERE.to_string())),
-        Some(Ok(None)) => (None, Some(NOT_YET.to_string())),
-        Some(Err(error)) => (None, Some(error.to_string())),
-        Some(Ok(Some((manifest, published_ms)))) => {
+    let (gold, note) = match state.shown().map(|gold| gold.manifest()) {
+        Err(why) => (None, Some(why.to_string())),
+        Ok(Ok(None)) => (None, Some(NOT_YET.to_string())),
+        Ok(Err(error)) => (None, Some(error.to_string())),
+        Ok(Ok(Some((manifest, published_ms)))) => {
             let picture = GoldPicture {
                 run: manifest.run,
                 bars: manifest.bars().map_or(0, |table| table.rows),
@@ -79,7 +78,10 @@ pub(super) struct Wanted {
 #[get("/api/bars")]
 pub(super) async fn newest_bars(state: Data<State>, wanted: Query<Wanted>) -> HttpResponse {
     let nothing = |note: &str| HttpResponse::Ok().json(json!({ "run": null, "symbols": [], "bars": [], "note": note }));
-    let Some(gold) = state.gold.clone() else { return nothing(NOT_HERE) };
+    let gold = match state.shown() {
+        Ok(gold) => gold.clone(),
+        Err(why) => return nothing(why),
+    };
     match gold.bars().await {
         Ok(Some(bars)) => HttpResponse::Ok().json(answer(&bars, &wanted)),
         Ok(None) => nothing(NOT_YET),

@@ -40,6 +40,8 @@ pub struct State {
     metrics: Arc<Metrics>,
     actors: Registry,
     gold: Option<Arc<Gold>>,
+    /// Whether it shows Gold and the page: the role `serve`.
+    serves: bool,
     token: Option<Secret>,
     /// Where it listens, if that is the loopback and there is no token: then only for names of this machine.
     local: Option<IpAddr>,
@@ -52,12 +54,21 @@ impl State {
         let gold_dir = config.warehouse.as_ref().map(|warehouse| warehouse.gold_dir.clone());
         let state = State::of(metrics, actors, gold_dir, config.http.token.clone());
         let ip = config.http.listen.ip();
-        State { local: (config.http.token.is_none() && ip.is_loopback()).then_some(ip), ..state }
+        State { serves: config.roles.serve, local: (config.http.token.is_none() && ip.is_loopback()).then_some(ip), ..state }
+    }
+
+    /// What is told of Gold: the files if they are shown here, else why they are not.
+    fn shown(&self) -> Result<&Arc<Gold>, &'static str> {
+        match &self.gold {
+            _ if !self.serves => Err("this daemon does not show Gold, as `roles` does not have `serve`: ask one that has it"),
+            None => Err("this daemon has no warehouse (`warehouse.enabled` is false): ask the one that refines"),
+            Some(gold) => Ok(gold),
+        }
     }
 
     fn of(metrics: Arc<Metrics>, actors: Registry, gold_dir: Option<PathBuf>, token: Option<Secret>) -> State {
         let gold = gold_dir.map(|dir| Arc::new(Gold::new(dir)));
-        State { metrics, actors, gold, token, local: None, standing: Arc::default() }
+        State { metrics, actors, gold, serves: true, token, local: None, standing: Arc::default() }
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::sync::LazyLock;
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
+use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use sha2::{Digest, Sha256};
 
-use super::base64;
+use super::guard::error;
+use super::{State, base64};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -26,7 +29,10 @@ pub(super) fn policy() -> HeaderValue {
 }
 
 #[get("/")]
-pub(super) async fn page() -> HttpResponse {
+pub(super) async fn page(state: Data<State>) -> HttpResponse {
+    if !state.serves {
+        return error(StatusCode::NOT_FOUND, "this daemon shows no page, as `roles` does not have `serve`: ask one that has it");
+    }
     HttpResponse::Ok().content_type("text/html; charset=utf-8").body(PAGE)
 }
 

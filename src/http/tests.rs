@@ -53,6 +53,21 @@ async fn the_page_comes_with_a_policy_that_allows_nothing_else() {
 }
 
 #[actix::test]
+async fn who_does_not_serve_shows_neither_page_nor_gold_and_says_who_does() {
+    let gold = tempfile::tempdir().unwrap();
+    publish(gold.path(), 7, &[]);
+    let state = State { serves: false, ..state(Some(gold.path())) };
+    let page = get(&state, "/").await;
+    assert_eq!(page.status, StatusCode::NOT_FOUND);
+    assert!(page.json()["error"].as_str().unwrap().contains("`roles` does not have `serve`"));
+    let bars = get(&state, "/api/bars").await.json();
+    assert!(bars["run"].is_null() && bars["note"].as_str().unwrap().contains("`serve`"), "{bars}");
+    let pipeline = get(&state, "/api/pipeline").await.json();
+    assert!(pipeline["gold"].is_null() && pipeline["note"].as_str().unwrap().contains("`serve`"), "{pipeline}");
+    assert_eq!(get(&state, "/health").await.json()["warehouse"]["gold"]["run"], 7, "who refines is watched all the same");
+}
+
+#[actix::test]
 async fn what_is_not_there_or_not_allowed_is_said_in_json() {
     let state = state(None);
     let absent = get(&state, "/nowhere").await;
