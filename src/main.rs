@@ -5,6 +5,16 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tickmint::commands::{self, chain, check, demo, exchange, run, status, verify};
 
+/// Records are allocated by one thread and freed by another, most of them by librdkafka. Beside glibc's malloc with one arena the
+/// archive takes a tenth less of the processor's time, and the forwarder a sixth.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Few arenas, and what is free goes back to the system soon: with jemalloc's own settings the archive held a third more.
+// SAFETY: jemalloc looks for this name; what it finds is a text that ends with a zero byte.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: &[u8; 46] = b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0\0";
+
 /// Streams live stock trades into a medallion lakehouse, exactly once, without Kafka Connect.
 #[derive(Parser)]
 #[command(version, about, after_help = commands::EXIT_CODES)]

@@ -37,7 +37,6 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     #[cfg(feature = "faults")]
     crate::faults::start();
-    share_memory();
     let config = Config::load(&args.config)?;
     let telemetry = telemetry::start(&config.telemetry)?;
     let code = actix::System::new().block_on(daemon(config, telemetry.traces.clone()));
@@ -48,18 +47,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Err(error) => Err(error),
     }
 }
-
-/// All threads allocate from one arena. glibc gives each of many threads one of its own, and little of it back: objects are
-/// filled by one thread and encoded by another, so memory grew to several times of what was in use (471 MiB and not 294
-/// at the end of 5 M records, and a sixth more of processor time).
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn share_memory() {
-    // SAFETY: it changes a setting of the allocator.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn share_memory() {}
 
 async fn daemon(config: Config, traces: Traces) -> Result<u8> {
     let mut signals = Signals::listen()?;
