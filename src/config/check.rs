@@ -70,8 +70,8 @@ impl Check<'_> {
         match units::duration(&text.0) {
             Ok(span) if range.contains(&span) => return span,
             Ok(_) => {
-                let (least, most) = (range.start().as_millis(), range.end().as_secs());
-                self.wrong(option, &text.0, &format!("must be from {least}ms to {most}s"));
+                let (least, most) = (units::written(*range.start()), units::written(*range.end()));
+                self.wrong(option, &text.0, &format!("must be from {least} to {most}"));
             }
             Err(why) => self.wrong(option, &text.0, &why),
         }
@@ -85,16 +85,18 @@ impl Check<'_> {
     pub(super) fn size(&mut self, option: &str, text: &Quantity, range: RangeInclusive<u64>) -> u64 {
         match units::size(&text.0) {
             Ok(size) if range.contains(&size) => return size,
-            Ok(size) if size < *range.start() => self.wrong(option, &text.0, &format!("must be at least {} B", range.start())),
-            Ok(_) => self.wrong(option, &text.0, &format!("must be at most {} B", range.end())),
+            Ok(size) if size < *range.start() => {
+                self.wrong(option, &text.0, &format!("must be at least {}", units::size_written(*range.start())))
+            }
+            Ok(_) => self.wrong(option, &text.0, &format!("must be at most {}", units::size_written(*range.end()))),
             Err(why) => self.wrong(option, &text.0, &why),
         }
         WRONG
     }
 
-    /// One of a few words; the first stands for one that is wrong.
+    /// One of a few words, in capitals or not; the first stands for one that is wrong.
     pub(super) fn choice<T: Copy>(&mut self, option: &str, word: &str, choices: &[(&str, T)]) -> T {
-        if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == word) {
+        if let Some((_, chosen)) = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)) {
             return *chosen;
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();

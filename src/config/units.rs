@@ -43,6 +43,21 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     })
 }
 
+/// A duration as it may be written, in the greatest unit that gives a whole number.
+pub(super) fn written(span: Duration) -> String {
+    let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+    let (name, factor) =
+        NANOS.iter().rev().find(|(_, factor)| nanos >= *factor && nanos.is_multiple_of(*factor)).unwrap_or(&NANOS[0]);
+    format!("{}{name}", nanos / factor)
+}
+
+/// A size as it may be written, in the greatest unit with a power of two that gives a whole number.
+pub(super) fn size_written(bytes: u64) -> String {
+    let (name, factor) =
+        BYTES[..5].iter().rev().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)).unwrap_or(&BYTES[0]);
+    format!("{} {name}", bytes / factor)
+}
+
 enum Malformed {
     NoUnit(String),
     Other,
@@ -85,6 +100,17 @@ fn multiply(number: &str, factor: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for (seconds, text) in [(0, "0ms"), (1, "1s"), (90, "90s"), (3600, "1h"), (366 * 86_400, "366d")] {
+            let span = Duration::from_secs(seconds);
+            assert_eq!((written(span).as_str(), duration(text)), (text, Ok(span)));
+        }
+        for (bytes, text) in [(0, "0 B"), (1000, "1000 B"), (1 << 20, "1 MiB"), (3 << 29, "1536 MiB"), (1 << 40, "1 TiB")] {
+            assert_eq!((size_written(bytes).as_str(), size(text)), (text, Ok(bytes)));
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

@@ -37,6 +37,10 @@ const REFUSED: &[(&str, Why)] = &[
     ("metadata.broker.list", Is("kafka.brokers")),
     ("client.id", Is("kafka.client_id")),
     ("group.id", Is("kafka.group")),
+    (
+        "group.instance.id",
+        Never("is kept in the folder of each spool or of `data_dir`: two daemons with one id would shut each other out for ever"),
+    ),
     ("linger.ms", Is("kafka.linger")),
     ("queue.buffering.max.ms", Is("kafka.linger")),
     ("queue.buffering.max.kbytes", Is("kafka.buffer")),
@@ -59,6 +63,12 @@ const REFUSED: &[(&str, Why)] = &[
     (
         "enable.ssl.certificate.verification",
         Never("must stay true: else anybody can pose as a broker. Name who signs their certificates as `kafka.ca_file`"),
+    ),
+    (
+        "ssl.endpoint.identification.algorithm",
+        Never(
+            "must stay `https`: else whoever has a certificate for any name can pose as a broker. Name brokers as their certificates do",
+        ),
     ),
     ("acks", ACKS),
     ("request.required.acks", ACKS),
@@ -131,7 +141,7 @@ impl Check<'_> {
                 None => match ClientConfig::new().set(&*name, &*value).create_native_config() {
                     Ok(_) => drop(properties.insert(name, value)),
                     Err(KafkaError::ClientConfig(_, why, _, _)) => {
-                        self.problem(&option, format!("`{option}` is refused by librdkafka: {why}; its CONFIGURATION.md names all that there are"));
+                        self.problem(&option, format!("`{option}` is refused by librdkafka: {}; https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md names all that there are", why.trim()));
                     }
                     Err(error) => self.problem(&option, format!("`{option}` is refused: {error}")),
                 },

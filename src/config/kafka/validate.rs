@@ -164,6 +164,8 @@ impl Check<'_> {
         let (tls, sasl) = self.choice("kafka.security", &kafka.security, SECURITIES);
         let mechanism = self.choice("kafka.sasl_mechanism", &kafka.sasl_mechanism, MECHANISMS);
         let security = &kafka.security;
+        // What does not go with a word that is wrong may go with the one that was meant.
+        let is_known = SECURITIES.iter().any(|(name, _)| name.eq_ignore_ascii_case(security));
         let idle = |needed: &str| {
             format!("is set, but `kafka.security` is `{security}`: write `kafka.security = \"{needed}\"`, or remove it")
         };
@@ -172,16 +174,15 @@ impl Check<'_> {
             ("password_file", kafka.password_file.is_some()),
             ("password_env", kafka.password_env.is_some()),
         ];
-        for (name, _) in for_sasl.into_iter().filter(|(_, is_set)| *is_set && !sasl) {
-            let needed = if tls { "sasl_ssl" } else { "sasl_plaintext" };
-            self.problem(&format!("kafka.{name}"), format!("`kafka.{name}` {}", idle(needed)));
+        for (name, _) in for_sasl.into_iter().filter(|(_, is_set)| *is_set && is_known && !sasl) {
+            self.problem(&format!("kafka.{name}"), format!("`kafka.{name}` {}", idle("sasl_ssl")));
         }
         let for_tls = [
             ("ca_file", kafka.ca_file.is_some()),
             ("certificate_file", kafka.certificate_file.is_some()),
             ("key_file", kafka.key_file.is_some()),
         ];
-        for (name, _) in for_tls.into_iter().filter(|(_, is_set)| *is_set && !tls) {
+        for (name, _) in for_tls.into_iter().filter(|(_, is_set)| *is_set && is_known && !tls) {
             let needed = if sasl { "sasl_ssl" } else { "ssl" };
             self.problem(&format!("kafka.{name}"), format!("`kafka.{name}` {}", idle(needed)));
         }

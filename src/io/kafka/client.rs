@@ -78,9 +78,7 @@ pub fn reader(config: &KafkaConfig, partitions: usize) -> ClientConfig {
 /// moves nothing; the next life of one without a name waits until the group has missed the one before.
 pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> ClientConfig {
     let mut client = reader(config, partitions);
-    if let Some(name) = name
-        && !config.properties.contains_key("group.instance.id")
-    {
+    if let Some(name) = name {
         client.set("group.instance.id", name);
     }
     client.set("partition.assignment.strategy", "cooperative-sticky");
