@@ -27,6 +27,8 @@ use crate::wire::encode::Encoder;
 /// The cluster, as far as it could be reached.
 pub(super) struct Reached {
     topics: Option<Topics>,
+    /// As many as the topic with the most has, or as the config says where that is more.
+    partitions: u32,
     /// None is configured, or its ids may be unknown yet.
     schemas: Option<Schemas>,
 }
@@ -34,15 +36,15 @@ pub(super) struct Reached {
 /// Reaches the cluster and its registry, and creates or checks topics and schemas. One that is away now is no error: trades
 /// wait in the spool. One that says no is, since no restart cures that.
 pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reached> {
-    let topics = match topics::connect(kafka).await {
-        Ok(topics) => Some(topics),
+    let (topics, partitions) = match topics::connect(kafka).await {
+        Ok((topics, partitions)) => (Some(topics), partitions),
         Err(error) if error.is_retryable() => {
             tracing::warn!(%error, "the cluster was not reached: trades wait in the spool until it is");
-            None
+            (None, kafka.partitions)
         }
         Err(error) => return Err(error).context("`[kafka]` cannot be used"),
     };
-    let Some(registry) = &kafka.registry else { return Ok(Reached { topics, schemas: None }) };
+    let Some(registry) = &kafka.registry else { return Ok(Reached { topics, partitions, schemas: None }) };
     let unusable = "`[kafka.registry]` cannot be used";
     let schemas = Schemas::new(kafka, registry, kafka.format, &config.data_dir.join("schema-ids.json")).context(unusable)?;
     match schemas.ensure().await {
@@ -50,12 +52,12 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
         Err(error) => tracing::warn!(%error, known = schemas.ids().is_some(), "the schema registry was not reached"),
         Ok(_) => {}
     }
-    Ok(Reached { topics, schemas: Some(schemas) })
+    Ok(Reached { topics, partitions, schemas: Some(schemas) })
 }
 
 /// Starts what the roles ask for.
 pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) -> Result<()> {
-    let Reached { topics: reached, schemas } = reached;
+    let Reached { topics: reached, partitions, schemas } = reached;
     let (config, roles) = (plant.config, plant.config.roles);
     let (known, knows) = watch::channel(Known { topics: reached.clone(), ..Known::default() });
     let cluster = Cluster::new(knows);
@@ -70,12 +72,12 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
             schemas::SchemaKeeper::new(schemas::Parts { vitals, metrics, schemas })
         })?;
     }
-    start_refiner(plant, ChainId::all(kafka.partitions).collect())?;
+    start_refiner(plant, ChainId::all(partitions).collect())?;
 
     let told: Told = Arc::new(OnceLock::new());
     let mut recipients = Vec::new();
     if roles.archive {
-        archive::start_sealer(plant, ChainId::all(kafka.partitions).collect())?;
+        archive::start_sealer(plant, ChainId::all(partitions).collect())?;
         recipients.push(start_consumer(plant, kafka, &cluster, schemas.as_ref(), &told)?.recipient());
     }
     if roles.feed {
