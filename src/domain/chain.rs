@@ -119,6 +119,7 @@ impl Carry {
     /// Takes in a record; whether it is to be archived. Of a session nothing is left in here once its opening and its
     /// end have been read: see ADR 6.
     pub fn take(&mut self, record: &Record) -> bool {
+        // Of a repeat as well: ticks of a log that knows fewer partitions have no places of their own (`forward/engine.rs`).
         self.archive_hour = self.archive_hour.max(Some(Hour::of(record.received_at)));
         let Origin { log, place } = record.origin;
         if let Content::Lost { to } = record.content {

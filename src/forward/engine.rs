@@ -1,6 +1,7 @@
 //! Sends what the spool holds to the log that the chains read, and again what will not be archived from there.
 //!
-//! It holds nothing that the spool and the chains do not say: a new one sends all that no slot covers.
+//! It holds nothing that the spool and the chains do not say: a new one sends all that no slot covers, but for what the one before
+//! has noted as acknowledged, until that is in doubt.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -259,6 +260,7 @@ impl Forwarded {
 fn tick_the_others(tick: &Outgoing, others: std::ops::Range<u32>, sender: &mut dyn Sender) -> Result<(), SendError> {
     for partition in others {
         let chain = ChainId { partition, ..tick.chain };
+        // All have the same place, so all but the first are repeats. A chain takes a repeat's hour all the same (`Carry::take`).
         let record = Record { origin: Origin::default(), ..tick.record.clone() };
         if !sender.send(&Outgoing { chain, shard: None, record })? {
             break; // the next hour comes

@@ -11,6 +11,7 @@ use super::queue::{Client, Queue};
 use super::quota::{HeldUp, Quota};
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
+use crate::domain::stream::Stream;
 use crate::io::kafka::watch::Watch;
 use crate::io::kafka::{KafkaError, client};
 
@@ -40,6 +41,11 @@ impl Reader {
     /// Whether a quota makes it wait.
     pub fn held_up(&self) -> Option<HeldUp> {
         Quota::Consumer.held_up(self.client.context(), &self.config)
+    }
+
+    /// The name of a stream's topic.
+    pub fn topic(&self, stream: Stream) -> String {
+        self.config.topic(stream)
     }
 
     /// The queue of a chain's partition. Nothing comes into it before [`Reader::assign`].

@@ -97,13 +97,18 @@ impl Partition {
         Ok(Opening::Read)
     }
 
+    /// The topic's name.
+    fn name(&self) -> String {
+        self.means.reader.topic(self.chain.stream)
+    }
+
     /// The incarnation of the topic now.
     fn topic(&self) -> Result<LogId, SourceError> {
-        let gone = || SourceError::Kafka(format!("its topic for {} is not there, or not known yet", self.chain.stream));
+        let gone = || SourceError::Kafka(format!("topic `{}` is not there, or not known yet", self.name()));
         let topic = self.means.cluster.topic(self.chain.stream).ok_or_else(gone)?;
         if self.chain.partition >= topic.partitions {
             let (partitions, partition) = (topic.partitions, self.chain.partition);
-            let why = format!("its topic has {partitions} partitions, and so no partition {partition} any more");
+            let why = format!("topic `{}` has {partitions} partitions, and so no partition {partition} any more", self.name());
             return Err(SourceError::Kafka(why));
         }
         Ok(topic.incarnation)
@@ -203,13 +208,18 @@ impl Partition {
             None => Ok(Piece::End),
             // Where the offset lies, if not in the log, is asked next.
             Some(Stop::Broker(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::PartitionEOF)) => Ok(Piece::End),
-            Some(Stop::Broker(code)) => Err(SourceError::Kafka(format!("{code}"))),
+            Some(Stop::Broker(code)) => {
+                Err(SourceError::Kafka(format!("partition {} of topic `{}`: {code}", self.chain.partition, self.name())))
+            }
             Some(Stop::Wire(error)) => {
                 self.wanted = error.wanted_schema();
                 if self.wanted.is_some() && self.means.registry.is_some() {
                     return Ok(Piece::Records { records, next: from });
                 }
-                Err(SourceError::Kafka(format!("the record at offset {from} cannot be read: {error}")))
+                let (partition, topic) = (self.chain.partition, self.name());
+                Err(SourceError::Kafka(format!(
+                    "the record at offset {from} of partition {partition} of topic `{topic}` cannot be read: {error}"
+                )))
             }
         }
     }
