@@ -8,15 +8,17 @@ use std::sync::Arc;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::expired::Expired;
 use crate::bronze::chain::{Chain, ChainError, Follower};
 use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
-use crate::domain::chain::{Body, ChainId, DataRange, ObjectRef, Position, Slot};
+use crate::domain::chain::{Body, Carry, ChainId, DataRange, ObjectRef, Position, Slot};
 use crate::domain::entry::{Control, Gap, SessionEnd};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Micros, SessionId};
 use crate::domain::intervals::Intervals;
 use crate::domain::object::hex;
 use crate::domain::stream::{PerStream, Stream};
+use crate::io::s3::retention::Retention;
 use crate::io::store::{Store, StoreError};
 
 /// The audit cannot be made: not a finding, but a store or a disk that cannot be read.
@@ -85,6 +87,12 @@ pub struct SessionCount {
     pub end: Option<SessionEnd>,
     /// The last frame that the spool has of it, where the newest log says that it has not ended.
     pub living: Option<u32>,
+    /// The chain of the gaps says that its end was never archived.
+    pub is_open: bool,
+    /// The last receipt of all that is there.
+    pub last_received_at: Option<Micros>,
+    /// By chain, the first of its records that came too late to have expired.
+    pub kept: BTreeMap<ChainId, u64>,
 }
 
 /// A slot of a chain that covers offsets.
@@ -119,38 +127,57 @@ pub struct Found {
     pub slots: [u64; 3],
     /// Of each chain, the slots that cover offsets, in order.
     pub chains: BTreeMap<String, Vec<Covering>>,
+    /// What the bucket may have deleted for its age.
+    pub retention: Retention,
+    /// Of each chain, the records that it has.
+    pub expired: BTreeMap<ChainId, Expired>,
     /// What the slots name, by archive hour and `stream/partition`.
     pub hours: BTreeMap<Hour, BTreeMap<String, HourCount>>,
+    /// Objects that slots name, and that are neither there nor expired.
+    pub missing: u64,
     /// What is to be known, and is not wrong by itself.
     pub notes: Vec<String>,
     /// What must not be: a missing object, a hash that differs, a slot that does not abut.
     pub faults: Vec<String>,
 }
 
-/// Reads all chains of the store, and if it is given, the spool.
+/// What an object that a slot names is found to be.
+enum Object {
+    Whole(bytes::Bytes),
+    Expired,
+    /// Missing or damaged, which is told.
+    Bad,
+}
+
+/// Reads all chains of the store, and if it is given, the spool. Nothing in it expires.
 pub async fn read(store: &Arc<dyn Store>, spool: Option<&Path>) -> Result<Found, AuditError> {
-    read_all(store, spool.as_slice(), 1).await
+    read_all(store, spool.as_slice(), 1, Retention::default()).await
 }
 
 /// Reads all chains of the store, of which each stream has at least so many, and the spools of several daemons.
-pub async fn read_all(store: &Arc<dyn Store>, spools: &[&Path], partitions: u32) -> Result<Found, AuditError> {
-    let mut found = Found::default();
+pub async fn read_all(
+    store: &Arc<dyn Store>,
+    spools: &[&Path],
+    partitions: u32,
+    retention: Retention,
+) -> Result<Found, AuditError> {
+    let mut found = Found { retention, ..Found::default() };
     let markers = markers(store).await?;
     for id in chains(store, partitions).await? {
         let stream = id.stream;
         // Listed before it is followed: a daemon may be running and add to it.
         let mut slots: BTreeSet<String> = store.list(&id.prefix()).await?.into_iter().collect();
         let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
-        let mut open = Default::default();
+        let mut open = Carry::default();
         while let Some(slot) = follower.next().await? {
             slots.remove(&slot.position.key(id));
             found.slot(&slot, store).await?;
-            open = slot.carry.seen;
+            open = slot.carry;
         }
         if stream == Stream::Gaps {
             // Its end is still to come. Perhaps nothing else of it was ever archived.
-            for session in open.0.into_keys() {
-                found.sessions.entry(session).or_default();
+            for session in open.seen.0.into_keys() {
+                found.sessions.entry(session).or_default().is_open = !open.ended.contains_key(&session);
             }
         }
         let missing = follower.position().key(id);
@@ -162,6 +189,13 @@ pub async fn read_all(store: &Arc<dyn Store>, spools: &[&Path], partitions: u32)
         }));
     }
     found.hold_against(&markers);
+    if let Some(reason) = found.retention.unknown().filter(|_| found.missing > 0) {
+        let objects = found.missing;
+        found.notes.push(format!(
+            "{objects} objects are missing, and whether they have expired is not known, for the bucket's lifecycle rules cannot be \
+             read: {reason}"
+        ));
+    }
     for dir in spools.iter().filter(|dir| dir.exists()) {
         found.spool(dir)?;
     }
@@ -243,9 +277,14 @@ impl Found {
     }
 
     async fn objects(&mut self, slot: &Slot, data: &DataRange, store: &Arc<dyn Store>) -> Result<(), AuditError> {
-        let raw = self.object(&data.raw, store).await?;
-        self.object(&data.typed, store).await?;
-        let Some(raw) = raw else { return Ok(()) };
+        let raw = self.object(&data.raw, slot.written_at, store).await?;
+        let typed = self.object(&data.typed, slot.written_at, store).await?;
+        let id = ChainId { stream: slot.stream, partition: slot.partition };
+        let expired = [&raw, &typed].map(|object| matches!(object, Object::Expired));
+        if expired.contains(&true) {
+            self.expired.entry(id).or_default().add(data, expired);
+        }
+        let Object::Whole(raw) = raw else { return Ok(()) };
         let lines = match zstd::Decoder::new(&raw[..]) {
             Ok(decoder) => BufReader::new(decoder).lines(),
             Err(error) => {
@@ -253,7 +292,7 @@ impl Found {
                 return Ok(());
             }
         };
-        let (mut rows, id) = (0, ChainId { stream: slot.stream, partition: slot.partition });
+        let mut rows = 0;
         for line in lines {
             let line = line.ok().and_then(|line| serde_json::from_str::<Line>(&line).ok());
             let Some(line) = line else {
@@ -283,16 +322,20 @@ impl Found {
         Ok(())
     }
 
-    async fn object(&mut self, object: &ObjectRef, store: &Arc<dyn Store>) -> Result<Option<bytes::Bytes>, AuditError> {
+    async fn object(&mut self, object: &ObjectRef, written_at: Micros, store: &Arc<dyn Store>) -> Result<Object, AuditError> {
         let Some(bytes) = store.get(&object.key).await? else {
+            if self.retention.may_have_deleted(object, written_at) {
+                return Ok(Object::Expired);
+            }
+            self.missing += 1;
             self.faults.push(format!("{} is named by a slot and is not there", object.key));
-            return Ok(None);
+            return Ok(Object::Bad);
         };
         if hex(&Sha256::digest(&bytes)) != object.sha256 {
             self.faults.push(format!("{} does not have the content that its slot names", object.key));
-            return Ok(None);
+            return Ok(Object::Bad);
         }
-        Ok(Some(bytes))
+        Ok(Object::Whole(bytes))
     }
 
     /// Counts a record; `false` when it was counted before.
@@ -301,6 +344,7 @@ impl Found {
         if !count.seqs.entry(chain).or_default().insert(seq) {
             return false;
         }
+        count.received(&self.retention, chain, at, seq);
         if stream != Stream::Gaps && count.first.is_none_or(|(first, _)| frame < first) {
             count.first = Some((frame, at));
         }

@@ -10,6 +10,7 @@ use super::bronze::{Found, SessionCount};
 use super::report::Report;
 use crate::domain::entry::Gap;
 use crate::domain::identity::SessionId;
+use crate::domain::stream::Stream;
 
 /// Each session has ended, and each outage is told by one gap, which says how long it was.
 pub(super) fn check(found: &Found, report: &mut Report) {
@@ -18,8 +19,10 @@ pub(super) fn check(found: &Found, report: &mut Report) {
 }
 
 fn ends(found: &Found, report: &mut Report) {
+    let mut expired = 0;
     for (session, count) in found.sessions.iter().filter(|(_, count)| count.end.is_none()) {
         match count.living {
+            None if found.end_has_expired(*session) => expired += 1,
             Some(_) => report.note(|| format!("session {session} has not ended: the next start declares what it missed")),
             None => {
                 report.cut_off.entry(*session).or_default();
@@ -28,6 +31,9 @@ fn ends(found: &Found, report: &mut Report) {
                 });
             }
         }
+    }
+    if expired > 0 {
+        report.note(|| format!("the ends of {expired} sessions have expired, of which there is something else"));
     }
 }
 
@@ -61,6 +67,7 @@ fn gaps(found: &Found, report: &mut Report) {
         let gap = count.gaps.first();
         let previous = gap.and_then(|gap| Some((gap, found.sessions.get(&gap.previous_session)?)));
         match (gap, previous) {
+            (Some(gap), None) if found.may_have_expired(gap.previous_session, Stream::Gaps) => {}
             (Some(gap), None) => report.fault(|| {
                 let previous = gap.previous_session;
                 format!("the gap before session {session} begins with session {previous}, of which nothing else is known")
@@ -72,6 +79,8 @@ fn gaps(found: &Found, report: &mut Report) {
             (Some(gap), Some(_)) if named.get(&gap.previous_session) > Some(&1) || copied.contains(shard) => {}
             // The first one of its shard that received anything.
             _ if begun.insert(shard) => {}
+            // Its gap has expired, or what told of the shard of the session before it.
+            _ if found.may_have_expired(gap.map_or(*session, |gap| gap.previous_session), Stream::Gaps) => {}
             // What a chain hears of a session behind its end is a repeat, gaps included (ADR 6).
             _ if has_outlived_its_end(count) => report.note(|| {
                 format!(

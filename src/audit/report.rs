@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::bronze::{Found, SessionCount};
+use super::expired::{self, Expired, Unnamed};
 use super::kafka::Standing;
 use super::ledger::{Connection, Sent};
 use super::outages;
@@ -28,6 +29,9 @@ pub struct Report {
     pub durable: u64,
     /// In Bronze.
     pub archived: u64,
+    /// Records that the bucket's lifecycle rules have deleted at their age, by stream. They are in neither of these, and not lost.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub expired: BTreeMap<Stream, Expired>,
     /// In the spool only: the next start archives them.
     pub waiting: u64,
     /// In Silver, rejected ones included; none where there is no warehouse or it was not asked.
@@ -108,6 +112,7 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
     let mut report = Report {
         durable: found.archived[of(Stream::Trades)] + found.waiting[of(Stream::Trades)],
         archived: found.archived[of(Stream::Trades)],
+        expired: expired::by_stream(&found.expired),
         waiting: found.waiting[of(Stream::Trades)],
         quarantined: found.archived[of(Stream::Quarantine)],
         gaps: found.gaps.iter().filter(|gap| gap.first_received_at.is_some()).count() as u64,
@@ -134,10 +139,17 @@ pub fn report(found: &Found, ledger: Option<&BTreeMap<u64, Connection>>) -> Repo
     report
 }
 
-/// Sequence numbers are dense, and a session's end says how many there were. Of each session how many
-/// records of what the exchange sent are missing.
-fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
-    let mut missing = BTreeMap::<_, u64>::new();
+/// Of one session, records of what the exchange sent that are missing by their numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missing {
+    lost: u64,
+    expired: u64,
+}
+
+/// Sequence numbers are dense, and a session's end says how many there were. Of each session what is missing.
+fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, Missing> {
+    let mut missing = BTreeMap::<_, Missing>::new();
+    let mut unnamed = Unnamed::of(found);
     for (session, count) in &found.sessions {
         let none = Intervals::default();
         for chain in chains_of(count) {
@@ -145,11 +157,18 @@ fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, u64> {
             let highest = seqs.iter().last().map_or(0, |(_, high)| high + 1);
             let wanted = count.end.as_ref().map_or(highest, |end| end.records_of(chain).max(highest));
             for (low, high) in seqs.holes_below(wanted) {
-                report.lose_of(Some(*session), found, high - low + 1, || {
-                    format!("session {session}: {chain} {low} to {high} are missing")
-                });
+                let expired = unnamed.take(found, *session, chain, (low, high));
+                let lost = high - low + 1 - expired;
+                if lost > 0 {
+                    let of_these =
+                        if expired > 0 { format!(", and only {expired} of these have expired") } else { String::new() };
+                    report.lose_of(Some(*session), found, lost, || {
+                        format!("session {session}: {chain} {low} to {high} are missing{of_these}")
+                    });
+                }
                 if chain.stream != Stream::Gaps {
-                    *missing.entry(*session).or_default() += high - low + 1;
+                    let missing = missing.entry(*session).or_default();
+                    (missing.lost, missing.expired) = (missing.lost + lost, missing.expired + expired);
                 }
             }
         }
@@ -166,9 +185,9 @@ fn chains_of(count: &SessionCount) -> BTreeSet<ChainId> {
 }
 
 /// Each frame of the ledger. What is `missing` already by its number is not lost once more.
-fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTreeMap<SessionId, u64>, report: &mut Report) {
+fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTreeMap<SessionId, Missing>, report: &mut Report) {
     let unknown = SessionCount::default();
-    let (mut sent, mut not_received) = (0, 0);
+    let (mut sent, mut not_received, mut untold) = (0, 0, 0);
     for (number, connection) in ledger {
         let count = connection.session.and_then(|session| found.sessions.get(&session)).unwrap_or(&unknown);
         // Up to here the log has all of it; behind it, the end or the gap says that there is nothing.
@@ -183,11 +202,19 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
                 not_received += u64::from(trades);
             } else if there < wanted {
                 let records = u64::from(wanted - there);
-                let again = records.min(counted);
-                counted -= again;
-                report.lose_of(connection.session, found, records - again, || {
-                    format!("connection {number} frame {frame}: {there} of {wanted} records")
-                });
+                let expired = records.min(counted.expired);
+                counted.expired -= expired;
+                let again = (records - expired).min(counted.lost);
+                counted.lost -= again;
+                let more = records - expired - again;
+                // Behind all that is there: only the end could say whether it was received.
+                if connection.session.is_some_and(|session| found.end_has_expired(session)) {
+                    untold += more;
+                } else if expired < records {
+                    report.lose_of(connection.session, found, more, || {
+                        format!("connection {number} frame {frame}: {there} of {wanted} records")
+                    });
+                }
             } else if there > wanted {
                 let more = u64::from(there - wanted);
                 report.duplicate(more, || format!("connection {number} frame {frame}: {there} records of {wanted}"));
@@ -202,6 +229,13 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
         }
     }
     (report.sent, report.not_received) = (Some(sent), Some(not_received));
+    if untold > 0 {
+        report.note(|| {
+            format!(
+                "{untold} records of the ledger have expired or were never received: the ends of their sessions have expired, too"
+            )
+        });
+    }
 }
 
 /// The last frame of a session behind which some record says that nothing was received; none where nothing
@@ -219,6 +253,7 @@ fn declared(found: &Found, session: Option<SessionId>) -> Option<u32> {
 /// Whether nothing has ended a session, and no spool at hand knows it.
 fn is_cut_off(found: &Found, session: SessionId) -> bool {
     found.sessions.get(&session).is_none_or(|count| count.end.is_none() && count.living.is_none())
+        && !found.end_has_expired(session)
 }
 
 #[cfg(test)]

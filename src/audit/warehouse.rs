@@ -97,8 +97,10 @@ impl Report {
         }
         let trades = warehouse.streams.get(Stream::Trades.name()).copied().unwrap_or_default();
         self.silver = Some(trades.rows);
-        if trades.rows > self.archived {
-            self.duplicate(trades.rows - self.archived, || "Silver has more trades than Bronze".to_string());
+        // What has expired in Bronze stays in Silver.
+        let archived = self.archived + self.expired.get(&Stream::Trades).map_or(0, |expired| expired.raw);
+        if trades.rows > archived {
+            self.duplicate(trades.rows - archived, || "Silver has more trades than Bronze".to_string());
         }
         let GoldCount { bars, faults, notes } = &warehouse.gold;
         self.gold = *bars;

@@ -7,9 +7,12 @@ use anyhow::{Context as _, Result, bail};
 
 use super::FAILED;
 use crate::audit;
+use crate::audit::expired::Expired;
 use crate::audit::kafka::Standing;
 use crate::audit::report::Report;
+use crate::clock;
 use crate::config::{self, Config};
+use crate::io::s3::retention::Retention;
 use crate::io::store;
 use crate::spool::logs::is_in_use;
 use crate::warehouse::python;
@@ -24,6 +27,9 @@ nothing is lost, doubled or damaged.
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
 of ours sent and neither archive nor gap accounts for. A line with ! is something wrong, a line with -
 something to know.
+
+Objects that a slot names and that are not there have expired if a lifecycle rule of the bucket as it is
+now deletes them at their age (docs/bucket.md); else they are missing, which is a fault.
 
 Examples:
   tickmint verify
@@ -63,10 +69,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Audits everything that the config names.
 pub async fn verify(config: &Config, ledger: Option<&std::path::Path>, further: &[PathBuf]) -> Result<Report> {
     let store = store::open(&config.bronze.store)?;
+    let retention = Retention::read(&config.bronze.store, clock::now()).await?;
     let ledger = ledger.map(audit::ledger::read).transpose()?;
     let partitions = config.kafka.as_ref().map_or(1, |kafka| kafka.partitions);
     let spools: Vec<_> = std::iter::once(config.spool.dir.as_path()).chain(further.iter().map(|dir| dir.as_path())).collect();
-    let mut found = audit::bronze::read_all(&store, &spools, partitions).await?;
+    let mut found = audit::bronze::read_all(&store, &spools, partitions, retention).await?;
     if let Some(kafka) = &config.kafka {
         found.cluster(&store, kafka).await.context("the cluster cannot be audited")?;
     }
@@ -106,6 +113,10 @@ pub fn text(report: &Report) -> String {
     ] {
         text.push_str(&format!("{name:>13}  {value:>12}  {meaning}\n"));
     }
+    for (stream, Expired { raw, typed, until }) in &report.expired {
+        let until = until.map(|hour| hour.to_string()).unwrap_or_default();
+        text.push_str(&format!("  {stream} up to hour {until} have expired: {raw} records in raw, {typed} in typed\n"));
+    }
     if !report.cut_off.is_empty() {
         let (records, sessions) = (report.cut_off.values().sum::<u64>(), report.cut_off.len());
         text.push_str(&format!(
@@ -113,7 +124,7 @@ pub fn text(report: &Report) -> String {
              spool of a daemon is to be given with --spool\n"
         ));
     }
-    if report.sent.is_none() && report.durable + report.quarantined + report.gaps == 0 {
+    if report.sent.is_none() && report.durable + report.quarantined + report.gaps == 0 && report.expired.is_empty() {
         text.push_str("  there is nothing yet: neither the spool nor Bronze holds a record\n");
     }
     if !report.partitions.is_empty() {

@@ -29,6 +29,7 @@ use super::store::{CHAINS, Created, S3Access, Store, StoreError, check_key, chec
 use crate::config::S3Config;
 
 pub mod lifecycle;
+pub mod retention;
 
 /// A server that has not taken the connection by then is not there.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! `tickmint check` reads what a bucket deletes by itself, on real servers.
+//! `tickmint check` and `verify` read what a bucket deletes by itself, on real servers.
 
 use std::process::Command;
 
@@ -6,6 +6,11 @@ use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
     NoncurrentVersionExpiration,
 };
+
+use tickmint::domain::chain::Position;
+use tickmint::domain::hour::Hour;
+use tickmint::domain::identity::LogId;
+use tickmint::domain::stream::Stream;
 
 use super::*;
 use crate::pipeline::rig::TICKMINT;
@@ -51,6 +56,13 @@ impl Rig {
 
     /// What `tickmint check` says of the rules, by this way to the server, and its exit code.
     fn check(&self, endpoint: &str) -> (Option<i32>, String) {
+        let (code, said) = self.tickmint("check", endpoint);
+        let of_the_rules: Vec<_> = said.lines().filter(|line| line.contains("lifecycle rules of the bucket")).collect();
+        (code, of_the_rules.join("\n"))
+    }
+
+    /// What a command prints, by this way to the server, and its exit code.
+    fn tickmint(&self, command: &str, endpoint: &str) -> (Option<i32>, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -66,10 +78,8 @@ impl Rig {
             path("access", Server::ACCESS_KEY),
             path("secret", Server::SECRET_KEY),
         );
-        let output = Command::new(TICKMINT).args(["check", "--config"]).arg(path("tickmint.toml", &config)).output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        let of_the_rules: Vec<_> = said.lines().filter(|line| line.contains("lifecycle rules of the bucket")).collect();
-        (output.status.code(), of_the_rules.join("\n"))
+        let output = Command::new(TICKMINT).args([command, "--config"]).arg(path("tickmint.toml", &config)).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 }
 
@@ -118,4 +128,56 @@ async fn the_rules_of_seaweedfs_are_read_too() {
     rig.set_rules(vec![deletes("short", "tickmint/bronze/", 30)]).await;
     let judged = store.lifecycle().await.unwrap();
     assert!(judged.faults.len() == 1 && judged.faults[0].contains("after 30 days"), "{judged:?}");
+}
+
+/// A chain with one slot of ten trades that was written so many days ago, and none of its objects.
+async fn slot_without_objects(store: &dyn Store, days_ago: i64) {
+    let (log, writer) = (LogId::generate(), LogId::generate());
+    let written_at = tickmint::clock::now() - days_ago * 86_400_000_000;
+    let hour = Hour::of(written_at);
+    let slot = |position: Position, incarnation: Option<LogId>, body: serde_json::Value| {
+        let mut slot = serde_json::json!({
+            "version": 1, "stream": "trades", "partition": 0, "generation": position.generation, "start": position.start,
+            "incarnation": incarnation, "carry": {"seen": {}, "archive_hour": null}, "writer": writer, "epoch": 0,
+            "written_at": written_at,
+        });
+        slot.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        (position.key(Stream::Trades.into()), slot.to_string())
+    };
+    let object = |form: &str| serde_json::json!({"key": format!("bronze/{form}/trades/x"), "bytes": 1, "sha256": ""});
+    let data = serde_json::json!({
+        "rows": 10, "raw": object("raw"), "typed": object("typed"), "hour": hour, "min_time": written_at, "max_time": written_at,
+        "event_hours": [hour],
+    });
+    for (key, text) in [
+        slot(Position::default(), None, serde_json::json!({"kind": "end", "next": log})),
+        slot(Position { generation: 1, start: 0 }, Some(log), serde_json::json!({"kind": "data", "end": 9, "data": data})),
+    ] {
+        assert_eq!(store.create(&key, body(&text)).await.unwrap(), Created::New);
+    }
+}
+
+#[tokio::test]
+async fn verify_tells_what_has_expired_by_a_rule_of_minio_from_what_is_missing() {
+    let Some(rig) = Rig::minio().await else { return };
+    let endpoint = rig.server.endpoint();
+    slot_without_objects(&*rig.store(), 800).await;
+    let missing = |(code, said): &(Option<i32>, String)| {
+        assert_eq!((*code, said.matches("is named by a slot and is not there").count()), (Some(1), 2), "{said}");
+        assert!(!said.contains("have expired:"), "{said}");
+    };
+    missing(&rig.tickmint("verify", endpoint));
+
+    rig.set_rules(example()).await;
+    let (code, said) = rig.tickmint("verify", endpoint);
+    assert!(code == Some(0) && said.contains("have expired: 10 records in raw, 10 in typed"), "{said}");
+    let proxy = S3Proxy::start(endpoint).unwrap();
+    proxy.inject(Rule::always(Fault::Refuse(Reply::FORBIDDEN)).path("?lifecycle"));
+    let unknown = rig.tickmint("verify", &proxy.endpoint());
+    missing(&unknown);
+    assert!(unknown.1.contains("2 objects are missing, and whether they have expired is not known"), "{}", unknown.1);
+    assert!(unknown.1.contains("allow these credentials s3:GetLifecycleConfiguration"), "{}", unknown.1);
+
+    rig.set_rules(vec![deletes("later", "tickmint/bronze/", 802)]).await;
+    missing(&rig.tickmint("verify", endpoint));
 }

@@ -1,7 +1,9 @@
 //! The bucket's own rules of what it deletes, and whether Tickmint can live with them.
 //!
-//! Bronze is kept for two years and may then be deleted by the bucket. The commit chain is for ever: each slot hands on what
+//! Bronze is kept for two years and may then be deleted by the bucket ([`retention`](super::retention) tells that from a loss). The commit chain is for ever: each slot hands on what
 //! the next one goes on from, and where one is missing the chain would fork. Nothing here changes a rule.
+
+use std::ops::Range;
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, LifecycleRuleFilter};
@@ -25,6 +27,8 @@ pub struct Rule {
     pub prefix: String,
     /// When.
     pub expires: Expires,
+    /// It concerns objects of so many bytes.
+    pub bytes: Range<u64>,
 }
 
 /// When a rule deletes an object.
@@ -104,11 +108,17 @@ impl Rule {
         };
         #[expect(deprecated, reason = "how rules were written until 2016, and some still are")]
         let prefix = prefix.or_else(|| rule.prefix()).unwrap_or_default();
-        Some(Rule { id: rule.id().unwrap_or_default().to_string(), prefix: prefix.to_string(), expires })
+        let bytes = rule.filter().map_or(0..u64::MAX, sizes);
+        Some(Rule { id: rule.id().unwrap_or_default().to_string(), prefix: prefix.to_string(), expires, bytes })
+    }
+
+    /// Whether it deletes, in the end, an object of this key and size.
+    pub(super) fn covers(&self, key: &str, bytes: u64) -> bool {
+        key.starts_with(&self.prefix) && self.bytes.contains(&bytes)
     }
 
     /// Whether there may be objects in the folder that it deletes.
-    fn concerns(&self, folder: &str) -> bool {
+    pub(super) fn concerns(&self, folder: &str) -> bool {
         folder.starts_with(&self.prefix) || self.prefix.starts_with(folder)
     }
 
@@ -135,6 +145,15 @@ fn has_tags(filter: &LifecycleRuleFilter) -> bool {
     filter.tag().is_some() || filter.and().is_some_and(|and| !and.tags().is_empty())
 }
 
+/// Objects of these sizes a filter lets through; itself it counts neither bound.
+fn sizes(filter: &LifecycleRuleFilter) -> Range<u64> {
+    let and = filter.and();
+    let above = filter.object_size_greater_than().or_else(|| and?.object_size_greater_than());
+    let below = filter.object_size_less_than().or_else(|| and?.object_size_less_than());
+    let bound = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+    above.map_or(0, |bytes| bound(bytes).saturating_add(1))..below.map_or(u64::MAX, bound)
+}
+
 fn day(date: &DateTime) -> String {
     let text = date.fmt(DateTimeFormat::DateTime).unwrap_or_else(|_| date.to_string());
     text.split_once('T').map_or(text.clone(), |(day, _)| day.to_string())
@@ -146,6 +165,14 @@ impl S3Store {
     /// # Errors
     /// They are not known: the server has no such thing, does not let us see them, or does not answer.
     pub async fn lifecycle(&self) -> Result<Judgement, StoreError> {
+        Ok(judge(&self.rules().await?, &self.config.prefix))
+    }
+
+    /// Those of the bucket's rules that delete objects like ours.
+    ///
+    /// # Errors
+    /// See [`lifecycle`](S3Store::lifecycle).
+    pub async fn rules(&self) -> Result<Vec<Rule>, StoreError> {
         let bucket = &self.config.bucket;
         let answer = async {
             match self.client().await.get_bucket_lifecycle_configuration().bucket(bucket).send().await {
@@ -156,8 +183,7 @@ impl S3Store {
                 },
             }
         };
-        let rules: Vec<Rule> = self.in_time("lifecycle", bucket, 0, answer).await?;
-        Ok(judge(&rules, &self.config.prefix))
+        self.in_time("lifecycle", bucket, 0, answer).await
     }
 }
 
@@ -183,7 +209,7 @@ mod tests {
     use super::*;
 
     fn rule(prefix: &str, days: u32) -> Rule {
-        Rule { id: "r".into(), prefix: prefix.into(), expires: Expires::After(days) }
+        Rule { id: "r".into(), prefix: prefix.into(), expires: Expires::After(days), bytes: 0..u64::MAX }
     }
 
     #[test]
@@ -243,7 +269,12 @@ mod tests {
         let old = asked(|r| r.prefix("a/").build().unwrap());
         assert_eq!(old, Some(rule("a/", 1)));
         let large = LifecycleRuleAndOperator::builder().prefix("a/").object_size_greater_than(9);
-        assert_eq!(asked(|r| r.filter(and(large.clone().build())).build().unwrap()), Some(rule("a/", 1)));
+        let only = |bytes| Some(Rule { bytes, ..rule("a/", 1) });
+        assert_eq!(asked(|r| r.filter(and(large.clone().build())).build().unwrap()), only(10..u64::MAX));
+        let between = large.clone().object_size_less_than(20);
+        assert_eq!(asked(|r| r.filter(and(between.build())).build().unwrap()), only(10..20));
+        let small = LifecycleRuleFilter::builder().prefix("a/").object_size_less_than(20).build();
+        assert_eq!(asked(|r| r.filter(small).build().unwrap()), only(0..20));
         assert_eq!(asked(|r| r.filter(and(large.tags(tag.clone()).build())).build().unwrap()), None, "our objects have no tags");
         assert_eq!(asked(|r| r.filter(LifecycleRuleFilter::builder().tag(tag).build()).build().unwrap()), None);
         assert_eq!(asked(|r| r.status(ExpirationStatus::Disabled).build().unwrap()), None);

@@ -281,7 +281,7 @@ impl World {
             }
         }
         let spools: Vec<&Path> = self.machines.iter().map(|machine| machine.spool.as_path()).collect();
-        match audit::bronze::read_all(&self.store, &spools, PARTITIONS).await {
+        match audit::bronze::read_all(&self.store, &spools, PARTITIONS, Default::default()).await {
             Err(error) => findings.push(format!("the audit fails: {error}")),
             Ok(found) => {
                 report = audit::report::report(&found, None);
