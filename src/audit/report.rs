@@ -48,6 +48,9 @@ pub struct Report {
     /// nothing: so it looks when a disk was lost, or when the spool of a daemon was not given to the audit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cut_off: BTreeMap<SessionId, u64>,
+    /// How much of `lost` is of which session, as far as that is known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub incomplete: BTreeMap<SessionId, u64>,
     /// Records that are there more than once.
     pub duplicated: u64,
     /// Objects, slots, logs, files of Gold, ends and gaps that are not as they should be: damaged, missing,
@@ -76,8 +79,11 @@ impl Report {
 
     /// Loses records of a session.
     fn lose_of(&mut self, session: Option<SessionId>, found: &Found, records: u64, what: impl FnOnce() -> String) {
-        if let Some(session) = session.filter(|session| is_cut_off(found, *session)) {
-            *self.cut_off.entry(session).or_default() += records;
+        if let Some(session) = session {
+            *self.incomplete.entry(session).or_default() += records;
+            if is_cut_off(found, session) {
+                *self.cut_off.entry(session).or_default() += records;
+            }
         }
         self.lose(records, what);
     }

@@ -87,7 +87,7 @@ pub(super) struct Campaign {
     /// Daemons that ended by themselves, and how: they begin again, as a service would.
     pub(super) gave_up: Vec<String>,
     /// When the disk of B was last lost.
-    pub(super) disk_lost: Option<Micros>,
+    pub(super) disks_lost: Vec<Micros>,
     clones: u32,
 }
 
@@ -106,7 +106,7 @@ impl Campaign {
             done: BTreeMap::new(),
             over: Vec::new(),
             gave_up: Vec::new(),
-            disk_lost: None,
+            disks_lost: Vec::new(),
             clones: 0,
             cluster,
         };
@@ -259,7 +259,7 @@ impl Campaign {
             Kind::DiskLost => {
                 self.lives.remove(B);
                 std::fs::remove_dir_all(self.cluster.path(B)).unwrap();
-                self.disk_lost = Some(tickmint::clock::now());
+                self.disks_lost.push(tickmint::clock::now());
                 self.live(B);
             }
         }
