@@ -297,6 +297,27 @@ mod tests {
         }
     }
 
+    /// A full disk takes headers and no entries, so an empty segment follows upon another. Whoever has the first one open must not
+    /// take what the last one holds for damaged, and tell it as lost.
+    #[cfg(feature = "faults")]
+    #[test]
+    fn who_has_a_segment_open_that_stays_empty_reads_on_in_the_one_that_takes_its_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1 << 20);
+        fill(&mut log, 2);
+        let mut replay = Replay::new(temp.path().join(log.id().to_string()), log.id());
+        let before = read_all(&mut replay, &log.view()).0.len();
+        for _ in 0..3 {
+            log.stage(&Entry::Tick { hour: Hour(10) });
+            let is_full = |what: &str| what == "entries";
+            assert!(crate::faults::with_disk(is_full, || log.sync()).is_err());
+            assert_eq!(read_all(&mut replay, &log.view()), (vec![], vec![]));
+        }
+        fill(&mut log, 2);
+        let (records, lost) = read_all(&mut replay, &log.view());
+        assert_eq!((records.len(), lost), (before, vec![]));
+    }
+
     /// Of each chain the places that are there, in the order in which they came.
     fn places_of(all: &[Outgoing]) -> PerChain<Vec<u64>> {
         let mut places = PerChain::<Vec<u64>>::of(PARTITIONS);

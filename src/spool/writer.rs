@@ -237,17 +237,19 @@ impl LogWriter {
         self.file.set_len(self.current.len)
     }
 
-    /// Closes the segment and begins the next one. Its header is the state without what is staged. One
-    /// that holds nothing is made again in its place: a disk that refuses for hours would fill the folder.
+    /// Closes the segment and begins the next one. Its header is the state without what is staged. One that holds
+    /// nothing goes: a disk that refuses for hours would fill the folder. But no two files ever have the same number: a reader
+    /// that has the first one open would take all that is in the second for damaged.
     fn rotate(&mut self) -> io::Result<()> {
-        let number = self.current.number + u32::from(self.current.holds_any());
-        let (file, next) = new_segment(&self.dir, number, self.current.drained_by, &self.durable)?;
+        let (file, next) = new_segment(&self.dir, self.current.number + 1, self.current.drained_by, &self.durable)?;
         fail_point!("spool.rotated");
         self.told = self.durable.changes;
         self.file = file;
         let before = std::mem::replace(&mut self.current, next);
         if before.holds_any() {
             Arc::make_mut(&mut self.closed).push_back(before);
+        } else if let Err(error) = remove(&segment::path(&self.dir, before.number)) {
+            tracing::debug!(%error, "an empty segment stays: the next start finds nothing in it");
         }
         Ok(())
     }
@@ -715,7 +717,7 @@ mod tests {
             }
             open(&mut log);
             log.sync().unwrap();
-            assert_eq!(segment::numbers(&log.dir).unwrap(), [0, 1]);
+            assert_eq!(segment::numbers(&log.dir).unwrap(), [0, 20]);
             assert_eq!(&scan_log(&log.dir).unwrap().1, log.state());
         }
 
