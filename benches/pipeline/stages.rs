@@ -24,6 +24,8 @@ const BATCH: usize = 2048;
 
 /// As the archiver closes objects at top speed.
 const OBJECT: usize = 100_000;
+/// As it encodes them.
+const PIECE: usize = 4096;
 
 fn cpu<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let now = || {
@@ -54,7 +56,8 @@ pub(crate) fn measure(tape: &Tape) {
         let poison = Poison::load(dir.path().join("notes.json"));
         let objects = records.chunks(OBJECT).map(|records| {
             let mut encoder = Encoder::new(Stream::Trades, 1);
-            encoder.add(records, &poison.attempt(log.id(), 0, 1));
+            let attempt = poison.attempt(log.id(), 0, 1);
+            records.chunks(PIECE).for_each(|piece| encoder.add(piece, &attempt));
             let encoded = encoder.finish();
             (encoded.raw.len(), encoded.typed.len())
         });

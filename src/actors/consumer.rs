@@ -19,6 +19,7 @@ use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
 use crate::kafka::cluster::Cluster;
 use crate::kafka::member::{Decision, Member};
+use crate::kafka::quota::Quota;
 use crate::kafka::reader::Reader;
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, SpawnError, SupervisorRef, Vitals};
@@ -164,16 +165,6 @@ async fn leave(parts: &Parts, works: &Works, chains: Vec<ChainId>) {
     }
 }
 
-/// Shows whether a quota makes the reader wait.
-fn show_quota(parts: &Parts) {
-    let held_up = parts.reader.held_up();
-    match &held_up {
-        Some(held_up) => parts.vitals.note("quota", held_up.why.clone()),
-        None => parts.vitals.clear_note("quota"),
-    }
-    parts.metrics.kafka_quota("consumer", held_up.as_ref().map(|held_up| (held_up.wait, held_up.why.as_str())));
-}
-
 fn lock(works: &Works) -> MutexGuard<'_, BTreeSet<ChainId>> {
     works.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -199,7 +190,9 @@ impl Actor for Consumer {
 
     /// A writer of the life before that still drains stands in the way of one of this life.
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK_EVERY, |consumer, _| show_quota(&consumer.parts));
+        ctx.run_interval(LOOK_EVERY, |Consumer { parts, .. }, _| {
+            Quota::Consumer.show(parts.reader.held_up().as_ref(), &parts.vitals, &parts.metrics);
+        });
         match self.leaving.take() {
             None => self.join(ctx),
             Some(leaving) => drop(ctx.spawn(wrap_future::<_, Self>(leaving).map(|_, consumer, ctx| consumer.join(ctx)))),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::kafka::cluster::{Cluster, ends};
 use crate::kafka::forwarding::{self, MakeSender, State, Told};
+use crate::kafka::quota::Quota;
 use crate::messages::bronze::Covered;
 use crate::spool::logs::Logs;
 use crate::supervisor::{Child, Vitals};
@@ -133,11 +134,7 @@ fn tells(parts: &Parts) -> impl FnMut(State) + Send + use<> {
                 metrics.alarms().clear("forwarder");
             }
         }
-        match &state.held_up {
-            Some(held_up) => vitals.note("quota", held_up.why.clone()),
-            None => vitals.clear_note("quota"),
-        }
-        metrics.kafka_quota("producer", state.held_up.as_ref().map(|held_up| (held_up.wait, held_up.why.as_str())));
+        Quota::Producer.show(state.held_up.as_ref(), &vitals, &metrics);
         let State { acknowledged, under_way, uncovered, .. } = state;
         metrics.forwarded(Forwarded { new, acknowledged, under_way, uncovered });
     }

@@ -26,7 +26,7 @@ use crate::domain::hour::Hour;
 use crate::domain::identity::{LogId, Micros};
 use crate::domain::object::{self, Form};
 use crate::faults::{Flaw, flawed};
-use crate::io::store::Store;
+use crate::io::{self, store::Store};
 use crate::telemetry::traces::{Span, Traces, logs_of};
 
 /// When an object is closed.
@@ -279,7 +279,7 @@ impl Archiver {
         // Not there meanwhile: who is interrupted here begins at the chain again.
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let fill = self.filling(&mut open);
-        let (encoder, buffer) = self.blocking(fill).await?;
+        let (encoder, buffer) = self.in_turn(fill).await?;
         (open.object.encoder, open.object.buffer) = (Some(encoder), buffer);
         self.open = Some(open);
         Ok(())
@@ -302,31 +302,26 @@ impl Archiver {
         }
     }
 
-    /// Has a thread of its own do what takes long. A panic of it is the writer's own: its supervisor restarts it.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ArchiveError> {
+    /// Has a thread of its own do what takes long, when it is this writer's turn.
+    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ArchiveError> {
         let _turn = self.budget.turn().await;
-        match tokio::task::spawn_blocking(work).await {
-            Ok(done) => Ok(done),
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => Err(ArchiveError::Encoder(error.to_string())),
-            },
-        }
+        io::blocking(work).await.map_err(|error| ArchiveError::Encoder(error.to_string()))
     }
 
     /// Makes the objects of what is absorbed, and the slot that commits them.
     async fn prepare_data(&mut self) -> Result<(), ArchiveError> {
-        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let Some(open) = &mut self.open else { return Ok(()) };
         let end = open.absorbed - 1;
         let Some(first) = open.object.first else {
-            let is_left_out = flawed(Flaw::NoEmptySlots);
-            open.since = open.since.filter(|_| !is_left_out);
-            self.open = Some(open);
-            if !is_left_out {
+            if flawed(Flaw::NoEmptySlots) {
+                open.since = None;
+            } else {
                 self.prepare(Body::Data { end, data: None }, Vec::new());
             }
             return Ok(());
         };
+        // Not there meanwhile, as in `encode`.
+        let Some(mut open) = self.open.take() else { return Ok(()) };
         let (at, id) = (open.at, self.chain.id);
         let hour = open.carry.archive_hour.unwrap_or(Hour::of(first));
         let span = self.traces.span_object(id.stream, open.object.traced.iter().map(|context| &**context));
@@ -337,7 +332,7 @@ impl Archiver {
             let (encoder, buffer) = fill();
             (encoder.finish(), buffer)
         };
-        let (encoded, buffer) = self.blocking(work).await?;
+        let (encoded, buffer) = self.in_turn(work).await?;
         open.object = Object::with(buffer);
         self.open = Some(open);
         let Encoded { rows, raw, typed, min_time, max_time, event_hours, poison } = encoded;

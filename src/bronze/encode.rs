@@ -23,9 +23,6 @@ use crate::domain::identity::{Micros, SessionId};
 use crate::domain::stream::Stream;
 use crate::domain::trade::Trade;
 
-/// Rows that become columns together.
-const BATCH: usize = 8192;
-
 /// Lines go to the compressor in pieces of so many bytes: it is slow on small ones.
 const PIECE: usize = 256 << 10;
 
@@ -86,7 +83,8 @@ impl Encoder {
         }
     }
 
-    /// Adds `records`, which come next and have an identity each.
+    /// Adds `records`, which come next and have an identity each. They become columns together, so they should be some thousands
+    /// at most.
     ///
     /// # Panics
     /// If a record that validation let through cannot be read again: see [`super::poison`].
@@ -95,29 +93,27 @@ impl Encoder {
             self.received_at = records.first().map_or(0, |record| record.received_at);
         }
         self.rows += records.len() as u64;
-        for chunk in records.chunks(BATCH) {
-            let mut builder = columns::Columns::new(self.stream, chunk.len());
-            for record in chunk {
-                if self.lines.text.len() >= PIECE {
-                    self.lines.flush(&mut self.raw);
-                }
-                #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
-                let begins = self.lines.add(record);
-                if record.is_foreign() || attempt.is_poison(record.offset) {
-                    self.poison.push(record.offset);
-                    continue;
-                }
-                #[cfg(feature = "faults")]
-                crate::faults::poison(&self.lines.text[begins..]);
-                let time = builder.push(record);
-                (self.min_time, self.max_time) = (self.min_time.min(time), self.max_time.max(time));
-                if Hour::of(time) != Hour::of(self.max_time) || self.event_hours.is_empty() {
-                    self.event_hours.insert(Hour::of(time));
-                }
-                self.event_hours.insert(Hour::of(self.max_time));
+        let mut builder = columns::Columns::new(self.stream, records.len());
+        for record in records {
+            if self.lines.text.len() >= PIECE {
+                self.lines.flush(&mut self.raw);
             }
-            self.typed.write(&builder.finish());
+            #[cfg_attr(not(feature = "faults"), expect(unused_variables))]
+            let begins = self.lines.add(record);
+            if record.is_foreign() || attempt.is_poison(record.offset) {
+                self.poison.push(record.offset);
+                continue;
+            }
+            #[cfg(feature = "faults")]
+            crate::faults::poison(&self.lines.text[begins..]);
+            let time = builder.push(record);
+            (self.min_time, self.max_time) = (self.min_time.min(time), self.max_time.max(time));
+            if Hour::of(time) != Hour::of(self.max_time) || self.event_hours.is_empty() {
+                self.event_hours.insert(Hour::of(time));
+            }
+            self.event_hours.insert(Hour::of(self.max_time));
         }
+        self.typed.write(&builder.finish());
         attempt.survived();
     }
 

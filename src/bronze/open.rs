@@ -20,8 +20,10 @@ const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
 /// What a line of raw has beside the bytes of its record, about.
 const LINE_OVERHEAD: usize = 150;
 
-/// So many records are encoded together, or as many as hold so many bytes: it bounds the memory beside the encoded.
-const PIECE: (usize, usize) = (4096, 4 << 20);
+/// So many records are encoded together at most: it bounds the memory beside the encoded.
+const PIECE_RECORDS: usize = 4096;
+/// Or as many as hold so many bytes.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// Where an archiver stands in the chain and in the log.
 pub(super) struct Open {
@@ -62,7 +64,7 @@ impl Open {
     /// Moves records from what was read into the object, until it holds `flush_bytes`, an hour turns, or the buffer is to be
     /// encoded first.
     pub(super) fn absorb(&mut self, flush_bytes: usize) {
-        self.object.buffer.reserve(self.pending.len().min(PIECE.0));
+        self.object.buffer.reserve(self.pending.len().min(PIECE_RECORDS));
         while let Some(next) = self.pending.as_slice().first() {
             let hour = Hour::of(next.received_at);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
@@ -138,7 +140,7 @@ impl Object {
 
     /// Whether the buffer is to be encoded before more is absorbed.
     pub(super) fn is_buffer_full(&self) -> bool {
-        self.buffer.len() >= PIECE.0 || self.buffer_bytes >= PIECE.1
+        self.buffer.len() >= PIECE_RECORDS || self.buffer_bytes >= PIECE_BYTES
     }
 
     /// What it holds in memory, in bytes, about.

@@ -45,17 +45,21 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 /// A duration as it may be written, in the greatest unit that gives a whole number.
 pub(super) fn written(span: Duration) -> String {
-    let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-    let (name, factor) =
-        NANOS.iter().rev().find(|(_, factor)| nanos >= *factor && nanos.is_multiple_of(*factor)).unwrap_or(&NANOS[0]);
-    format!("{}{name}", nanos / factor)
+    let (number, name) = in_greatest(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX), NANOS);
+    format!("{number}{name}")
 }
 
 /// A size as it may be written, in the greatest unit with a power of two that gives a whole number.
 pub(super) fn size_written(bytes: u64) -> String {
-    let (name, factor) =
-        BYTES[..5].iter().rev().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)).unwrap_or(&BYTES[0]);
-    format!("{} {name}", bytes / factor)
+    let (number, name) = in_greatest(bytes, &BYTES[..5]);
+    format!("{number} {name}")
+}
+
+/// The number in the greatest of these units, the smallest first, that divides it.
+fn in_greatest(total: u64, units: &[(&'static str, u64)]) -> (u64, &'static str) {
+    let divides = |factor: u64| total >= factor && total.is_multiple_of(factor);
+    let (name, factor) = units.iter().rev().find(|(_, factor)| divides(*factor)).unwrap_or(&units[0]);
+    (total / factor, name)
 }
 
 enum Malformed {

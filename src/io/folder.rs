@@ -91,15 +91,8 @@ impl FolderStore {
         async move {
             checked?;
             let owned = key.to_owned();
-            match tokio::task::spawn_blocking(move || work(&inner, &owned)).await {
-                Ok(outcome) => outcome,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => {
-                        Err(StoreError::Retry { operation, key: key.to_owned(), reason: "this process is stopping".into() })
-                    }
-                },
-            }
+            let stopping = |_| StoreError::Retry { operation, key: key.to_owned(), reason: "this process is stopping".into() };
+            super::blocking(move || work(&inner, &owned)).await.map_err(stopping)?
         }
         .boxed()
     }

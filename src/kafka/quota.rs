@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::io::kafka::Watch;
+use crate::supervisor::Vitals;
+use crate::telemetry::Metrics;
 
 /// Which of the rates that brokers limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,19 @@ impl Quota {
     /// What the client that is watched waits for, if it does.
     pub fn held_up(self, watch: &Watch, config: &KafkaConfig) -> Option<HeldUp> {
         watch.throttled().map(|wait| HeldUp { wait, why: self.why(wait, config) })
+    }
+
+    /// Shows in the actor's notes, in the metrics and by the alarm whether the client waits.
+    pub fn show(self, held_up: Option<&HeldUp>, vitals: &Vitals, metrics: &Metrics) {
+        match held_up {
+            Some(held_up) => vitals.note("quota", held_up.why.clone()),
+            None => vitals.clear_note("quota"),
+        }
+        let client = match self {
+            Quota::Producer => "producer",
+            Quota::Consumer => "consumer",
+        };
+        metrics.kafka_quota(client, held_up.map(|held_up| (held_up.wait, held_up.why.as_str())));
     }
 
     /// A quota is one for all who have the client id, on each broker. So to share the work among more daemons helps only

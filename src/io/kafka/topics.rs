@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 use sha2::{Digest, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::task::JoinError;
 
 use super::client;
 use super::error::KafkaError;
@@ -171,14 +171,8 @@ impl Topics {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static) -> Result<T, KafkaError> {
-    match spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
-            Err(error) => Err(KafkaError::Retry { what: "ask the cluster".into(), reason: error.to_string() }),
-        },
-    }
+    let stopping = |error: JoinError| KafkaError::Retry { what: "ask the cluster".into(), reason: error.to_string() };
+    crate::io::blocking(work).await.map_err(stopping)?
 }
 
 impl Inner {

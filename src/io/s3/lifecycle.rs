@@ -1,7 +1,8 @@
 //! The bucket's own rules of what it deletes, and whether Tickmint can live with them.
 //!
-//! Bronze is kept for two years and may then be deleted by the bucket ([`retention`](super::retention) tells that from a loss). The commit chain is for ever: each slot hands on what
-//! the next one goes on from, and where one is missing the chain would fork. Nothing here changes a rule.
+//! Bronze is kept for two years and may then be deleted by the bucket ([`retention`](super::retention) tells that from a
+//! loss). The commit chain is for ever: each slot hands on what the next one goes on from, and where one is missing the chain
+//! would fork. Nothing here changes a rule.
 
 use std::ops::Range;
 
