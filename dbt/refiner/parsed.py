@@ -24,14 +24,19 @@ class Parsed:
     """The record of this project with these variables. Where it cannot be kept, each new warehouse parses."""
 
     def __init__(self, target: Path, variables: dict[str, Any]) -> None:
-        of = json.dumps([str(ROOT), variables], sort_keys=True)
-        self.here = target / NAME
-        self.kept = Path(sys.prefix) / "parsed" / f"{hashlib.sha256(of.encode()).hexdigest()[:16]}.msgpack"
+        self.of = json.dumps({"project": str(ROOT), "variables": variables}, sort_keys=True)
+        self.here, self.whose = target / NAME, target / "parsed_of"
+        self.kept = Path(sys.prefix) / "parsed" / f"{hashlib.sha256(self.of.encode()).hexdigest()[:16]}.msgpack"
 
     def bring(self) -> None:
+        """What another project left here goes, were its files the same to the byte: dbt would find no seed changed, and
+        go on reading each where it lay then."""
         with suppress(OSError):
+            self.here.parent.mkdir(parents=True, exist_ok=True)
+            if not self.whose.exists() or self.whose.read_text() != self.of:
+                self.here.unlink(missing_ok=True)
+                self.whose.write_text(self.of)
             if not self.here.exists():
-                self.here.parent.mkdir(parents=True, exist_ok=True)
                 place(self.kept, self.here)
                 os.utime(self.kept)
 

@@ -37,9 +37,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project, to be broken."""
-    return Path(shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__")))
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, to be broken. It too has one path in all tests, and dbt parses what was changed."""
+    path = tmp_path_factory.getbasetemp() / "project"
+    if path.exists():
+        shutil.rmtree(path)
+    return Path(shutil.copytree(PROJECT, path, ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ said in the answer, in the greeting of the next process and in the manifest, unt
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -127,6 +128,20 @@ def test_a_project_that_cannot_be_parsed_is_told_from_the_start(home: Path, bron
         run = refiner.manifest()["run"]
         assert refiner.refine([])["run"] == run, "there was nothing to publish"
         assert refiner.manifest()["failing"] is None
+
+
+def test_a_folder_that_another_project_has_worked_in_reads_nothing_of_it(home: Path, bronze: Bronze, project: Path) -> None:
+    """The two have the same files; of the first nothing is left but what dbt had parsed."""
+    bronze.add("trades")
+    slot = bronze.slot("trades", 0, 0)
+    moved = project.with_name("moved")
+    shutil.copytree(project, moved)
+    with Refiner(home, project=project) as refiner:
+        refiner.refine([slot])
+    shutil.rmtree(project)
+    refiner.db.unlink()
+    with Refiner(home, project=moved) as refiner:
+        assert refiner.refine([slot])["rows"]["silver.trades"] == 1
 
 
 def test_what_the_daemon_alone_has_seen_is_written_down(home: Path, bronze: Bronze, project: Path) -> None:
