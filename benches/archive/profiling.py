@@ -13,7 +13,7 @@ STAGES = {
     "hash (SHA-256)": r"^(sha2|tickmint::domain::object)",
     "zstd": r"^(ZSTD_|HUF_|FSE_|HIST_|zstd)",
     "Parquet": r"^(<?parquet|<?arrow_)",
-    "columns": r"tickmint::bronze::columns|tickmint::domain::trade",
+    "columns": r"tickmint::bronze::columns|tickmint::domain::(trade|scan)",
     "lines": r"tickmint::bronze::encode|^serde_json",
     "absorb (dedup, seen intervals)": r"tickmint::bronze::open|tickmint::domain::(chain|intervals)",
     "decode (header, copy)": r"tickmint::(wire|kafka)",
@@ -23,7 +23,7 @@ STAGES = {
 }
 #: Functions that do some work of ours, and not that of the C library, of the kernel or of a container.
 WORKS = re.compile(r"^(<?(tickmint|parquet|arrow|serde|sha2|object_store|hyper|aws|tokio|actix)|ZSTD_|HUF_|FSE_|LZ4|rd_kafka)")
-FREQUENCY = 99
+FREQUENCY = 499
 #: Bytes of stack that each sample keeps. Without frame pointers it is unwound from them.
 STACK = 16384
 

@@ -9,6 +9,8 @@
 //! cut only makes the counting begin again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -110,9 +112,16 @@ impl Attempt {
     }
 }
 
+/// Writes over what is there, to its end, at once: were the file cut to nothing first, a file system would bring each note to
+/// the disk (ext4's `auto_da_alloc`).
 fn write(path: &PathBuf, notes: &Notes) {
-    let bytes = serde_json::to_vec(notes).expect("the keys are numbers and names");
-    if let Err(error) = std::fs::write(path, bytes) {
+    let mut text = serde_json::to_vec(notes).expect("the keys are numbers and names");
+    let written = File::options().write(true).create(true).truncate(false).open(path).and_then(|mut file| {
+        let before = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        text.resize(text.len().max(before), b' ');
+        file.write_all(&text)
+    });
+    if let Err(error) = written {
         tracing::warn!(path = %path.display(), %error, "crashes of the writer cannot be counted");
     }
 }
@@ -209,6 +218,17 @@ mod tests {
             Poison::load(path.clone()).attempt(log, 0, 9);
         }
         assert_eq!(lives(path, log, &[(0, 9)], u64::MAX), (0, vec![]));
+    }
+
+    #[test]
+    fn a_short_note_leaves_nothing_of_a_long_one_that_it_is_written_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("notes.json");
+        let deaths = BTreeMap::from([(150, 1), (1 << 40, 2)]);
+        for notes in [Notes { deaths, careful: Some((LogId::generate(), 100, 199)), ..Notes::default() }, Notes::default()] {
+            write(&path, &notes);
+            assert_eq!(Poison::load(path.clone()).notes, notes);
+        }
     }
 
     /// An outage of the store, in which the daemon is started again and again.

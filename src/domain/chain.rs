@@ -122,8 +122,8 @@ impl Carry {
         // Of a repeat as well: ticks of a log that knows fewer partitions have no places of their own (`forward/engine.rs`).
         self.archive_hour = self.archive_hour.max(Some(Hour::of(record.received_at)));
         let Origin { log, place } = record.origin;
-        if let Content::Lost { to } = record.content {
-            self.lost.insert_all(log, place, to);
+        if let Content::Lost { last } = record.content {
+            self.lost.insert_all(log, place, last);
             return false;
         }
         if !self.read.insert(log, place) {

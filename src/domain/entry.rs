@@ -370,7 +370,7 @@ pub enum Content {
     /// The spool has lost its records from this place on: told to the chain that reads Kafka, archived nowhere.
     Lost {
         /// The last place that is lost.
-        to: u64,
+        last: u64,
     },
     /// Something with an identity, to be archived exactly once.
     Data {

@@ -46,12 +46,12 @@ pub(super) fn symbol(text: &[u8]) -> Option<&str> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.token(b'{')?;
     loop {
-        let key = scanner.string()?;
+        let key = scanner.quoted()?;
         scanner.token(b':')?;
         match key {
-            "s" => return scanner.string(),
-            "c" => drop(scanner.codes()?),
-            "p" | "t" | "v" => scanner.pass_number(),
+            b"s" => return scanner.string(),
+            b"c" => drop(scanner.codes()?),
+            b"p" | b"t" | b"v" => scanner.pass_number(),
             _ => return None,
         }
         if !scanner.comma_or(b'}')? {
@@ -67,16 +67,16 @@ pub(super) fn elements<'a>(frame: &'a [u8], mut take: impl FnMut(Range<usize>, E
     let (mut data, mut kind) = (false, false);
     scanner.token(b'{')?;
     loop {
-        let key = scanner.string()?;
+        let key = scanner.quoted()?;
         scanner.token(b':')?;
         match key {
-            "data" if !data => {
+            b"data" if !data => {
                 data = true;
                 scanner.list(&mut take)?;
             }
-            "type" if !kind => {
+            b"type" if !kind => {
                 kind = true;
-                (scanner.string()? == "trade").then_some(())?;
+                (scanner.quoted()? == b"trade").then_some(())?;
             }
             _ => return None,
         }
@@ -122,12 +122,17 @@ impl<'a> Scanner<'a> {
 
     /// A string of printable ASCII without escapes.
     fn string(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.quoted()?).ok()
+    }
+
+    /// Its bytes.
+    fn quoted(&mut self) -> Option<&'a [u8]> {
         self.token(b'"')?;
         let rest = &self.text[self.at..];
         let length = rest.iter().position(|byte| !matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'))?;
         (rest[length] == b'"').then_some(())?;
         self.at += length + 1;
-        std::str::from_utf8(&rest[..length]).ok()
+        Some(&rest[..length])
     }
 
     fn list(&mut self, take: &mut impl FnMut(Range<usize>, Element<'a>)) -> Option<()> {
@@ -152,14 +157,14 @@ impl<'a> Scanner<'a> {
         let (mut symbol, mut price, mut size, mut time, mut codes) = (None, None, None, None, None);
         self.token(b'{')?;
         loop {
-            let key = self.string()?;
+            let key = self.quoted()?;
             self.token(b':')?;
             match key {
-                "c" => once(&mut codes, self.codes()?)?,
-                "p" => once(&mut price, self.decimal()?)?,
-                "s" => once(&mut symbol, self.string().filter(|symbol| !symbol.is_empty())?)?,
-                "t" => once(&mut time, self.time()?)?,
-                "v" => once(&mut size, self.decimal()?)?,
+                b"c" => once(&mut codes, self.codes()?)?,
+                b"p" => once(&mut price, self.decimal()?)?,
+                b"s" => once(&mut symbol, self.string().filter(|symbol| !symbol.is_empty())?)?,
+                b"t" => once(&mut time, self.time()?)?,
+                b"v" => once(&mut size, self.decimal()?)?,
                 _ => return None,
             }
             if !self.comma_or(b'}')? {
@@ -181,7 +186,7 @@ impl<'a> Scanner<'a> {
         self.skip_space();
         if self.next()? != b']' {
             loop {
-                self.string()?;
+                self.quoted()?;
                 self.skip_space();
                 match self.next()? {
                     b',' => self.at += 1,

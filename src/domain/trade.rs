@@ -85,7 +85,12 @@ fn joined(codes: Codes<'_>) -> Option<Cow<'_, str>> {
     Some(match list.strip_prefix('"').and_then(|list| list.strip_suffix('"')) {
         None => Cow::Borrowed(""),
         Some(one) if !one.contains('"') => Cow::Borrowed(one),
-        Some(_) => list.split('"').skip(1).step_by(2).collect::<Vec<_>>().join(",").into(),
+        Some(_) => {
+            let (mut joined, mut codes) = (String::with_capacity(list.len()), list.split('"').skip(1).step_by(2));
+            joined.push_str(codes.next().unwrap_or_default());
+            codes.for_each(|code| joined.extend([",", code]));
+            joined.into()
+        }
     })
 }
 

@@ -191,7 +191,7 @@ impl Engine {
                     Piece::End => continue,
                     Piece::Records(records) => forwarded.waiting = records,
                     Piece::Lost(lost) => {
-                        forwarded.waiting = lost.into_iter().map(|(chain, from, to)| told(*log, chain, from, to)).collect()
+                        forwarded.waiting = lost.into_iter().map(|(chain, first, last)| told(*log, chain, first, last)).collect()
                     }
                 }
                 forwarded.waiting.reverse();
@@ -276,13 +276,13 @@ fn with_new_origin(outgoing: &Outgoing) -> Outgoing {
 }
 
 /// What tells a chain that the spool has lost records.
-fn told(log: LogId, chain: ChainId, from: u64, to: u64) -> Outgoing {
+fn told(log: LogId, chain: ChainId, from: u64, last: u64) -> Outgoing {
     let record = Record {
         offset: from,
         origin: Origin { log, place: from },
         received_at: 0,
         traceparent: None,
-        content: Content::Lost { to },
+        content: Content::Lost { last },
     };
     Outgoing { chain, shard: None, record }
 }

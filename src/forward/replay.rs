@@ -38,7 +38,7 @@ pub struct Outgoing {
 pub enum Piece {
     /// Records, of which each chain's are in order; perhaps none.
     Records(Vec<Outgoing>),
-    /// Places of chains that the disk has lost: from, to (included).
+    /// Places of chains that the disk has lost, by the first and the last.
     Lost(Vec<(ChainId, u64, u64)>),
     /// Nothing (yet).
     End,

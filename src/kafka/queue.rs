@@ -71,7 +71,7 @@ impl Queue {
     }
 
     /// Takes what is there, at most one batch, and does not wait. The batch before is gone.
-    pub fn take(&mut self) -> impl Iterator<Item = Taken<'_>> {
+    pub fn take(&mut self) -> impl ExactSizeIterator<Item = Taken<'_>> {
         self.give_back();
         // SAFETY: there is room for a batch, and as many pointers are set as it says. An error (-1) sets none.
         unsafe {

@@ -171,8 +171,9 @@ impl Partition {
 
     /// Takes what has come.
     fn take(&mut self, log: LogId, from: u64) -> Result<Piece, SourceError> {
-        let (mut records, mut next, mut stopped) = (Vec::new(), from, None);
-        for taken in self.queue.take() {
+        let batch = self.queue.take();
+        let (mut records, mut next, mut stopped) = (Vec::with_capacity(batch.len()), from, None);
+        for taken in batch {
             match taken {
                 Taken::Message(message) if message.offset() < next => {} // of before it was assigned anew
                 Taken::Message(message) => {

@@ -84,7 +84,7 @@ impl Decoder {
             Kind::Tick(hour) => Content::Tick(hour),
             Kind::Opened(session) => Content::Opened(session),
             Kind::Ended(session) => Content::Ended(session),
-            Kind::Lost { to } => Content::Lost { to: to - 1 },
+            Kind::Lost { to } => Content::Lost { last: to - 1 },
             Kind::Data { delivery, seq, flags, form } => {
                 let value = message.value.ok_or(WireError::value("none where the header promises one"))?;
                 let payload = self.payload(value, form, flags)?;

@@ -51,7 +51,7 @@ impl Encoder {
         let (delivery, seq, payload) = match &record.content {
             Content::Tick(hour) => return Ok(self.without_value(envelope(Kind::Tick(*hour)))),
             Content::Opened(session) => return Ok(self.without_value(envelope(Kind::Opened(*session)))),
-            Content::Lost { to } => return Ok(self.without_value(envelope(Kind::Lost { to: to.saturating_add(1) }))),
+            Content::Lost { last } => return Ok(self.without_value(envelope(Kind::Lost { to: last.saturating_add(1) }))),
             Content::Ended(session) => return Ok(self.without_value(envelope(Kind::Ended(*session)))),
             Content::Data { delivery, seq, payload } => (*delivery, *seq, payload),
         };

@@ -113,7 +113,7 @@ fn record() -> impl Strategy<Value = (Stream, Record)> {
         (0..500_000i64).prop_map(|hour| (Hour(hour).begins(), Content::Tick(Hour(hour)))),
         (any::<i64>(), session()).prop_map(|(at, session)| (at, Content::Opened(session))),
         (any::<i64>(), session()).prop_map(|(at, session)| (at, Content::Ended(session))),
-        (any::<i64>(), 9..u64::MAX - 1).prop_map(|(at, to)| (at, Content::Lost { to })),
+        (any::<i64>(), 9..u64::MAX - 1).prop_map(|(at, last)| (at, Content::Lost { last })),
     ];
     let told = (0..STREAMS, told).prop_map(|(stream, (received_at, content))| {
         (Stream::ALL[stream], Record { offset: 0, origin: origin(), received_at, traceparent: None, content })
