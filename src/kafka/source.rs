@@ -50,6 +50,8 @@ enum Standing {
     Away,
     /// From its queue, this offset next.
     Reading { log: LogId, next: u64 },
+    /// Not any more: where the next offset lies must be asked.
+    Unsure { log: LogId },
     /// The log begins only there.
     Before { log: LogId, start: u64 },
     /// The log ends before the chain does, as it said when it was asked.
@@ -150,7 +152,7 @@ impl Partition {
                 let reason = "Kafka's retention had deleted these records before they were archived";
                 return Ok(Piece::Lost { to: start, reason, spooled: None });
             }
-            Standing::Before { log, .. } => (log, false),
+            Standing::Before { log, .. } | Standing::Unsure { log } => (log, false),
             Standing::Behind { log, asked } if asked.elapsed() < ASK_AGAIN => (log, true),
             Standing::Behind { log, .. } => (log, false),
         };
@@ -199,7 +201,7 @@ impl Partition {
                 // What of the batch is not read is gone from the queue: it is asked for again.
                 self.standing = Standing::Reading { log, next };
                 self.leave();
-                Standing::Before { log, start: 0 }
+                Standing::Unsure { log }
             }
         };
         if next > from {
