@@ -59,6 +59,9 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
 pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) -> Result<()> {
     let Reached { topics: reached, partitions, schemas } = reached;
     let (config, roles) = (plant.config, plant.config.roles);
+    if let Some(demand) = config.shared_folder() {
+        tracing::warn!("{demand}");
+    }
     let (known, knows) = watch::channel(Known { topics: reached.clone(), ..Known::default() });
     let cluster = Cluster::new(knows);
     let watching = (plant.metrics.clone(), kafka.clone(), Arc::new(known));
