@@ -141,6 +141,12 @@ impl KafkaError {
         KafkaError::of_refusal(what, &refusal, None, config, &cure)
     }
 
+    /// Why a partition of that topic cannot be read.
+    pub fn of_reading(code: Code, partition: u32, topic: &str, trouble: Option<&Trouble>, config: &KafkaConfig) -> KafkaError {
+        let (what, cure) = (format!("read partition {partition} of topic `{topic}`"), format!("grant Read on topic `{topic}`"));
+        KafkaError::of_refusal(what, &Refusal { code, text: String::new() }, trouble, config, &cure)
+    }
+
     /// Why the group does not let us take part.
     pub fn of_group(error: &Native, trouble: Option<&Trouble>, config: &KafkaConfig) -> KafkaError {
         let (group, prefix) = (&config.group, &config.topic_prefix);
