@@ -46,7 +46,7 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
     };
     let Some(registry) = &kafka.registry else { return Ok(Reached { topics, partitions, schemas: None }) };
     let unusable = "`[kafka.registry]` cannot be used";
-    let schemas = Schemas::new(kafka, registry, kafka.format, &config.data_dir.join("schema-ids.json")).context(unusable)?;
+    let schemas = Schemas::new(kafka, registry, &config.data_dir).context(unusable)?;
     match schemas.ensure().await {
         Err(error) if !error.is_retryable() => return Err(error).context(unusable),
         Err(error) => tracing::warn!(%error, known = schemas.ids().is_some(), "the schema registry was not reached"),
@@ -59,6 +59,9 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
 pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) -> Result<()> {
     let Reached { topics: reached, partitions, schemas } = reached;
     let (config, roles) = (plant.config, plant.config.roles);
+    if let Some(demand) = config.shared_folder() {
+        tracing::warn!("{demand}");
+    }
     let (known, knows) = watch::channel(Known { topics: reached.clone(), ..Known::default() });
     let cluster = Cluster::new(knows);
     let watching = (plant.metrics.clone(), kafka.clone(), Arc::new(known));

@@ -1,32 +1,28 @@
 //! `tickmint check`: finds out before anything runs whether it can run.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{FAILED, words};
-use crate::config::{self, Config, KafkaConfig, Mechanism, S3Config, StoreConfig, WarehouseConfig};
-use crate::domain::stream::Stream;
+use crate::config::{self, Config, S3Config, StoreConfig, WarehouseConfig};
 use crate::http;
-use crate::io::kafka::topics::Prospect;
-use crate::io::kafka::{KafkaError, Topics};
 use crate::io::s3::S3Store;
 use crate::io::{probe, store};
 use crate::warehouse::python;
-
-/// How long an answer of the cluster may take.
-const CLUSTER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Arguments of `check`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Tells of everything at once: what is wrong in the config, and then whether the folders can be written,
 the port is free, the store creates objects atomically (it writes to `_probe/`), no rule of the bucket
-deletes what must be kept, the cluster lets us in, its
-topics are as they must be or may be created (none is), and Python has dbt. The clocks of brokers are not
-compared with ours, as Kafka does not tell them.
+deletes what must be kept, the cluster lets us in, its user may do there what the roles need, its topics are
+as they must be or may be created (none is), the schema registry has the schemas of this version or would take
+them (it is given none), and Python has dbt. The clocks of brokers are not compared with ours, as Kafka does
+not tell them.
 Exits with 78 if the config is wrong, with 1 if something else is.
 
 Example:
@@ -56,8 +52,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let StoreConfig::S3(bucket) = &config.bronze.store {
             lifecycle(bucket, &mut report).await;
         }
+        if let Some(demand) = config.shared_folder() {
+            report.note(&demand);
+        }
         if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.feed || config.roles.archive) {
-            cluster(kafka, &mut report).await;
+            cluster::check(kafka, config.roles, &mut report).await;
+            if let Some(registry) = &kafka.registry {
+                cluster::check_schemas(kafka, registry, &config.data_dir, &mut report).await;
+            }
         }
         if let Some(warehouse) = config.warehouse.as_ref().filter(|_| config.roles.refine) {
             report.say("`warehouse`", python_has_dbt(warehouse).await);
@@ -86,58 +88,6 @@ impl Report {
     /// What works, and is unwise.
     fn note(&mut self, text: &str) {
         println!("note  {text}");
-    }
-}
-
-/// Whether the cluster answers, and whether its topics are there as they must be or could be made. Makes none.
-async fn cluster(kafka: &KafkaConfig, report: &mut Report) {
-    let opened = async {
-        let topics = Topics::open_within(kafka, CLUSTER_WITHIN).await?;
-        let (id, brokers) = topics.cluster().await?;
-        Ok::<_, KafkaError>((topics, format!("cluster {id}, brokers {}", brokers.join(", "))))
-    };
-    let topics = match opened.await {
-        Ok((topics, text)) => {
-            report.say("`kafka`", Ok(text));
-            topics
-        }
-        Err(error) => return report.say("`kafka`", Err(error.into())),
-    };
-    if kafka.tls.is_none() && kafka.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
-        report.note("`kafka.sasl_mechanism` is `PLAIN` without TLS: whoever is between can read the password; write `sasl_ssl`, or take SCRAM");
-    }
-    for stream in Stream::ALL {
-        let name = format!("topic `{}`", kafka.topic(stream));
-        match topics.prospect(stream).await {
-            Ok(Prospect::Created) => {
-                let (partitions, copies) = (kafka.partitions, kafka.replication_factor);
-                let text = format!("is not there, and will be created with {partitions} partitions in {copies} copies");
-                report.say(&name, Ok(text));
-            }
-            Ok(Prospect::There { topic, findings }) => {
-                let (refused, notes): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_refused);
-                if topic.leaderless > 0 {
-                    let down =
-                        format!("{} of its {} partitions have no leader: brokers are down", topic.leaderless, topic.partitions);
-                    report.say(&name, Err(anyhow!(down)));
-                } else if refused.is_empty() {
-                    report.say(&name, Ok(format!("{} partitions, incarnation {}", topic.partitions, topic.incarnation)));
-                }
-                for finding in refused {
-                    report.say(&name, Err(anyhow!(finding.text())));
-                }
-                for finding in notes {
-                    report.note(&finding.to_string());
-                }
-            }
-            Err(error) => {
-                let is_down = error.is_retryable();
-                report.say("`kafka`", Err(error.into()));
-                if is_down {
-                    return; // it is not waited for once more
-                }
-            }
-        }
     }
 }
 

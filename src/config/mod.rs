@@ -101,6 +101,19 @@ impl Config {
         check(settings, &Lines::new(), &environment, Needs::Roles, Vec::new())
     }
 
+    /// What must hold of a store that is a folder, where several daemons archive to it: nothing of it shows here.
+    pub fn shared_folder(&self) -> Option<String> {
+        let is_shared = self.kafka.is_some() && (self.roles.feed || self.roles.archive);
+        match &self.bronze.store {
+            StoreConfig::Folder(folder) if is_shared => Some(format!(
+                "`bronze.store` is the folder {}: all daemons of a cluster must see the same one, else each keeps an archive with \
+                 holes; have it mounted on all of their machines, or write a bucket, `s3://bucket/prefix`",
+                folder.display()
+            )),
+            StoreConfig::Folder(_) | StoreConfig::S3(_) => None,
+        }
+    }
+
     fn read(path: &Path, needs: Needs) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         parse(&text, &environment, needs).map_err(|error| error.in_file(path))

@@ -308,3 +308,17 @@ fn settings_can_be_made_by_a_program() {
     let settings = Settings::default();
     assert_eq!(Config::from_settings(&settings).unwrap_err().problems.len(), 1, "only the keys are absent");
 }
+
+#[test]
+fn a_folder_must_be_seen_by_all_daemons_of_a_cluster() {
+    let of = |roles: &str, cluster: &str, store: &str| {
+        let text = format!("roles = {roles}\n{cluster}[bronze]\nstore = \"{store}\"\n");
+        parse(&text, &env, Needs::Nothing).unwrap().shared_folder()
+    };
+    let (archive, all, cluster) = ("[\"archive\"]", "[\"feed\", \"archive\"]", "[kafka]\nbrokers = [\"k:1\"]\n");
+    let told = of(archive, cluster, "/srv/lake").unwrap();
+    assert!(told.contains("`bronze.store` is the folder /srv/lake") && told.contains("`s3://bucket/prefix`"), "{told}");
+    assert!(of(all, cluster, "/srv/lake").is_some());
+    assert_eq!(of(archive, cluster, "s3://bucket/lake"), None);
+    assert_eq!(of("[\"serve\"]", cluster, "/srv/lake"), None, "it writes nothing there");
+}

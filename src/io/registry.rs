@@ -1,10 +1,12 @@
 //! A client of a schema registry that speaks Confluent's API: Confluent's own, Apicurio, Karapace, Redpanda.
 //!
-//! What is asked: to hold a subject to FULL_TRANSITIVE, to register a schema or to look it up, and to give the
-//! text of an id. So a reader of any version can read what any other wrote. All of it may be asked twice; a
+//! What is asked: to hold a subject to FULL_TRANSITIVE, to register a schema or to look it up or to say what would become
+//! of it, and to give the text of an id. So a reader of any version can read what any other wrote. All of it may be asked twice; a
 //! request that has no answer is asked again.
 //!
 //! Only answers of Apicurio 2.6.13 and 3.3.3 have been seen: docs/adr/0011-wire-format.md.
+
+mod prospect;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use serde_json::{Value, json};
 
 use crate::config::Secret;
 use crate::wire::{Format, SchemaId};
+
+pub use prospect::Prospect;
 
 /// What each subject is held to.
 const LEVEL: &str = "FULL_TRANSITIVE";
@@ -142,7 +146,7 @@ pub enum RegistryError {
     /// [`Policy::CheckOnly`], and it is not there.
     #[error(
         "subject `{subject}` of the schema registry at {url} does not have the {format} schema of this version ({reason}): register \
-         it (`schemas/` of this version has the file), or let Tickmint register it"
+         it (`schemas/` of this version has the file), or let Tickmint register it (`kafka.registry.register`)"
     )]
     NotRegistered {
         /// The registry.
@@ -333,11 +337,7 @@ impl Registry {
     }
 
     async fn check_level(&self, subject: &str) -> Result<(), RegistryError> {
-        let doing = format!("tell the compatibility of subject `{subject}`");
-        let query = &[("defaultToGlobal", "true")];
-        let ask = Ask { method: Method::GET, path: &["config", subject], query, body: None, doing };
-        let answer = self.ask(&ask).await?;
-        let level = serde_json::from_str::<Level>(&answer.text).map_or("none of its own".to_string(), |level| level.level);
+        let level = self.level(subject).await?;
         if level != LEVEL {
             tracing::warn!(
                 subject, %level, wanted = LEVEL,
@@ -345,6 +345,15 @@ impl Registry {
             );
         }
         Ok(())
+    }
+
+    /// What a subject is held to.
+    async fn level(&self, subject: &str) -> Result<String, RegistryError> {
+        let doing = format!("tell the compatibility of subject `{subject}`");
+        let query = &[("defaultToGlobal", "true")];
+        let ask = Ask { method: Method::GET, path: &["config", subject], query, body: None, doing };
+        let answer = self.ask(&ask).await?;
+        Ok(serde_json::from_str::<Level>(&answer.text).map_or("none of its own".to_string(), |level| level.level))
     }
 
     async fn register(&self, subject: &str, format: Format, schema: &str) -> Result<SchemaId, RegistryError> {

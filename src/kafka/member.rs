@@ -112,7 +112,12 @@ fn serve(
             match client.client().fatal_error() {
                 Some((Code::FencedInstanceId, _)) => return client.context().decide(Decision::Replaced),
                 Some((_, why)) => client.context().decide(Decision::Refused(why)),
-                None => refusal(&error).into_iter().for_each(|why| client.context().decide(Decision::Refused(why))),
+                None if is_refusal(&error) => {
+                    let trouble = client.context().watch.trouble();
+                    let why = KafkaError::of_group(&error, trouble.as_ref(), config).to_string();
+                    client.context().decide(Decision::Refused(why));
+                }
+                None => {}
             }
         }
         let mut list = TopicPartitionList::new();
@@ -128,13 +133,14 @@ fn serve(
     client.unsubscribe();
 }
 
-/// What a broker says against our part in the group. Connections that break are tried again, and are told of elsewhere.
-fn refusal(error: &Native) -> Option<String> {
-    match error.rdkafka_error_code()? {
-        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::PartitionEOF => None,
+/// Whether a broker says something against our part in the group. Connections that break are tried again, and are told of
+/// elsewhere.
+fn is_refusal(error: &Native) -> bool {
+    match error.rdkafka_error_code() {
+        None | Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::PartitionEOF) => false,
         // Of a partition for which the group has no offset yet. That is the chain's business, and the reader's.
-        Code::AutoOffsetReset => None,
-        _ => Some(error.to_string()),
+        Some(Code::AutoOffsetReset) => false,
+        Some(_) => true,
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn only_what_keeps_us_out_of_the_group_is_a_refusal() {
-        let refused = |code| refusal(&Native::MessageConsumption(code)).is_some();
+        let refused = |code| is_refusal(&Native::MessageConsumption(code));
         assert!(refused(Code::GroupAuthorizationFailed) && refused(Code::FencedInstanceId));
         assert!(!refused(Code::AutoOffsetReset), "a new group knows no offsets");
         assert!(!refused(Code::BrokerTransportFailure));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::Offset;
 
 use super::queue::{Client, Queue};
@@ -64,6 +65,12 @@ impl Reader {
     pub fn unassign(&self, chain: ChainId) -> Result<(), KafkaError> {
         let list = self.list(chain, Offset::Invalid);
         self.client.incremental_unassign(&list).map_err(|error| self.failed("leave", chain, &error))
+    }
+
+    /// What a broker's word against reading the partition means.
+    pub fn refused(&self, chain: ChainId, code: RDKafkaErrorCode) -> KafkaError {
+        let trouble = self.client.context().trouble();
+        KafkaError::of_reading(code, chain.partition, &self.topic(chain.stream), trouble.as_ref(), &self.config)
     }
 
     fn list(&self, chain: ChainId, offset: Offset) -> TopicPartitionList {

@@ -14,10 +14,12 @@ use sha2::{Digest, Sha256};
 use crate::config::{KafkaConfig, RegistryConfig};
 use crate::domain::object::hex;
 use crate::domain::stream::{PerStream, Stream};
-use crate::io::registry::{Access, Policy, Registry, RegistryError};
+use crate::io::registry::{Access, Policy, Prospect, Registry, RegistryError};
 use crate::wire::schemas::{schema, subject};
 use crate::wire::{Format, SchemaId};
 
+/// Ids that were got once.
+const NOTES: &str = "schema-ids.json";
 /// One attempt of a request. Whoever asks for the ids asks again anyway, so there are few.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// See [`ATTEMPT`].
@@ -43,12 +45,12 @@ pub struct Schemas {
 struct Known(BTreeMap<String, (String, u32)>);
 
 impl Schemas {
-    /// Asks nothing yet. Ids are kept in the file `notes`.
-    pub fn new(kafka: &KafkaConfig, config: &RegistryConfig, format: Format, notes: &Path) -> Result<Schemas, RegistryError> {
+    /// Asks nothing yet. Ids are kept in a file in `data_dir`.
+    pub fn new(kafka: &KafkaConfig, config: &RegistryConfig, data_dir: &Path) -> Result<Schemas, RegistryError> {
         let registry = Registry::new(access(config))?;
         let policy = if config.register { Policy::Register } else { Policy::CheckOnly };
         let subjects = Stream::ALL.map(|stream| subject(&kafka.topic(stream)));
-        let (url, notes) = (config.url.clone(), notes.to_path_buf());
+        let (url, format, notes) = (config.url.clone(), kafka.format, data_dir.join(NOTES));
         Ok(Schemas { registry: Arc::new(registry), policy, url, format, subjects, notes, ids: Arc::default() })
     }
 
@@ -65,10 +67,10 @@ impl Schemas {
     /// Asks the registry for the ids, and registers what is missing if that is allowed. Where it does not answer, ids that were
     /// got before count as known; the error is told all the same.
     pub async fn ensure(&self) -> Result<PerStream<SchemaId>, RegistryError> {
-        let asked = futures_util::future::try_join_all(Stream::ALL.map(|stream| {
-            let subject = &self.subjects[stream.index()];
-            self.registry.ensure(subject, self.format, schema(stream, self.format), self.policy)
-        }));
+        let asked = futures_util::future::try_join_all(
+            Stream::ALL
+                .map(|stream| self.registry.ensure(self.subject(stream), self.format, schema(stream, self.format), self.policy)),
+        );
         match asked.await {
             Ok(found) => {
                 let ids = Stream::ALL.map(|stream| found[stream.index()]);
@@ -82,6 +84,16 @@ impl Schemas {
                 Err(error)
             }
         }
+    }
+
+    /// What [`Schemas::ensure`] would find or do for one stream. Nothing is registered, and nothing kept.
+    pub async fn prospect(&self, stream: Stream) -> Result<Prospect, RegistryError> {
+        self.registry.prospect(self.subject(stream), self.format, schema(stream, self.format), self.policy).await
+    }
+
+    /// Under which the schema of a stream is registered.
+    pub fn subject(&self, stream: Stream) -> &str {
+        &self.subjects[stream.index()]
     }
 
     fn key(&self, stream: Stream) -> String {

@@ -76,7 +76,7 @@ impl KafkaSender {
 
     fn is_fatal(&self) -> Result<(), SendError> {
         match self.producer.client().fatal_error() {
-            Some((code, text)) => Err(SendError(format!("the producer cannot go on ({code}): {text}"))),
+            Some((code, text)) => Err(SendError(KafkaError::of_producer(code, text, &self.config).to_string())),
             None => Ok(()),
         }
     }

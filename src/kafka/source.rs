@@ -211,9 +211,7 @@ impl Partition {
             None => Ok(Piece::End),
             // Where the offset lies, if not in the log, is asked next.
             Some(Stop::Broker(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::PartitionEOF)) => Ok(Piece::End),
-            Some(Stop::Broker(code)) => {
-                Err(SourceError::Kafka(format!("partition {} of topic `{}`: {code}", self.chain.partition, self.name())))
-            }
+            Some(Stop::Broker(code)) => Err(SourceError::Kafka(self.means.reader.refused(self.chain, code).to_string())),
             Some(Stop::Wire(error)) => {
                 self.wanted = error.wanted_schema();
                 if self.wanted.is_some() && self.means.registry.is_some() {

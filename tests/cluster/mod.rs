@@ -11,6 +11,7 @@ use crate::support::servers::Skip;
 
 mod brokers;
 mod campaign;
+mod check;
 mod clients;
 mod copies;
 mod demo;

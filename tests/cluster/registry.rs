@@ -31,7 +31,7 @@ const ALL: [(Stream, Format); 2 * STREAMS] = [
 ];
 
 /// That of a registry which all tests of this module share. It ends with the process.
-fn url() -> Option<String> {
+pub(super) fn url() -> Option<String> {
     static SHARED: OnceLock<Result<(Server, tempfile::TempDir), String>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let folder = tempfile::tempdir().expect("the system's folder can be written");
@@ -41,7 +41,7 @@ fn url() -> Option<String> {
     or_skip(shared.as_ref().map(|(server, _)| server.url()).map_err(|reason| Skip(reason.clone())))
 }
 
-fn access(url: String) -> Access {
+pub(super) fn access(url: String) -> Access {
     Access {
         url,
         credentials: None,
@@ -69,7 +69,7 @@ fn changed(text: &str, change: impl FnOnce(&mut Value)) -> String {
 }
 
 /// With a field that may be absent, as a newer version would add it.
-fn with_a_field(stream: Stream, format: Format) -> String {
+pub(super) fn with_a_field(stream: Stream, format: Format) -> String {
     changed(schemas::schema(stream, format), |schema| match (format, stream) {
         (Format::Avro, _) => {
             let field = json!({ "name": "venue", "type": ["null", "string"], "default": null });
@@ -83,7 +83,7 @@ fn with_a_field(stream: Stream, format: Format) -> String {
 }
 
 /// Of another type in a field that all have.
-fn retyped(stream: Stream, format: Format) -> String {
+pub(super) fn retyped(stream: Stream, format: Format) -> String {
     changed(schemas::schema(stream, format), |schema| match (format, stream) {
         (Format::Avro, _) => {
             let fields = schema["fields"].as_array_mut().unwrap();

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 /// One request on a connection of its own, by HTTP/1.0, whose answers come whole and in one piece. The
 /// answer's status and body.
-pub(super) fn request(method: &str, url: &str, body: &str) -> anyhow::Result<(u16, String)> {
+pub(crate) fn request(method: &str, url: &str, body: &str) -> anyhow::Result<(u16, String)> {
     let (host, path) = url.strip_prefix("http://").context("http only")?.split_once('/').context("a path")?;
     let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&host.parse::<SocketAddr>()?, patience)?;

@@ -191,6 +191,15 @@ impl Kafka {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
+    /// Lets the user do something, as `kafka-acls --add` is told of it: `["--operation", "Read", "--group", "g"]`. It needs an
+    /// authorizer, among [`Options::properties`].
+    pub fn grant(&self, user: &str, what: &[&str]) {
+        let principal = format!("User:{user}");
+        let arguments = [&["--add", "--allow-principal", &principal], what].concat();
+        let output = self.tool("org.apache.kafka.tools.AclCommand", &arguments);
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// Runs a tool of Kafka's on this cluster.
     fn tool(&self, class: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(&self.binary);

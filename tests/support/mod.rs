@@ -2,7 +2,7 @@
 
 pub(crate) mod bucket;
 pub mod disk;
-mod http;
+pub(crate) mod http;
 pub mod kafka;
 mod process;
 pub mod python;

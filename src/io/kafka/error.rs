@@ -123,16 +123,40 @@ impl KafkaError {
         match error.rdkafka_error_code() {
             Some(code) => {
                 let refusal = Refusal { code, text: String::new() };
-                KafkaError::of_refusal(
-                    what,
-                    &refusal,
-                    None,
-                    config,
-                    "grant Write on the topic and IdempotentWrite on the cluster",
-                )
+                let cure = format!("grant Write on topic `{topic}`, and IdempotentWrite on the cluster where that is not enough");
+                KafkaError::of_refusal(what, &refusal, None, config, &cure)
             }
             None => KafkaError::Retry { what, reason: error.to_string() },
         }
+    }
+
+    /// Why a producer is of no use any more, in librdkafka's words.
+    pub fn of_producer(code: Code, text: String, config: &KafkaConfig) -> KafkaError {
+        let what = format!("the producer cannot go on ({code})");
+        let refusal = Refusal { code, text };
+        let prefix = &config.topic_prefix;
+        let cure = format!(
+            "grant Write on topics that begin with `{prefix}`, and IdempotentWrite on the cluster where that is not enough"
+        );
+        KafkaError::of_refusal(what, &refusal, None, config, &cure)
+    }
+
+    /// Why a partition of that topic cannot be read.
+    pub fn of_reading(code: Code, partition: u32, topic: &str, trouble: Option<&Trouble>, config: &KafkaConfig) -> KafkaError {
+        let (what, cure) = (format!("read partition {partition} of topic `{topic}`"), format!("grant Read on topic `{topic}`"));
+        KafkaError::of_refusal(what, &Refusal { code, text: String::new() }, trouble, config, &cure)
+    }
+
+    /// Why the group does not let us take part.
+    pub fn of_group(error: &Native, trouble: Option<&Trouble>, config: &KafkaConfig) -> KafkaError {
+        let (group, prefix) = (&config.group, &config.topic_prefix);
+        let what = "take part in the group".to_string();
+        let Some(code) = error.rdkafka_error_code() else { return KafkaError::Retry { what, reason: error.to_string() } };
+        let cure = match code {
+            Code::TopicAuthorizationFailed => format!("grant Read on topics that begin with `{prefix}`"),
+            _ => format!("grant Read on group `{group}`"),
+        };
+        KafkaError::of_refusal(what, &Refusal { code, text: String::new() }, trouble, config, &cure)
     }
 
     /// Why no client could be made.
@@ -220,12 +244,7 @@ impl KafkaError {
             },
             Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => KafkaError::of_trouble(trouble, config),
             Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::GroupAuthorizationFailed => {
-                let who = match (&config.sasl, &config.tls) {
-                    (Some(sasl), _) => format!("user `{}`", sasl.username),
-                    (None, Some(tls)) if tls.identity.is_some() => "the holder of `kafka.certificate_file`".into(),
-                    (None, _) => "who does not log in".into(),
-                };
-                KafkaError::NotAuthorised { what, who, reason, cure: cure.into() }
+                KafkaError::NotAuthorised { what, who: user(config), reason, cure: cure.into() }
             }
             Code::InvalidTimestamp => KafkaError::Clock { what, reason },
             Code::InvalidReplicationFactor
@@ -239,6 +258,15 @@ impl KafkaError {
             | Code::UnsupportedFeature => KafkaError::Refused { what, reason },
             _ => KafkaError::Retry { what, reason },
         }
+    }
+}
+
+/// Who we are to the brokers.
+pub fn user(config: &KafkaConfig) -> String {
+    match (&config.sasl, &config.tls) {
+        (Some(sasl), _) => format!("user `{}`", sasl.username),
+        (None, Some(tls)) if tls.identity.is_some() => "the holder of `kafka.certificate_file`".into(),
+        (None, _) => "user `ANONYMOUS` (nobody logs in)".into(),
     }
 }
 
@@ -480,5 +508,18 @@ mod tests {
         assert!(matches!(of(Code::InvalidTimestamp, "x"), KafkaError::Clock { .. }));
         assert!(of(Code::NotController, "x").is_retryable());
         assert!(of(Code::OperationTimedOut, "").is_retryable());
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_the_owner_of_the_cluster_grants_it() {
+        let group = |code| KafkaError::of_group(&Native::MessageConsumption(code), None, &login()).to_string();
+        assert!(group(Code::GroupAuthorizationFailed).ends_with("grant Read on group `tickmint`"));
+        assert!(group(Code::TopicAuthorizationFailed).ends_with("grant Read on topics that begin with `tickmint.`"));
+        let record = |code| KafkaError::of_record(&Native::MessageProduction(code), "tickmint.trades", &login()).to_string();
+        assert!(record(Code::TopicAuthorizationFailed).contains("user `app` may not do that"));
+        assert!(record(Code::TopicAuthorizationFailed).contains("grant Write on topic `tickmint.trades`"));
+        let producer = |code| KafkaError::of_producer(code, "no".into(), &login()).to_string();
+        assert!(producer(Code::ClusterAuthorizationFailed).contains("IdempotentWrite on the cluster"));
+        assert!(!producer(Code::OutOfOrderSequenceNumber).contains("grant"));
     }
 }

@@ -1,8 +1,9 @@
-//! A Kafka cluster: clients of it, what they say of themselves, and its topics.
+//! A Kafka cluster: clients of it, what they say of themselves, its topics, and what we may do there.
 
 pub mod client;
 pub mod error;
 mod native;
+pub mod rights;
 pub mod rules;
 pub mod topics;
 pub mod watch;

@@ -8,6 +8,8 @@
 //! Each call gives librdkafka a queue, and its answer is one event on that. What an event holds lives as long
 //! as the event does, and is copied out of it before that ends.
 
+mod rights;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -62,6 +64,17 @@ pub(super) struct NewTopic<'a> {
     pub(super) settings: Vec<(&'static str, String)>,
 }
 
+/// What is wanted of a request beside its plain answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Nothing.
+    Plain,
+    /// That nothing is done, and it is only said whether it would be.
+    OnlyAsk,
+    /// What the user may do with it.
+    Rights,
+}
+
 /// A client that asks about the cluster.
 pub(super) struct Native(Client<Watch>);
 
@@ -86,7 +99,7 @@ impl Native {
 
     /// The cluster's id and its brokers.
     pub(super) fn describe_cluster(&self, within: Duration) -> Result<Cluster, Refusal> {
-        let event = self.ask(within, false, |client, options, queue| {
+        let event = self.ask(within, Wanted::Plain, |client, options, queue| {
             // SAFETY: the three live until the call is over; librdkafka keeps what it needs.
             unsafe { sys::rd_kafka_DescribeCluster(client, options, queue) };
         })?;
@@ -104,21 +117,27 @@ impl Native {
 
     /// The topics of these names, in their order.
     pub(super) fn describe_topics(&self, names: &[String], within: Duration) -> Result<Vec<Result<Topic, Refusal>>, Refusal> {
+        let event = self.ask_for_topics(names, Wanted::Plain, within)?;
+        // SAFETY: the event is of this kind, and lives until the end of this function.
+        unsafe { Ok(described(&event).iter().map(|&topic| topic_of(topic)).collect()) }
+    }
+
+    /// The answer is of DescribeTopics.
+    fn ask_for_topics(
+        &self,
+        names: &[String],
+        wanted: Wanted,
+        within: Duration,
+    ) -> Result<Owned<sys::rd_kafka_event_t>, Refusal> {
         let names: Vec<CString> = names.iter().map(|name| c_text(name)).collect();
         let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         // SAFETY: the names live longer than this call, which copies them.
         let topics = unsafe { sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
         let topics = Owned::new(topics, sys::rd_kafka_TopicCollection_destroy);
-        let event = self.ask(within, false, |client, options, queue| {
+        self.ask(within, wanted, |client, options, queue| {
             // SAFETY: as above; the collection is copied.
             unsafe { sys::rd_kafka_DescribeTopics(client, topics.ptr(), options, queue) };
-        })?;
-        // SAFETY: the event is of this kind, and lives until the end of this function.
-        unsafe {
-            let result = sys::rd_kafka_event_DescribeTopics_result(event.ptr());
-            let topics = items(|count| sys::rd_kafka_DescribeTopics_result_topics(result, count));
-            Ok(topics.iter().map(|&topic| topic_of(topic)).collect())
-        }
+        })
     }
 
     /// Creates a topic, or only asks whether that would be done.
@@ -138,7 +157,8 @@ impl Native {
             // SAFETY: both live longer than this call, which copies them.
             accepted(unsafe { sys::rd_kafka_NewTopic_set_config(new.ptr(), name.as_ptr(), value.as_ptr()) })?;
         }
-        let event = self.ask(within, only_ask, |client, options, queue| {
+        let wanted = if only_ask { Wanted::OnlyAsk } else { Wanted::Plain };
+        let event = self.ask(within, wanted, |client, options, queue| {
             // SAFETY: one topic, which is copied.
             unsafe { sys::rd_kafka_CreateTopics(client, &mut new.ptr(), 1, options, queue) };
         })?;
@@ -159,7 +179,7 @@ impl Native {
         // SAFETY: the name lives longer than this call, which copies it.
         let resource = unsafe { sys::rd_kafka_ConfigResource_new(RDKafkaResourceType::RD_KAFKA_RESOURCE_TOPIC, name.as_ptr()) };
         let resource = Owned::new(resource, sys::rd_kafka_ConfigResource_destroy);
-        let event = self.ask(within, false, |client, options, queue| {
+        let event = self.ask(within, Wanted::Plain, |client, options, queue| {
             // SAFETY: one resource, which is copied.
             unsafe { sys::rd_kafka_DescribeConfigs(client, &mut resource.ptr(), 1, options, queue) };
         })?;
@@ -192,7 +212,7 @@ impl Native {
     fn ask(
         &self,
         within: Duration,
-        only_ask: bool,
+        wanted: Wanted,
         send: impl FnOnce(*mut sys::rd_kafka_t, *const sys::rd_kafka_AdminOptions_t, *mut sys::rd_kafka_queue_t),
     ) -> Result<Owned<sys::rd_kafka_event_t>, Refusal> {
         let (client, begun) = (self.0.native_ptr(), Instant::now());
@@ -206,8 +226,18 @@ impl Native {
         // SAFETY: the buffer is as long as it is said to be.
         unsafe {
             accepted(sys::rd_kafka_AdminOptions_set_request_timeout(options.ptr(), millis, why.as_mut_ptr(), why.len()))?;
-            if only_ask {
-                accepted(sys::rd_kafka_AdminOptions_set_validate_only(options.ptr(), 1, why.as_mut_ptr(), why.len()))?;
+            match wanted {
+                Wanted::Plain => {}
+                Wanted::OnlyAsk => {
+                    accepted(sys::rd_kafka_AdminOptions_set_validate_only(options.ptr(), 1, why.as_mut_ptr(), why.len()))?;
+                }
+                Wanted::Rights => {
+                    let error = sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.ptr(), 1);
+                    if !error.is_null() {
+                        let error = Owned::new(error, sys::rd_kafka_error_destroy);
+                        answered(error.ptr())?;
+                    }
+                }
             }
         }
         send(client, options.ptr(), queue.ptr());
@@ -314,6 +344,18 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// The topics of an answer.
+///
+/// # Safety
+/// `event` is of DescribeTopics.
+unsafe fn described(event: &Owned<sys::rd_kafka_event_t>) -> &[*const sys::rd_kafka_TopicDescription_t] {
+    // SAFETY: by the caller's word; the topics live as long as the event.
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event.ptr());
+        items(|count| sys::rd_kafka_DescribeTopics_result_topics(result, count))
+    }
+}
+
 /// Reads a topic out of an answer.
 ///
 /// # Safety
@@ -321,10 +363,7 @@ impl<T> Drop for Owned<T> {
 unsafe fn topic_of(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Topic, Refusal> {
     // SAFETY: all of it belongs to the topic, and is copied here.
     unsafe {
-        let error = sys::rd_kafka_TopicDescription_error(topic);
-        if !error.is_null() {
-            refused(sys::rd_kafka_error_code(error), || text(sys::rd_kafka_error_string(error)))?;
-        }
+        answered(sys::rd_kafka_TopicDescription_error(topic))?;
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         let id = match id.is_null() {
             true => [0; 16],
@@ -390,6 +429,18 @@ fn refused(error: RDKafkaRespErr, why: impl FnOnce() -> String) -> Result<(), Re
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(Refusal { code: code_of(error), text: why() }),
     }
+}
+
+/// What an answer says of one thing.
+///
+/// # Safety
+/// `error` is null or of an answer that lives.
+unsafe fn answered(error: *const sys::rd_kafka_error_t) -> Result<(), Refusal> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by the caller's word.
+    unsafe { refused(sys::rd_kafka_error_code(error), || text(sys::rd_kafka_error_string(error))) }
 }
 
 fn accepted(error: RDKafkaRespErr) -> Result<(), Refusal> {

@@ -88,9 +88,9 @@ pub struct Watermarks {
 #[derive(Clone)]
 pub struct Topics(Arc<Inner>);
 
-struct Inner {
-    config: KafkaConfig,
-    within: Duration,
+pub(super) struct Inner {
+    pub(super) config: KafkaConfig,
+    pub(super) within: Duration,
     /// Taken out only to be dropped.
     native: Option<Native>,
 }
@@ -161,7 +161,7 @@ impl Topics {
         self.ask(move |inner| inner.watermarks(stream, partition)).await
     }
 
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Inner) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
@@ -170,18 +170,20 @@ impl Topics {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static) -> Result<T, KafkaError> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
     let stopping = |error: JoinError| KafkaError::Retry { what: "ask the cluster".into(), reason: error.to_string() };
     crate::io::blocking(work).await.map_err(stopping)?
 }
 
 impl Inner {
-    fn native(&self) -> &Native {
+    pub(super) fn native(&self) -> &Native {
         self.native.as_ref().expect("it is there until this is dropped")
     }
 
     /// An answer, or who must do what about its absence.
-    fn heard<T>(&self, what: impl Fn() -> String, cure: &str, answer: Result<T, Refusal>) -> Result<T, KafkaError> {
+    pub(super) fn heard<T>(&self, what: impl Fn() -> String, cure: &str, answer: Result<T, Refusal>) -> Result<T, KafkaError> {
         let watch = self.native().watch();
         match answer {
             Ok(answer) => {
@@ -214,13 +216,16 @@ impl Inner {
 
     fn topics(&self, streams: &[Stream]) -> Result<Vec<Option<Topic>>, KafkaError> {
         let names: Vec<String> = streams.iter().map(|stream| self.config.topic(*stream)).collect();
-        let cure = "grant Describe on the topics";
         let answer = self.native().describe_topics(&names, self.within);
-        let topics = self.heard(|| format!("describe the topics {}", names.join(", ")), cure, answer)?;
+        let topics =
+            self.heard(|| format!("describe the topics {}", names.join(", ")), "grant Describe on the topics", answer)?;
         let one = |(name, topic): (&String, Result<Topic, Refusal>)| match topic {
             Ok(topic) => Ok(Some(topic)),
             Err(refusal) if is_absence(refusal.code) => Ok(None),
-            Err(refusal) => self.heard(|| format!("describe topic `{name}`"), cure, Err(refusal)),
+            Err(refusal) => {
+                let cure = format!("grant Describe on topic `{name}`");
+                self.heard(|| format!("describe topic `{name}`"), &cure, Err(refusal))
+            }
         };
         names.iter().zip(topics).map(one).collect()
     }
@@ -263,14 +268,14 @@ impl Inner {
     /// A broker that is asked may not have heard yet of a topic that another one has told of.
     fn findings(&self, stream: Stream, topic: &Topic) -> Result<Vec<Finding>, KafkaError> {
         let (name, begun) = (self.config.topic(stream), Instant::now());
-        let cure = "grant DescribeConfigs on the topics: whether a topic is safe to use stands in its settings";
+        let cure = format!("grant DescribeConfigs on topic `{name}`: whether it is safe to use stands in its settings");
         let answer = loop {
             match self.native().topic_settings(&name, self.within) {
                 Err(refusal) if is_absence(refusal.code) && begun.elapsed() < CREATED_WITHIN => pause(),
                 answer => break answer,
             }
         };
-        let settings = self.heard(|| format!("read the settings of topic `{name}`"), cure, answer)?;
+        let settings = self.heard(|| format!("read the settings of topic `{name}`"), &cure, answer)?;
         let found = Found { partitions: topic.partitions, replicas: topic.replicas, settings };
         Ok(rules::decide(&name, &found, &self.config))
     }
@@ -334,7 +339,7 @@ impl Inner {
             }
             answer => answer,
         };
-        let cure = format!("grant Create on the topics, or run {}", by_hand());
+        let cure = format!("grant Create on topic `{name}`, or run {}", by_hand());
         self.heard(|| format!("create topic `{name}`"), &cure, answer)
     }
 
@@ -348,7 +353,7 @@ impl Inner {
             return Err(KafkaError::Missing { topic: name, cure });
         }
         let what = || format!("ask for the offsets of topic `{name}`, partition {partition}");
-        let (start, end) = self.heard(what, "grant Describe on the topics", answer)?;
+        let (start, end) = self.heard(what, &format!("grant Describe on topic `{name}`"), answer)?;
         let offset = |offset: i64| u64::try_from(offset).unwrap_or_default();
         Ok(Watermarks { start: offset(start), end: offset(end) })
     }
@@ -370,7 +375,7 @@ fn pause() {
     std::thread::sleep(LOOK);
 }
 
-fn is_absence(code: Code) -> bool {
+pub(super) fn is_absence(code: Code) -> bool {
     matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
 }
 

@@ -202,6 +202,52 @@ async fn who_only_checks_changes_nothing() {
     }
 }
 
+async fn prospect(server: &Server, policy: Policy) -> Result<Prospect, RegistryError> {
+    server.registry().prospect("t-value", Format::Avro, schema(Stream::Trades, Format::Avro), policy).await
+}
+
+#[tokio::test]
+async fn what_would_become_of_a_schema_is_asked_and_nothing_is_changed() {
+    let found = (200, r#"{"id":28,"subject":"t-value","version":1,"schema":"{}"}"#);
+    let absent = (404, r#"{"error_code":40401,"message":"No artifact with ID 't-value' in group 'null' was found."}"#);
+    let full = (200, r#"{"compatibilityLevel":"FULL_TRANSITIVE"}"#);
+    let backward = (200, r#"{"compatibilityLevel":"BACKWARD"}"#);
+    let good = (200, r#"{"is_compatible":true,"reason":null}"#);
+    let lax = Some("BACKWARD".to_string());
+    for (policy, answers, becomes) in [
+        (Policy::Register, &[found][..], Prospect::There { id: SchemaId(28), lax: None }),
+        (Policy::CheckOnly, &[found, full], Prospect::There { id: SchemaId(28), lax: None }),
+        (Policy::CheckOnly, &[found, backward], Prospect::There { id: SchemaId(28), lax: lax.clone() }),
+        (Policy::Register, &[absent, absent], Prospect::First),
+        (Policy::Register, &[absent, good, full], Prospect::Beside { lax: None }),
+        (Policy::Register, &[absent, good, backward], Prospect::Beside { lax }),
+    ] {
+        let server = Server::start(answers).await;
+        assert_eq!(prospect(&server, policy).await, Ok(becomes));
+        let allowed = [
+            "POST /apis/ccompat/v7/subjects/t-value?normalize=true HTTP/1.1",
+            "POST /apis/ccompat/v7/compatibility/subjects/t-value/versions?normalize=true&verbose=true HTTP/1.1",
+            "GET /apis/ccompat/v7/config/t-value?defaultToGlobal=true HTTP/1.1",
+        ];
+        let lines = server.lines().await;
+        assert!(lines.len() == answers.len() && lines.iter().all(|line| allowed.contains(&&**line)), "{lines:?}");
+    }
+    // Apicurio's answer, and Confluent's.
+    for body in [
+        r#"{"is_compatible":false,"reason":"zz at /fields/0"}"#,
+        r#"{"is_compatible":false,"messages":["zz at /fields/0","oldSchema: {}"]}"#,
+    ] {
+        let server = Server::start(&[absent, (200, body)]).await;
+        let error = prospect(&server, Policy::Register).await.unwrap_err();
+        assert!(matches!(&error, RegistryError::Incompatible { reason, .. } if reason.contains("zz at /fields/0")), "{error:?}");
+    }
+    let server = Server::start(&[absent]).await;
+    assert!(matches!(prospect(&server, Policy::CheckOnly).await, Err(RegistryError::NotRegistered { .. })));
+    let server = Server::start(&[(401, "")]).await;
+    let text = prospect(&server, Policy::Register).await.unwrap_err().to_string();
+    assert!(text.contains("refuses to look up a schema of subject `t-value` (401): check the user and the secret"), "{text}");
+}
+
 #[tokio::test]
 async fn a_schema_is_asked_for_once() {
     let server = Server::start(&[(200, r#"{"schema":"{\"type\":\"string\"}","schemaType":"AVRO","references":[]}"#)]).await;
