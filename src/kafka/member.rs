@@ -182,7 +182,7 @@ impl ConsumerContext for Context {
                 if let Err(error) = client.pause(list) {
                     tracing::warn!(%error, "partitions could not be paused: they are fetched twice");
                 }
-                self.watch.is_well();
+                self.watch.forget_troubles();
                 let chains = self.chains(list);
                 self.assigned().extend(&chains);
                 self.decide(Decision::Assigned(chains));

@@ -81,9 +81,9 @@ impl KafkaSender {
         }
     }
 
-    /// A topic that was created anew takes another producer: librdkafka (2.12) has lost some of what it was sending to the one
+    /// Fails where a topic was created anew, which takes another producer: librdkafka (2.12) has lost some of what it was sending to the one
     /// before, and neither sent nor failed it for as long as it was watched (3 minutes). `now` is what the topics are.
-    fn is_for(&mut self, now: &PerStream<Option<LogId>>) -> Result<(), SendError> {
+    fn keep_to(&mut self, now: &PerStream<Option<LogId>>) -> Result<(), SendError> {
         for ((before, now), topic) in self.sends_to.iter_mut().zip(now).zip(&self.topics) {
             if now.is_some() && before.is_some() && before != now {
                 return Err(SendError(format!("topic `{topic}` was created anew")));
@@ -140,7 +140,7 @@ impl Sender for KafkaSender {
             let outcome = match (answer, incarnations[tag.chain.stream.index()]) {
                 (Ok(offset), Some(incarnation)) => {
                     self.refused = None;
-                    self.producer.client().context().watch.is_well();
+                    self.producer.client().context().watch.forget_troubles();
                     Outcome::Acknowledged { offset, incarnation }
                 }
                 (Ok(_), None) => Outcome::Failed,
@@ -153,7 +153,7 @@ impl Sender for KafkaSender {
             outcomes.push((tag, outcome));
         }
         self.is_fatal()?;
-        self.is_for(&incarnations)?;
+        self.keep_to(&incarnations)?;
         Ok(outcomes)
     }
 

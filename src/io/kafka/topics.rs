@@ -187,7 +187,7 @@ impl Inner {
         let watch = self.native().watch();
         match answer {
             Ok(answer) => {
-                watch.is_well();
+                watch.forget_troubles();
                 Ok(answer)
             }
             Err(refusal) => Err(KafkaError::of_refusal(what(), &refusal, watch.trouble().as_ref(), &self.config, cure)),

@@ -89,7 +89,7 @@ impl Watch {
 
     /// An answer has come, or an acknowledgement, or a record: what was wrong before does not count any more. Who
     /// uses the client says so.
-    pub fn is_well(&self) {
+    pub fn forget_troubles(&self) {
         let mut heard = self.heard();
         heard.troubles.clear();
         heard.verdicts.clear();
@@ -256,7 +256,7 @@ mod tests {
         let since = watch.hopeless_since().unwrap();
         watch.hear_error(Code::Authentication, "c:1/bootstrap: invalid credentials");
         assert_eq!(watch.hopeless_since(), Some(since), "the same once more is not new");
-        watch.is_well();
+        watch.forget_troubles();
         assert_eq!((watch.trouble(), watch.hopeless_since()), (None, None));
     }
 
