@@ -209,7 +209,7 @@ impl Kafka {
 
     /// Holds a broker still: its connections stay open, and nobody answers.
     pub fn pause(&self, node: usize) {
-        self.process(node).signal(libc::SIGSTOP);
+        self.process(node).pause();
     }
 
     /// Lets a paused broker go on.

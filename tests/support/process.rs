@@ -80,6 +80,24 @@ impl Process {
         assert_eq!(sent, 0, "the server is gone:\n{}", self.log_tail());
     }
 
+    /// Stops the server, until it is sent `SIGCONT`. One of its threads hears of it, and the others run on for a moment: this
+    /// returns when all stand.
+    pub(super) fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+        let begun = Instant::now();
+        while !self.stands() {
+            assert!(begun.elapsed() < READY_WITHIN, "it does not stop:\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.server)).expect("the server is there");
+        let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        // Behind the name, which may hold anything.
+        states.all(|state| state.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    }
+
     /// Returns when the server has ended by itself.
     pub(super) fn wait_for_the_end(mut self, within: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
