@@ -1,8 +1,8 @@
 //! A client of a schema registry that speaks Confluent's API: Confluent's own, Apicurio, Karapace, Redpanda.
 //!
-//! What is asked: to hold a subject to FULL_TRANSITIVE, to register a schema or to look it up or to say what would become
-//! of it, and to give the text of an id. So a reader of any version can read what any other wrote. All of it may be asked twice; a
-//! request that has no answer is asked again.
+//! What is asked: to hold a subject to FULL_TRANSITIVE, to register a schema or to look it up or to say what would
+//! become of it, and to give the text of an id. So a reader of any version can read what any other wrote. All of it
+//! may be asked twice; a request that has no answer is asked again.
 //!
 //! Only answers of Apicurio 2.6.13 and 3.3.3 have been seen: docs/adr/0011-wire-format.md.
 

@@ -97,7 +97,7 @@ impl Schemas {
     }
 
     fn key(&self, stream: Stream) -> String {
-        format!("{} {}", self.url, self.subjects[stream.index()])
+        format!("{} {}", self.url, self.subject(stream))
     }
 
     fn text(&self, stream: Stream) -> String {

@@ -81,8 +81,9 @@ impl KafkaSender {
         }
     }
 
-    /// Fails where a topic was created anew, which takes another producer: librdkafka (2.12) has lost some of what it was sending to the one
-    /// before, and neither sent nor failed it for as long as it was watched (3 minutes). `now` is what the topics are.
+    /// Fails where a topic was created anew, which takes another producer: librdkafka (2.12) has lost some of what it was
+    /// sending to the one before, and neither sent nor failed it for as long as it was watched (3 minutes). `now` is what the
+    /// topics are.
     fn keep_to(&mut self, now: &PerStream<Option<LogId>>) -> Result<(), SendError> {
         for ((before, now), topic) in self.sends_to.iter_mut().zip(now).zip(&self.topics) {
             if now.is_some() && before.is_some() && before != now {

@@ -123,8 +123,7 @@ impl KafkaError {
         match error.rdkafka_error_code() {
             Some(code) => {
                 let refusal = Refusal { code, text: String::new() };
-                let cure = format!("grant Write on topic `{topic}`, and IdempotentWrite on the cluster where that is not enough");
-                KafkaError::of_refusal(what, &refusal, None, config, &cure)
+                KafkaError::of_refusal(what, &refusal, None, config, &writes(&format!("topic `{topic}`")))
             }
             None => KafkaError::Retry { what, reason: error.to_string() },
         }
@@ -134,10 +133,7 @@ impl KafkaError {
     pub fn of_producer(code: Code, text: String, config: &KafkaConfig) -> KafkaError {
         let what = format!("the producer cannot go on ({code})");
         let refusal = Refusal { code, text };
-        let prefix = &config.topic_prefix;
-        let cure = format!(
-            "grant Write on topics that begin with `{prefix}`, and IdempotentWrite on the cluster where that is not enough"
-        );
+        let cure = writes(&format!("topics that begin with `{}`", config.topic_prefix));
         KafkaError::of_refusal(what, &refusal, None, config, &cure)
     }
 
@@ -268,6 +264,11 @@ pub fn user(config: &KafkaConfig) -> String {
         (None, Some(tls)) if tls.identity.is_some() => "the holder of `kafka.certificate_file`".into(),
         (None, _) => "user `ANONYMOUS` (nobody logs in)".into(),
     }
+}
+
+/// What a producer needs.
+fn writes(on: &str) -> String {
+    format!("grant Write on {on}, and IdempotentWrite on the cluster where that is not enough")
 }
 
 fn says(text: &str, any: &[&str]) -> bool {
