@@ -74,7 +74,7 @@ def iceberg(bench: Bench, topic: Preloaded) -> Result:
         made = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise RuntimeError(f"Iceberg's table could not be made:\n{made.stdout[-1000:]}{made.stderr[-3000:]}")
-        control = f"{topic.prefix}iceberg-control"
+        control = f"{prefix}-control"
         bench.servers.make_topic(control)
         plugin(folder, having.jars(having.connect))
         config = {

@@ -3,6 +3,7 @@
     scripts/bench-archive                             5 million trades, JSON and Avro, 4 and 12 partitions (an hour)
     scripts/bench-archive --records 200000            the same in small, to see that it runs
     scripts/bench-archive --formats json --partitions 4 --only tickmint,python
+    scripts/bench-archive --rounds 3                  each of them three times, in turn: what a busy machine does to the figures
     scripts/bench-archive --profile --only tickmint   where our own time goes, by `perf`
 
 All contenders read the same topics, one after another, and write into the same bucket: a broker, a schema registry and MinIO
@@ -71,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=words((*CONTENDERS, "latency")), metavar="NAME,NAME", help="only these contenders; `latency` is spool to Kafka"
     )
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="runs of each contender, in turn; the table has the median (default 1)")
     parser.add_argument("--tickmint", type=Path, default=ROOT / "target/release/tickmint", metavar="PATH", help="default %(default)s")
     parser.add_argument(
         "--property", action="append", default=[], metavar="N=V", help="an option of librdkafka for our daemons, to try it; may be repeated"
@@ -115,11 +117,10 @@ def run(args: argparse.Namespace, bench: Bench, results: list[Result]) -> int:
             say(f"{args.records} records of {format} in {partitions} partitions")
             topic = bench.daemons.preload(args.records, partitions, format)
             forwards.append(topic)
-            for name, contender in CONTENDERS.items():
-                if args.only and name not in args.only or format == "avro" and name not in OF_AVRO:
-                    continue
+            chosen = [name for name in CONTENDERS if name in (args.only or CONTENDERS) and (format == "json" or name in OF_AVRO)]
+            for name in chosen * args.rounds:
                 try:
-                    result = contender(bench, topic)
+                    result = CONTENDERS[name](bench, topic)
                 except Skipped as why:
                     result = Result(name, format, partitions, 0, 0, 0, 0, 0, 0, 0, {}, skipped=str(why))
                 except Exception:  # the others are measured all the same, and the run fails

@@ -16,45 +16,66 @@ WARM = 5_000_000
 AIMS = {"python": 5, "iceberg": 8, "connect-floor": 3}
 
 
-def line(result: Result, ours: Result | None = None) -> str:
+def line(result: Result) -> str:
     label = LABELS[result.contender]
     if result.skipped:
         return f"{label:38} SKIPPED: {result.skipped}"
-    ratio = f"{ours.per_cpu / result.per_cpu:8.2f}" if ours and ours is not result else f"{'':8}"
-    aim = f"  aim {AIMS[result.contender]}" if ours and result.contender in AIMS else ""
     return (
         f"{label:38}{result.records / result.seconds:10,.0f}{result.cpu:8.1f}{result.per_cpu:11,.0f}{result.peak:7.0f}"
-        f"{result.bytes / 1e6:8.1f}{result.objects:8}{result.load:6.1f}{ratio}{aim}"
+        f"{result.bytes / 1e6:8.1f}{result.objects:8}{result.load:6.1f}"
     )
+
+
+def lines(runs: list[Result], ours: list[Result]) -> list[str]:
+    """A contender's median run, and how many times its records a processor second ours are: round by round, as both then had the same
+    machine."""
+    done = [result for result in runs if not result.skipped]
+    found = [line(result) for result in runs if result.skipped]
+    if not done:
+        return found[:1]
+    middle = sorted(done, key=lambda result: result.per_cpu)[len(done) // 2]
+    text = line(middle)
+    if runs is not ours and len(runs) == len(ours) and not any(result.skipped for result in runs + ours):
+        ratios = sorted(mine.per_cpu / its.per_cpu for mine, its in zip(ours, runs, strict=True))
+        text += f"{ratios[len(ratios) // 2]:8.2f}" + (f"  aim {AIMS[middle.contender]}" if middle.contender in AIMS else "")
+        text += f"  ({ratios[0]:.2f}-{ratios[-1]:.2f})" if len(ratios) > 1 else ""
+    return [text, *found]
 
 
 HEAD = f"{'':38}{'records/s':>10}{'CPU s':>8}{'rec/CPU-s':>11}{'MiB':>7}{'MB out':>8}{'objects':>8}{'load':>6}{'ours/it':>8}"
 
 
 def text(results: list[Result], topics: list[Preloaded], waits: dict | None) -> str:
-    lines = []
+    said = []
     for topic in topics:
-        some = [result for result in results if (result.format, result.partitions) == (topic.format, topic.partitions)]
-        ours = next((result for result in some if result.contender == "tickmint" and not result.skipped), None)
+        by_contender: dict[str, list[Result]] = {}
+        for result in results:
+            if (result.format, result.partitions) == (topic.format, topic.partitions):
+                by_contender.setdefault(result.contender, []).append(result)
+        ours = by_contender.get("tickmint", [])
         sizes = "{:.0f} B of value, {:.0f} B with key and header".format(*topic.sizes)
-        lines += ["", f"{topic.records:,} records, {topic.format}, {topic.partitions} partitions; {sizes}", HEAD]
-        lines += [line(result, ours) for result in some]
+        said += ["", f"{topic.records:,} records, {topic.format}, {topic.partitions} partitions; {sizes}", HEAD]
+        for runs in by_contender.values():
+            said += lines(runs, ours)
+        rounds = max(map(len, by_contender.values()), default=0)
+        if rounds > 1:
+            said.append(f"  {rounds} rounds: of each the run with the median of records/CPU-s; of the ratios the median (least-most)")
         if topic.records < WARM:
-            lines.append(
+            said.append(
                 f"  fewer than {WARM:,} records: Java's compiler is most of what Connect does, and the start of the process much of ours"
             )
-        if ours:
-            lines += details(ours)
-    lines += ["", "Spool to Kafka, all records of a full spool, one daemon that does nothing else"]
+        if measured := next((result for result in ours if not result.skipped), None):
+            said += details(measured)
+    said += ["", "Spool to Kafka, all records of a full spool, one daemon that does nothing else"]
     for topic in topics:
         found = forward(topic)
-        lines.append(
+        said.append(
             f"{topic.format:6}{topic.partitions:3} partitions{found['per_second']:12,.0f} records/s{found['per_cpu_second']:12,.0f} records/CPU-s"
             f"{found['peak']:7.0f} MiB"
         )
     if waits:
-        lines += ["", *latencies(waits)]
-    return "\n".join(lines)
+        said += ["", *latencies(waits)]
+    return "\n".join(said)
 
 
 def details(ours: Result) -> list[str]:
