@@ -12,6 +12,7 @@ fn env(name: &str) -> Option<String> {
         "KAFKA_API_SECRET" => Some("kafka-secret".into()),
         "REGISTRY_API_SECRET" => Some("registry-secret".into()),
         "MSK_PASSWORD" => Some("msk-secret".into()),
+        "LAKE_ACCESS_KEY" | "LAKE_SECRET_KEY" => Some("lake".into()),
         "EMPTY" => Some(" ".into()),
         _ => None,
     }
@@ -112,7 +113,7 @@ fn the_example_shows_each_option_with_its_default() {
 }
 
 #[test]
-fn the_examples_of_hosted_clusters_are_configs() {
+fn the_examples_of_clusters_are_configs() {
     let cloud = config(include_str!("../../config/confluent-cloud.toml")).kafka.unwrap();
     let sasl = cloud.sasl.unwrap();
     assert_eq!((sasl.mechanism, sasl.password.reveal()), (Mechanism::Plain, "kafka-secret"));
@@ -126,6 +127,10 @@ fn the_examples_of_hosted_clusters_are_configs() {
     assert_eq!((sasl.mechanism, sasl.password.reveal()), (Mechanism::ScramSha512, "msk-secret"));
     assert_eq!((msk.brokers.len(), msk.registry), (3, None));
     assert!(msk.brokers.iter().all(|broker| broker.ends_with(":9096")));
+
+    let local = config(include_str!("../../config/local-cluster.toml")).kafka.unwrap();
+    assert_eq!(local.brokers, ["127.0.0.1:19091", "127.0.0.1:19092", "127.0.0.1:19093"], "the base port of scripts/cluster");
+    assert_eq!(local.registry.unwrap().url, "http://127.0.0.1:19101/apis/ccompat/v7");
 }
 
 #[test]
