@@ -15,18 +15,33 @@ use crate::domain::intervals::{Intervals, Read};
 use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 
-/// Acknowledged records with rising places and offsets, without a gap in either.
+/// So far apart are the offsets of one run at most. What a part of it has become is known only when the chain has passed
+/// all of them; and where several daemons send to a partition, a run without gaps is a record or two.
+const SPAN: u64 = 4096;
+
+/// Acknowledged records with places that rise without a gap, and offsets that rise, perhaps with records of others in
+/// between: without any, each offset is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
     /// The last place.
     high: u64,
-    /// The offset of the first.
+    /// The offset of the first, or of one before it.
     offset: u64,
+    /// The offset of the last, or of one behind it. An earlier version noted none, as it knew each.
+    #[serde(default)]
+    last: u64,
     /// Where they went.
     incarnation: LogId,
     /// How often the logs' ends had been asked for when the last of them was acknowledged; a process counts from 0.
     #[serde(skip)]
     round: u64,
+}
+
+impl Run {
+    /// Whether the offset of each record is known; `low` is its first place.
+    fn is_dense(&self, low: u64) -> bool {
+        self.last - self.offset == self.high - low
+    }
 }
 
 /// What a log's records became of, for the next process: a hint, which is doubted like all that was acknowledged.
@@ -72,7 +87,7 @@ impl Progress {
             let Some(part) = self.parts.get_mut(ChainId { stream, partition }) else { continue };
             if low <= run.high {
                 part.sent.insert_all(low, run.high);
-                part.acknowledged.insert(low, run);
+                part.acknowledged.insert(low, Run { last: run.last.max(run.offset + (run.high - low)), ..run });
             }
         }
     }
@@ -93,13 +108,14 @@ impl Progress {
         let runs = &mut self.parts[chain].acknowledged;
         if let Some((low, run)) = runs.range_mut(..=place).next_back()
             && run.high + 1 == place
-            && run.offset + (place - low) == offset
             && run.incarnation == incarnation
+            && offset > run.last
+            && (offset - run.offset < SPAN || run.is_dense(*low) && offset == run.last + 1)
         {
-            (run.high, run.round) = (place, round);
+            (run.high, run.last, run.round) = (place, offset, round);
             return;
         }
-        runs.insert(place, Run { high: place, offset, incarnation, round });
+        runs.insert(place, Run { high: place, offset, last: offset, incarnation, round });
     }
 
     /// The broker does not have it, or nobody knows. It is to be sent again, unless a slot covers it.
@@ -113,7 +129,11 @@ impl Progress {
         part.covered.clone_from(covered);
         let uncovered = |(low, run): (&u64, &Run)| -> Vec<(u64, Run)> {
             let offset = |place: u64| run.offset + (place - low);
-            covered.missing(*low, run.high).into_iter().map(|(a, b)| (a, Run { high: b, offset: offset(a), ..*run })).collect()
+            let piece = |(a, b)| match run.is_dense(*low) {
+                true => (a, Run { high: b, offset: offset(a), last: offset(b), ..*run }),
+                false => (a, Run { high: b, ..*run }),
+            };
+            covered.missing(*low, run.high).into_iter().map(piece).collect()
         };
         part.acknowledged = part.acknowledged.iter().flat_map(uncovered).collect();
     }
@@ -152,7 +172,8 @@ impl Progress {
         self.parts.iter().flat_map(|(_, part)| part.acknowledged.iter()).map(|(low, run)| run.high - low + 1).sum()
     }
 
-    /// Takes back acknowledgements whose offsets lie in what `gone` says of their run.
+    /// Takes back acknowledgements whose offsets lie in what `gone` says of their run. Of one with others' records in it: all,
+    /// if its last is gone, and else none yet, as what is left comes to an end soon.
     fn doubt(&mut self, chain: ChainId, gone: impl Fn(&Run) -> std::ops::Range<u64>) -> Option<u64> {
         let part = self.parts.get_mut(chain)?;
         let mut kept = BTreeMap::new();
@@ -160,8 +181,17 @@ impl Progress {
         for (low, run) in std::mem::take(&mut part.acknowledged) {
             let place = |offset: u64| low + (offset - run.offset);
             let gone = gone(&run);
-            let behind = run.offset + (run.high - low) + 1;
-            let (from, to) = (gone.start.clamp(run.offset, behind), gone.end.clamp(run.offset, behind));
+            let behind = run.last + 1;
+            let (mut from, to) = (gone.start.clamp(run.offset, behind), gone.end.clamp(run.offset, behind));
+            let is_dense = run.is_dense(low);
+            if !is_dense && from < to && to == behind {
+                part.sent.remove(low, run.high);
+                first = first.or(Some(low));
+                continue;
+            }
+            if !is_dense {
+                from = to;
+            }
             if from >= to {
                 kept.insert(low, run);
                 continue;
@@ -169,7 +199,7 @@ impl Progress {
             first = first.or(Some(place(from)));
             part.sent.remove(place(from), place(to - 1));
             if from > run.offset {
-                kept.insert(low, Run { high: place(from - 1), ..run });
+                kept.insert(low, Run { high: place(from - 1), last: from - 1, ..run });
             }
             if to < behind {
                 kept.insert(place(to), Run { offset: to, ..run });
@@ -207,6 +237,57 @@ mod tests {
         let mut read = Read::default();
         read.insert_all(log, low, high);
         read
+    }
+
+    /// As [`sent`], but somebody else's records stand between: offsets 100, 103, 106 and so on.
+    fn sent_beside_others() -> (Progress, LogId, LogId) {
+        let (log, topic) = (LogId::generate(), LogId::generate());
+        let mut progress = Progress::new(log, 4);
+        for place in 0..10 {
+            assert!(progress.take(CHAIN, place));
+            progress.acknowledged(CHAIN, place, 100 + 3 * place, topic, 1);
+        }
+        (progress, log, topic)
+    }
+
+    #[test]
+    fn with_others_records_in_between_it_is_one_run_that_is_doubted_when_the_chain_has_passed_it() {
+        let (mut progress, log, topic) = sent_beside_others();
+        assert_eq!(progress.hint().0.len(), 1);
+        progress.covered(CHAIN, &read(log, 0, 3));
+        assert_eq!(progress.acknowledged_count(), 6);
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(120)), None, "which of them it has passed is not known");
+        progress.covered(CHAIN, &read(log, 0, 7));
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(128)), Some(8));
+        assert_eq!(missing(&progress), [8, 9]);
+
+        let (mut progress, _, topic) = sent_beside_others();
+        assert_eq!(progress.ends(CHAIN, topic, 128, 2), None);
+        assert_eq!(progress.ends(CHAIN, topic, 127, 2), Some(0), "some of them are gone");
+        assert_eq!(missing(&progress), (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_run_ends_before_the_chain_would_never_pass_it() {
+        let (log, topic) = (LogId::generate(), LogId::generate());
+        let mut progress = Progress::new(log, 4);
+        let most = 10 * SPAN;
+        for place in 0..most {
+            progress.take(CHAIN, place);
+            progress.acknowledged(CHAIN, place, 2 * place, topic, 1);
+        }
+        assert_eq!(progress.hint().0.len() as u64, 2 * most / SPAN);
+    }
+
+    #[test]
+    fn a_hint_of_an_earlier_version_is_of_known_offsets() {
+        let (progress, log, topic) = sent();
+        let text = serde_json::to_string(&progress.hint()).unwrap();
+        let old = text.replace(",\"last\":109", "");
+        assert_ne!(old, text);
+        let mut next = Progress::new(log, 4);
+        next.believe(serde_json::from_str(&old).unwrap());
+        assert_eq!(next.ends(CHAIN, topic, 107, 1), Some(7));
     }
 
     /// What would be sent of the ten.
@@ -272,7 +353,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a record is covered, on its way, acknowledged where it can still be archived from, or sent next.
+        /// Whatever happens, a record is covered, on its way, or sent next, once the chain has read the log to its end.
         #[test]
         fn nothing_is_forgotten(steps in prop::collection::vec((0u8..6, 0u64..10, 0u64..30), 0..60)) {
             let (log, mut topic) = (LogId::generate(), LogId::generate());
@@ -287,7 +368,7 @@ mod tests {
                     1 if under_way.remove(&place) => {
                         copies[place as usize].push((topic, end));
                         progress.acknowledged(CHAIN, place, end, topic, round);
-                        end += 1;
+                        end += 1 + number % 3; // others send, too
                     }
                     2 if under_way.remove(&place) => progress.failed(CHAIN, place),
                     3 => {
@@ -320,11 +401,18 @@ mod tests {
                     _ => {}
                 }
             }
+            let is_archivable = |(of, offset): &(LogId, u64)| *of == topic && (tail..end).contains(offset);
+            for (place, copies) in copies.iter().enumerate() {
+                if copies.iter().any(is_archivable) {
+                    covered.insert(log, place as u64);
+                }
+            }
+            progress.covered(CHAIN, &covered);
+            progress.passed(CHAIN, Some(topic), position(end));
             let unsent = missing(&progress);
             for place in 0..10 {
-                let is_archivable = copies[place as usize].iter().any(|(of, offset)| *of == topic && (tail..end).contains(offset));
                 prop_assert!(
-                    covered.contains(log, place) || under_way.contains(&place) || is_archivable || unsent.contains(&place),
+                    covered.contains(log, place) || under_way.contains(&place) || unsent.contains(&place),
                     "{place} is forgotten"
                 );
             }
