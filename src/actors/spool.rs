@@ -226,8 +226,10 @@ impl Spool {
     /// process was there, else all chains would stay in the hour of the last one for up to an hour. Tried
     /// again until it stands.
     fn turn_the_hour(&mut self, ctx: &mut Context<Self>) {
-        let hour = Some(Hour::of(clock::now())).filter(|hour| Some(*hour) > self.hour && !self.turning);
-        let Some(hour) = hour else { return };
+        let hour = Hour::of(clock::now());
+        if self.turning || !hour.turns(self.hour) {
+            return;
+        }
         self.turning = true;
         let turned = self.request(Request::Tick(hour), ctx).map(move |done, spool, _| {
             spool.turning = false;
@@ -436,7 +438,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (mut spool, view, metrics, _) = spool(temp.path());
         let (held, durable) = (view.borrow().bytes(), spool.durable.clone());
-        (spool.config.max_bytes, spool.hour) = (held + 1, Some(Hour(i64::MAX))); // no hour turns
+        (spool.config.max_bytes, spool.turning) = (held + 1, true); // no hour turns
         tokio::time::pause();
         let spool = spool.start();
         tokio::time::sleep(2 * TICK_CHECK).await;

@@ -107,6 +107,12 @@ pub struct Archiver {
     prepared: Option<Prepared>,
 }
 
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        self.budget.left(self.chain.id);
+    }
+}
+
 /// What an archiver works with.
 pub struct Parts {
     /// The chain it extends.
@@ -148,7 +154,7 @@ impl Archiver {
             return self.begin(tail).await;
         }
         if let Some(open) = &mut self.open {
-            open.absorb(self.limits.flush_bytes);
+            open.absorb(self.limits.flush_bytes, Hour(Hour::of(clock::now()).0 + 1));
             self.budget.holds(self.chain.id, open.object.memory());
             if open.object.is_buffer_full() {
                 self.encode().await?;
@@ -532,6 +538,24 @@ mod tests {
         let found = audit::bronze::read(&store, Some(&spool)).await.unwrap();
         assert_eq!((found.archived[0], found.waiting[0], found.duplicated), (110, 0, 0));
         assert_eq!(found.faults, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_wrong_clock_does_not_keep_the_chain_in_its_hour() {
+        let temp = tempfile::tempdir().unwrap();
+        let (spool, store) = (temp.path().join("spool"), store(temp.path()));
+        std::fs::create_dir_all(&spool).unwrap();
+        let (mut life, now) = (Life::begin(&spool), Hour::of(clock::now()));
+        let session = life.open();
+        life.append(session, 1..=1, now.0);
+        life.append(session, 2..=2, now.0 + 600_000); // in 68 years
+        life.commit(Request::Tick(Hour(now.0 + 700_000)));
+        life.append(session, 3..=3, now.0);
+        let slots = drain(&mut life.archiver(&store, &spool)).await;
+        let reached = slots.iter().filter_map(|slot| slot.carry.archive_hour).max();
+        assert!(reached.is_some_and(|hour| (now.0..=now.0 + 2).contains(&hour.0)), "{reached:?}, {now}");
+        let found = audit::bronze::read(&store, Some(&spool)).await.unwrap();
+        assert_eq!((found.archived[0], found.waiting[0], found.faults), (6, 0, vec![]));
     }
 
     /// Else one flipped byte would fill the spool for ever.

@@ -33,6 +33,11 @@ impl Budget {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(chain, bytes);
     }
 
+    /// There is no writer of `chain` any more.
+    pub fn left(&self, chain: ChainId) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&chain);
+    }
+
     /// Whether they hold too much together, and that one the most.
     pub fn must_flush(&self, chain: ChainId) -> bool {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,5 +58,8 @@ mod tests {
         assert!(![one, two, three].iter().any(|chain| budget.must_flush(*chain)), "the cap is not passed");
         budget.holds(two, 7);
         assert_eq!([one, two, three].map(|chain| budget.must_flush(chain)), [false, true, false]);
+        budget.left(two);
+        budget.holds(three, 7);
+        assert_eq!([one, three].map(|chain| budget.must_flush(chain)), [false, true], "who has gone is not waited for");
     }
 }

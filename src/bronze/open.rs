@@ -62,11 +62,12 @@ impl Open {
     }
 
     /// Moves records from what was read into the object, until it holds `flush_bytes`, an hour turns, or the buffer is to be
-    /// encoded first.
-    pub(super) fn absorb(&mut self, flush_bytes: usize) {
+    /// encoded first. No hour behind `latest` is reached, whatever a record says: one that came of a wrong clock would keep
+    /// the chain there for good.
+    pub(super) fn absorb(&mut self, flush_bytes: usize, latest: Hour) {
         self.object.buffer.reserve(self.pending.len().min(PIECE_RECORDS));
         while let Some(next) = self.pending.as_slice().first() {
-            let hour = Hour::of(next.received_at);
+            let hour = Hour::of(next.received_at).min(latest);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
             if turns && !self.object.is_empty() || self.object.bytes >= flush_bytes || self.object.is_buffer_full() {
                 break;
@@ -74,7 +75,9 @@ impl Open {
             let Some(record) = self.pending.next() else { break };
             self.absorbed = record.offset + 1;
             self.since.get_or_insert_with(Instant::now);
+            let before = self.carry.archive_hour;
             let is_new = self.carry.take(&record);
+            self.carry.archive_hour = self.carry.archive_hour.min(before.max(Some(latest)));
             if flawed(Flaw::GreatestOnly) {
                 self.carry.read.insert_all(record.origin.log, 0, record.origin.place);
             }

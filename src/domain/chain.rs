@@ -130,6 +130,11 @@ impl Carry {
             return false;
         }
         match &record.content {
+            // Its place is its offset, and the chain has read all before that: one interval, however many there are.
+            Content::Data { payload: Payload::Foreign { .. }, .. } => {
+                self.read.insert_all(log, 0, place);
+                true
+            }
             Content::Tick(_) => false,
             Content::Opened(session) => {
                 self.seen.open(*session);
@@ -365,6 +370,28 @@ mod tests {
         let text = serde_json::to_string(&slot).unwrap();
         assert!(text.contains(r#""kind":"end""#), "{text}");
         assert_eq!(serde_json::from_str::<Slot>(&text).unwrap(), slot);
+    }
+
+    #[test]
+    fn of_foreign_records_nothing_is_kept_but_how_far_they_were_read() {
+        let (mut carry, topic) = (Carry::default(), LogId::generate());
+        let mut take = |offset| {
+            let delivery = Delivery { session: SessionId::generate(), frame: 1, index: 0 };
+            let payload = Payload::Foreign { raw: Default::default(), why: String::new() };
+            let content = Content::Data { delivery, seq: offset, payload };
+            carry.take(&Record {
+                offset,
+                origin: Origin { log: topic, place: offset },
+                received_at: 0,
+                traceparent: None,
+                content,
+            })
+        };
+        let ours_between = [3, 7, 8, 20];
+        assert_eq!(ours_between.map(&mut take), [true; 4]);
+        assert_eq!(ours_between.map(&mut take), [false; 4], "repeats");
+        assert!(take(21));
+        assert_eq!(carry.read.0[&topic].missing(0, 30), [(22, 30)]);
     }
 
     #[test]

@@ -17,6 +17,12 @@ const HOUR_IN_MICROS: i64 = 3_600_000_000;
 pub struct Hour(pub i64);
 
 impl Hour {
+    /// Whether it is to be told, after `told` was. A clock that goes back a little does not turn the hour; one that was far ahead
+    /// and was put right does, else nothing would be told before it is there again.
+    pub fn turns(self, told: Option<Hour>) -> bool {
+        told.is_none_or(|told| self > told || self.0 + 1 < told.0)
+    }
+
     /// The hour that contains this instant.
     pub fn of(at: Micros) -> Hour {
         Hour(at.div_euclid(HOUR_IN_MICROS))

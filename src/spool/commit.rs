@@ -70,8 +70,8 @@ fn stage(log: &mut LogWriter, request: &Request, room: Room, now: Micros) -> Res
             Ok(())
         }
         Request::Tick(hour) => {
-            // Asked again: the answer was lost.
-            if log.state().hour < Some(*hour) {
+            // Else asked again: the answer was lost.
+            if hour.turns(log.state().hour) {
                 log.stage(&Entry::Tick { hour: *hour });
             }
             Ok(())
@@ -201,6 +201,8 @@ mod tests {
         assert_eq!(second.view().end(Stream::Quarantine), 0);
         commit(&mut second, &[Request::Tick(Hour(9))], ROOM, 0);
         assert_eq!(second.view().end(Stream::Quarantine), 1);
+        commit(&mut second, &[Request::Tick(Hour(2)), Request::Tick(Hour(3))], ROOM, 0);
+        assert_eq!(second.view().end(Stream::Quarantine), 3, "the clock had been far ahead, and is right now");
     }
 
     #[test]

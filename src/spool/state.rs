@@ -63,11 +63,21 @@ pub struct LogState {
     pub changes: u64,
 }
 
+/// A place that no log ever has. Fits into Avro's long.
+const NOWHERE: u64 = i64::MAX as u64;
+
 impl LogState {
     /// What the new log `log` takes over from the one of the life before: sessions and the hour, not places.
     pub fn inherit(&self, log: LogId, partitions: u32) -> LogState {
         let mut inherited = LogState { log, next: PerChain::of(partitions), ..self.clone() };
-        inherited.sessions.values_mut().for_each(|session| session.records.widen(partitions));
+        for session in inherited.sessions.values_mut() {
+            session.records.widen(partitions);
+            // In the chain where its end will stand, nobody has read its opening.
+            let partition = |partitions| symbol_partition(session.shard.as_bytes(), partitions);
+            if partition(partitions) != partition(self.partitions()) {
+                session.opened = session.opened.map(|Origin { log, .. }| Origin { log, place: NOWHERE });
+            }
+        }
         inherited
     }
 
@@ -86,7 +96,7 @@ impl LogState {
         self.changes += u64::from(!matches!(entry, Entry::Frame { .. }));
         match entry {
             Entry::Opened(opened) => self.opened(opened),
-            Entry::Tick { hour } => self.hour = self.hour.max(Some(*hour)),
+            Entry::Tick { hour } => self.hour = Some(*hour),
             Entry::Frame { session, judged, .. } => {
                 if let Some(state) = self.sessions.get_mut(session) {
                     state.frames = judged.frame.number;
@@ -189,6 +199,28 @@ mod tests {
         let opened = Opened { session, shard: "shard-1".into(), symbols: vec!["AAPL".into()], at: 1 };
         state.apply(&Entry::Opened(opened));
         session
+    }
+
+    #[test]
+    fn an_end_in_another_chain_than_the_opening_names_a_place_that_is_never_read() {
+        let mut before = LogState { next: PerChain::of(12), ..LogState::default() };
+        let shards: Vec<_> = (0..40).map(|shard| format!("shard-{shard}")).collect();
+        let sessions = shards.iter().map(|shard| {
+            let opened = Opened { session: SessionId::generate(), shard: shard.clone(), symbols: vec![], at: 1 };
+            before.apply(&Entry::Opened(opened.clone()));
+            opened.session
+        });
+        let sessions: Vec<_> = sessions.collect();
+        let after = before.inherit(LogId::generate(), 18);
+        let mut moved = 0;
+        for (session, shard) in sessions.iter().zip(&shards) {
+            let Some(Entry::Control { control, .. }) = after.end_of(*session, 0, 5, "process_died") else { panic!("{shard}") };
+            let is_moved = before.gaps_of(shard) != after.gaps_of(shard);
+            assert_eq!(control.opened().map(|opened| opened.place == NOWHERE), Some(is_moved), "{shard}");
+            moved += u32::from(is_moved);
+        }
+        assert!((1..40).contains(&moved), "{moved}");
+        assert_eq!(before.inherit(LogId::generate(), 12).sessions, before.sessions, "as many partitions");
     }
 
     #[test]
