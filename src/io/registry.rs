@@ -128,6 +128,17 @@ pub enum RegistryError {
         /// In the registry's words.
         reason: String,
     },
+    /// It was emptied, or an old copy was put back.
+    #[error(
+        "the schema registry has given the schemas other ids ({found}) than records are written with ({known}), by which readers of the \
+         topics find them: put its old state back, or restart this daemon, which then writes the new ones"
+    )]
+    OtherIds {
+        /// Those in use.
+        known: String,
+        /// Those of now.
+        found: String,
+    },
     /// 422.
     #[error(
         "the schema registry at {url} does not take the {format} schema of subject `{subject}`: {reason}. See whether it supports \
@@ -196,6 +207,7 @@ impl RegistryError {
             | RegistryError::Refused { .. }
             | RegistryError::NoRegistry { .. }
             | RegistryError::Incompatible { .. }
+            | RegistryError::OtherIds { .. }
             | RegistryError::NotTaken { .. }
             | RegistryError::NotRegistered { .. }
             | RegistryError::UnknownId { .. } => false,

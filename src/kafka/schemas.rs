@@ -75,7 +75,9 @@ impl Schemas {
             Ok(found) => {
                 let ids = Stream::ALL.map(|stream| found[stream.index()]);
                 self.note(ids);
-                Ok(*self.ids.get_or_init(|| ids))
+                let known = *self.ids.get_or_init(|| ids);
+                // The producer goes on with those that it began with.
+                if known == ids { Ok(ids) } else { Err(RegistryError::OtherIds { known: listed(known), found: listed(ids) }) }
             }
             Err(error) => {
                 if let (true, Some(ids)) = (error.is_retryable(), self.noted()) {
@@ -130,6 +132,10 @@ impl Schemas {
             tracing::warn!(%path, %error, "the ids of schemas are not kept: a start while the registry is away would wait for it");
         }
     }
+}
+
+fn listed(ids: PerStream<SchemaId>) -> String {
+    ids.map(|id| id.to_string()).join(", ")
 }
 
 fn access(config: &RegistryConfig) -> Access {
