@@ -73,8 +73,8 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     make_data_dir(&config.data_dir)?;
     let store = lake::open(config, &metrics).await?;
     let cluster = match &config.kafka {
-        Some(kafka) => Some(cluster::reach(config, kafka).await?),
-        None => None,
+        Some(kafka) if config.roles.use_kafka() => Some(cluster::reach(config, kafka).await?),
+        Some(_) | None => None,
     };
 
     let root = Root::start(policy(3, 600));
@@ -85,7 +85,8 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
     let plant = Plant { config, root: &root, store: store.clone(), metrics, traces: traces.clone(), bronze };
     match (&config.kafka, cluster) {
         (Some(kafka), Some(reached)) => cluster::start(&plant, kafka, reached)?,
-        _ => embedded(&plant)?,
+        (Some(kafka), None) => start_refiner(&plant, kafka.partitions)?,
+        (None, _) => embedded(&plant)?,
     }
     Ok(App { root, store, _lock: lock })
 }
@@ -93,9 +94,8 @@ pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> R
 /// The tree of a daemon whose spool is the log: one partition a stream.
 fn embedded(plant: &Plant<'_>) -> Result<()> {
     let spooling = spooling::open(plant.config, LogKind::BRONZE)?;
-    let chains: Vec<_> = ChainId::all(1).collect();
-    start_refiner(plant, chains.clone())?;
-    archive::start_sealer(plant, chains)?;
+    start_refiner(plant, 1)?;
+    archive::start_sealer(plant, Arc::new(|| ChainId::all(1).collect()))?;
     let told = Arc::new(OnceLock::new());
     archive::start_writers(plant, &spooling.logs, &told)?;
     let spool = feed::start_spool(plant, spooling)?;
@@ -111,10 +111,10 @@ fn make_data_dir(dir: &Path) -> Result<()> {
 }
 
 /// The refiner, if this process is to have one.
-fn start_refiner(plant: &Plant<'_>, chains: Vec<ChainId>) -> Result<()> {
+fn start_refiner(plant: &Plant<'_>, partitions: u32) -> Result<()> {
     let Some(warehouse) = plant.config.warehouse.clone().filter(|_| plant.config.roles.refine) else { return Ok(()) };
     let (every, store, metrics, traces) = (warehouse.every, plant.store.clone(), plant.metrics.clone(), plant.traces.clone());
-    let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), chains.clone(), traces.clone()));
+    let rounds = Arc::new(move || Rounds::new(warehouse.clone(), store.clone(), partitions, traces.clone()));
     plant.root.top.spawn(child("refiner", plant.config.drain_within), &plant.bronze.handle(), move |_, vitals| {
         refiner::Refiner::new(refiner::Parts { vitals, metrics, every, rounds })
     })?;

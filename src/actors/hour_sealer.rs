@@ -20,17 +20,20 @@ use crate::telemetry::Metrics;
 /// Hours turn slowly, and each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(20);
 
+/// Tells which chains there are now; none while that is not known. Others may join them, as a topic can be given more partitions.
+pub type Chains = Arc<dyn Fn() -> Vec<ChainId> + Send + Sync>;
+
 /// See the module.
 pub struct HourSealer {
     vitals: Arc<Vitals>,
     metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
-    chains: Vec<ChainId>,
+    chains: Chains,
 }
 
 impl HourSealer {
     /// A sealer of these chains.
-    pub fn new(vitals: Arc<Vitals>, metrics: Arc<Metrics>, store: Arc<dyn Store>, chains: Vec<ChainId>) -> HourSealer {
+    pub fn new(vitals: Arc<Vitals>, metrics: Arc<Metrics>, store: Arc<dyn Store>, chains: Chains) -> HourSealer {
         HourSealer { vitals, metrics, store, chains }
     }
 }
@@ -40,9 +43,10 @@ impl Actor for HourSealer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let (vitals, metrics) = (self.vitals.clone(), self.metrics.clone());
-        let mut sealer = Sealer::new(self.store.clone(), self.chains.clone());
+        let (chains, mut sealer) = (self.chains.clone(), Sealer::new(self.store.clone(), Vec::new()));
         let run = async move {
             loop {
+                sealer.follow(chains());
                 let round = sealer.round(clock::now()).await;
                 metrics.sealing(round.as_ref().err().map(|error| error as &dyn std::fmt::Display));
                 match round {

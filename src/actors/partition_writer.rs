@@ -20,7 +20,7 @@ use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
 
-/// No step takes this long: each request to the store has its own, shorter time-out.
+/// A step takes at most this long beside its requests to the store, which have a time-out of their own.
 const STEP_WITHIN: Duration = Duration::from_secs(180);
 
 /// Waits between attempts when the store does not answer.
@@ -51,6 +51,8 @@ pub struct Parts {
     pub chain: ChainId,
     /// The name of the alarm that it raises.
     pub alarm: String,
+    /// How long its largest object may take into the store.
+    pub put_within: Duration,
     /// Told what is archived. Set once those who start later have an address.
     pub told: Arc<OnceLock<Vec<Recipient<Covered>>>>,
     /// Makes an archiver that has not looked at anything yet.
@@ -109,7 +111,7 @@ impl Child for PartitionWriter {
                         }
                         sleep(outage.wait(refused)).await;
                     }
-                    Err(Trouble::Lasting(error)) => {
+                    Err(Trouble::Broken(error) | Trouble::Stuck(error)) => {
                         tracing::error!(%error, "draining: given up; the spool keeps it");
                         return;
                     }
@@ -128,10 +130,14 @@ enum Trouble {
         /// What has it.
         of: &'static str,
     },
-    Lasting(String),
+    /// The chain is not as it must be: somebody has to mend it.
+    Broken(String),
+    /// A step does not come to an end. Another archiver may get on.
+    Stuck(String),
 }
 
 const STORE: &str = "the store does not take it; what is durable waits in the spool";
+const CHAIN: &str = "the chain is not as it must be; what is durable waits in the spool";
 const LOG: &str = "the log cannot be read for now; what is in it waits there";
 
 /// A time in which the store does not take anything.
@@ -196,7 +202,15 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                     () = sleep_until(due) => {}
                 }
             }
-            Err(Trouble::Passing { error, refused, of }) => {
+            Err(Trouble::Stuck(error)) => {
+                parts.metrics.archive_failed(&parts.alarm, &error);
+                return error;
+            }
+            Err(trouble @ (Trouble::Passing { .. } | Trouble::Broken(_))) => {
+                let (error, refused, of) = match trouble {
+                    Trouble::Passing { error, refused, of } => (error, refused, of),
+                    Trouble::Broken(error) | Trouble::Stuck(error) => (error, true, CHAIN),
+                };
                 let is_to_be_said = outage.is_to_be_said(Instant::now());
                 let (wait, attempts) = (outage.wait(refused), outage.attempts);
                 if is_to_be_said {
@@ -208,14 +222,14 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                 parts.vitals.note("store", error);
                 sleep(wait).await;
             }
-            Err(Trouble::Lasting(error)) => return error,
         }
     }
 }
 
 async fn step(parts: &Parts, archiver: &mut Archiver, flush: bool) -> Result<Step, Trouble> {
-    let done = timeout(STEP_WITHIN, archiver.step(flush)).await;
-    let done = done.map_err(|_| Trouble::Lasting(format!("a step took longer than {STEP_WITHIN:?}")))?;
+    let within = STEP_WITHIN + parts.put_within;
+    let done = timeout(within, archiver.step(flush)).await;
+    let done = done.map_err(|_| Trouble::Stuck(format!("a step took longer than {within:?}")))?;
     // While it catches up, slots come often enough to show by.
     if !matches!(done, Ok(Step::Progress)) {
         show(parts, archiver);
@@ -262,13 +276,12 @@ async fn tell(parts: &Parts, slot: &Slot) {
 }
 
 /// A store that says no (credentials that have run out, a policy, a clock) is waited for like one that
-/// says nothing: the spool has room, and the feed must not suffer. A chain that is not as it should be
-/// is another matter.
+/// says nothing: the spool has room, and the feed must not suffer. So is a chain that is not as it must be.
 fn trouble(error: &ArchiveError) -> Trouble {
     let text = error.to_string();
     match error {
         ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. } | ChainError::Missing { .. }) => {
-            Trouble::Lasting(text)
+            Trouble::Broken(text)
         }
         ArchiveError::Chain(ChainError::Store(error)) => {
             Trouble::Passing { error: text, refused: !error.is_retryable(), of: STORE }
@@ -324,7 +337,7 @@ mod tests {
         let archiver = move || of(&store, Spooled::new(drained.clone(), stream), &notes);
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
         let (chain, alarm) = (stream.into(), "bronze/gaps".into());
-        Parts { vitals, metrics, chain, alarm, told: Arc::default(), archiver: Arc::new(archiver) }
+        Parts { vitals, metrics, chain, alarm, put_within: Duration::ZERO, told: Arc::default(), archiver: Arc::new(archiver) }
     }
 
     #[tokio::test]
@@ -347,12 +360,29 @@ mod tests {
         assert_eq!(store.objects().len(), 1, "nothing was to be archived");
     }
 
-    /// A log that says nothing. How many there are, its count tells.
+    #[tokio::test(start_paused = true)]
+    async fn a_chain_that_cannot_be_read_is_an_alarm_and_no_reason_to_give_up() {
+        let (dir, store, id) = (tempfile::tempdir().unwrap(), MemoryStore::new(), ChainId::from(Stream::Gaps));
+        let key = Position::default().key(id);
+        store.put(&key, Bytes::from_static(b"no slot")).await.unwrap();
+        let parts = idle(dir.path(), &store);
+        let archiver = Mutex::new((parts.archiver)());
+        let mut run = Box::pin(archive(&parts, &archiver));
+        let a_while = 10 * REFUSED_MAX;
+        assert!(timeout(a_while, &mut run).await.is_err(), "it waits for somebody to mend it");
+        let alarms = format!("{:?}", parts.metrics.alarms().list());
+        assert!(alarms.contains(&key) && alarms.contains("is damaged"), "{alarms}");
+        store.delete(&key).await.unwrap();
+        assert!(timeout(a_while, &mut run).await.is_err());
+        assert_eq!(parts.metrics.alarms().list(), []);
+    }
+
+    /// A log that never answers. How many there are, its count tells.
     struct Silent(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
     impl Source for Silent {
         fn open(&mut self, _: Option<LogId>, _: u64) -> BoxFuture<'_, Result<Opening, SourceError>> {
-            Box::pin(std::future::ready(Ok(Opening::Read)))
+            Box::pin(std::future::pending())
         }
 
         fn read(&mut self, _: u64) -> BoxFuture<'_, Result<Piece, SourceError>> {
@@ -375,9 +405,8 @@ mod tests {
     #[actix::test]
     async fn the_archiver_of_the_life_before_is_gone_when_the_next_one_is_made() {
         let (dir, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
-        let (id, poison) = (ChainId::from(Stream::Gaps), dir.path().join("poison.json"));
-        // A slot that cannot be read ends each life.
-        store.put(&Position::default().key(id), Bytes::from_static(b"no slot")).await.unwrap();
+        let poison = dir.path().join("poison.json");
+        tokio::time::pause(); // each life ends when its step has taken too long
         let parts = idle(dir.path(), &store);
         let (log, (made, mut lives)) = (Arc::new(()), tokio::sync::mpsc::unbounded_channel());
         let archiver = move || {
@@ -388,7 +417,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "it needs nothing more than to be restarted, and does not panic")]
         let writer = actix::Supervisor::start(|_| PartitionWriter::new(parts));
         for life in 0..3 {
-            let others = timeout(Duration::from_secs(60), lives.recv()).await.expect("it is begun again");
+            let others = timeout(10 * STEP_WITHIN, lives.recv()).await.expect("it is begun again");
             assert_eq!(others, Some(0), "life {life}");
         }
         drop(writer);

@@ -66,7 +66,7 @@ async fn watch_topics(parts: Parts) {
         let looked = match &topics {
             Some(topics) => look(topics, &parts.known, &mut before).await,
             None => match connect(&parts.config).await {
-                Ok((connected, _)) => {
+                Ok(connected) => {
                     tracing::info!("connected to the cluster");
                     look(topics.insert(connected), &parts.known, &mut before).await
                 }
@@ -99,15 +99,11 @@ async fn watch_topics(parts: Parts) {
     }
 }
 
-/// Connects, and creates or checks the topics. Also how many partitions the one with the most has, or the config says where that
-/// is more.
-pub async fn connect(config: &KafkaConfig) -> Result<(Topics, u32), KafkaError> {
-    let (topics, mut partitions) = (Topics::open(config).await?, config.partitions);
-    for ensured in topics.ensure_all().await? {
-        partitions = partitions.max(ensured.topic.partitions);
-        for note in ensured.notes {
-            tracing::warn!("{note}");
-        }
+/// Connects, and creates or checks the topics.
+pub async fn connect(config: &KafkaConfig) -> Result<Topics, KafkaError> {
+    let topics = Topics::open(config).await?;
+    for note in topics.ensure_all().await?.into_iter().flat_map(|ensured| ensured.notes) {
+        tracing::warn!("{note}");
     }
-    Ok((topics, partitions))
+    Ok(topics)
 }

@@ -1,20 +1,23 @@
 //! The archive's side of the tree: writers, and the sealer of hours.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix::Recipient;
 use anyhow::Result;
 
 use super::{DRAIN_WITHIN, Plant, child, policy};
-use crate::actors::{hour_sealer, partition_writer};
+use crate::actors::hour_sealer::{self, Chains};
+use crate::actors::partition_writer;
 use crate::bronze::archiver::{Archiver, Limits, Parts};
 use crate::bronze::budget::Budget;
 use crate::bronze::chain::Chain;
 use crate::bronze::poison::Poison;
 use crate::bronze::source::{Source, Spooled};
-use crate::config::Config;
+use crate::config::{BronzeConfig, Config, StoreConfig};
 use crate::domain::chain::ChainId;
 use crate::domain::stream::Stream;
+use crate::io::s3::patience;
 use crate::io::store::Store;
 use crate::messages::bronze::Covered;
 use crate::spool::logs::Logs;
@@ -25,7 +28,7 @@ use crate::telemetry::Traces;
 pub(super) type Told = Arc<OnceLock<Vec<Recipient<Covered>>>>;
 
 /// The sealer of hours.
-pub(super) fn start_sealer(plant: &Plant<'_>, chains: Vec<ChainId>) -> Result<()> {
+pub(super) fn start_sealer(plant: &Plant<'_>, chains: Chains) -> Result<()> {
     let (store, metrics) = (plant.store.clone(), plant.metrics.clone());
     plant.root.top.spawn(child("hour_sealer", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
         hour_sealer::HourSealer::new(vitals, metrics, store, chains)
@@ -47,14 +50,23 @@ pub(super) fn start_writers(plant: &Plant<'_>, logs: &Logs, told: &Told) -> Resu
         let source = move || Box::new(Spooled::new(logs.clone(), stream)) as Box<dyn Source>;
         let makes = Makes { config: plant.config, store: &plant.store, traces: &plant.traces, budget: &budget };
         let archiver = makes.archiver(stream.into(), &format!("poison-{stream}.json"), Arc::new(source));
-        let (told, metrics) = (told.clone(), plant.metrics.clone());
-        let spec = ChildSpec { together: true, ..child(stream.name(), DRAIN_WITHIN) };
+        let (told, metrics, put_within) = (told.clone(), plant.metrics.clone(), put_within(&plant.config.bronze));
+        let spec = ChildSpec { together: true, ..child(stream.name(), plant.config.drain_within) };
         writers.spawn(spec, &plant.bronze.handle(), move |_, vitals| {
             let (chain, alarm) = (stream.into(), format!("bronze/{stream}"));
-            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, chain, alarm, told, archiver })
+            let parts = partition_writer::Parts { vitals, metrics, chain, alarm, put_within, told, archiver };
+            partition_writer::PartitionWriter::new(parts)
         })?;
     }
     Ok(())
+}
+
+/// How long the largest object may take into the store: it is hardly more than its records are before compression.
+pub(super) fn put_within(bronze: &BronzeConfig) -> Duration {
+    match &bronze.store {
+        StoreConfig::S3(s3) => patience(s3.attempt_timeout, bronze.flush_bytes as u64),
+        StoreConfig::Folder(_) => Duration::ZERO,
+    }
 }
 
 /// Makes the archiver of a writer, at its start and after each restart.

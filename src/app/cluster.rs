@@ -12,7 +12,6 @@ use crate::actors::{consumer, coverage, forwarder, partition_writer, schemas, to
 use crate::bronze::budget::Budget;
 use crate::bronze::source::Source;
 use crate::config::{Config, KafkaConfig};
-use crate::domain::chain::ChainId;
 use crate::io::kafka::topics::Topics;
 use crate::kafka::cluster::{Cluster, Known};
 use crate::kafka::forwarding::MakeSender;
@@ -22,13 +21,12 @@ use crate::kafka::sender::KafkaSender;
 use crate::kafka::source::{Means, Partition};
 use crate::spool::segment::{DrainedBy, LogKind};
 use crate::supervisor::{ChildSpec, SupervisorRef};
+use crate::telemetry::metrics::alarm_of;
 use crate::wire::encode::Encoder;
 
 /// The cluster, as far as it could be reached.
 pub(super) struct Reached {
     topics: Option<Topics>,
-    /// As many as the topic with the most has, or as the config says where that is more.
-    partitions: u32,
     /// None is configured, or its ids may be unknown yet.
     schemas: Option<Schemas>,
 }
@@ -36,15 +34,15 @@ pub(super) struct Reached {
 /// Reaches the cluster and its registry, and creates or checks topics and schemas. One that is away now is no error: trades
 /// wait in the spool. One that says no is, since no restart cures that.
 pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reached> {
-    let (topics, partitions) = match topics::connect(kafka).await {
-        Ok((topics, partitions)) => (Some(topics), partitions),
+    let topics = match topics::connect(kafka).await {
+        Ok(topics) => Some(topics),
         Err(error) if error.is_retryable() => {
             tracing::warn!(%error, "the cluster was not reached: trades wait in the spool until it is");
-            (None, kafka.partitions)
+            None
         }
         Err(error) => return Err(error).context("`[kafka]` cannot be used"),
     };
-    let Some(registry) = &kafka.registry else { return Ok(Reached { topics, partitions, schemas: None }) };
+    let Some(registry) = &kafka.registry else { return Ok(Reached { topics, schemas: None }) };
     let unusable = "`[kafka.registry]` cannot be used";
     let schemas = Schemas::new(kafka, registry, &config.data_dir).context(unusable)?;
     match schemas.ensure().await {
@@ -52,12 +50,12 @@ pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reache
         Err(error) => tracing::warn!(%error, known = schemas.ids().is_some(), "the schema registry was not reached"),
         Ok(_) => {}
     }
-    Ok(Reached { topics, partitions, schemas: Some(schemas) })
+    Ok(Reached { topics, schemas: Some(schemas) })
 }
 
 /// Starts what the roles ask for.
 pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) -> Result<()> {
-    let Reached { topics: reached, partitions, schemas } = reached;
+    let Reached { topics: reached, schemas } = reached;
     let (config, roles) = (plant.config, plant.config.roles);
     if let Some(demand) = config.shared_folder() {
         tracing::warn!("{demand}");
@@ -75,12 +73,13 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
             schemas::SchemaKeeper::new(schemas::Parts { vitals, metrics, schemas })
         })?;
     }
-    start_refiner(plant, ChainId::all(partitions).collect())?;
+    start_refiner(plant, kafka.partitions)?;
 
     let told: Told = Arc::new(OnceLock::new());
     let mut recipients = Vec::new();
     if roles.archive {
-        archive::start_sealer(plant, ChainId::all(partitions).collect())?;
+        let (known, least) = (cluster.clone(), kafka.partitions);
+        archive::start_sealer(plant, Arc::new(move || known.chains(least)))?;
         recipients.push(start_consumer(plant, kafka, &cluster, schemas.as_ref(), &told)?.recipient());
     }
     if roles.feed {
@@ -146,16 +145,19 @@ fn start_writer(plant: &Plant<'_>, means: Means, told: &Told, writers: Superviso
     let (config, store, traces) = (plant.config.clone(), plant.store.clone(), plant.traces.clone());
     let (metrics, told, arbiter) = (plant.metrics.clone(), told.clone(), plant.bronze.handle());
     let budget = Budget::new(config.bronze.memory);
+    // Other decisions of the group wait for it, so not as long as the process may take.
+    let drain_within = config.kafka.as_ref().map_or(DRAIN_WITHIN, |kafka| kafka.drain_within.max(DRAIN_WITHIN));
     Arc::new(move |chain, name| {
         let means = means.clone();
         let source = move || Box::new(Partition::new(means.clone(), chain)) as Box<dyn Source>;
         let makes = archive::Makes { config: &config, store: &store, traces: &traces, budget: &budget };
         let archiver = makes.archiver(chain, &format!("poison-{name}.json"), Arc::new(source));
-        let (metrics, told) = (metrics.clone(), told.clone());
-        let spec = ChildSpec { together: true, ..child(name, DRAIN_WITHIN) };
+        let (metrics, told, put_within) = (metrics.clone(), told.clone(), archive::put_within(&config.bronze));
+        let spec = ChildSpec { together: true, ..child(name, drain_within) };
         writers.spawn(spec, &arbiter, move |_, vitals| {
-            let alarm = format!("bronze/{chain}");
-            partition_writer::PartitionWriter::new(partition_writer::Parts { vitals, metrics, chain, alarm, told, archiver })
+            let alarm = alarm_of(chain);
+            let parts = partition_writer::Parts { vitals, metrics, chain, alarm, put_within, told, archiver };
+            partition_writer::PartitionWriter::new(parts)
         })?;
         Ok(())
     })

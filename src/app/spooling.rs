@@ -50,8 +50,8 @@ pub(super) fn open(config: &Config, kind: LogKind) -> Result<Spooling> {
     let kinds: Vec<_> = found.dead.values().filter_map(LogView::kind).collect();
     if kind.drained_by == DrainedBy::Bronze && kinds.iter().any(|kind| kind.drained_by == DrainedBy::Kafka) {
         bail!(
-            "`spool.dir` {} holds trades that are on their way to Kafka, and there is no `[kafka]` in the config: start once more with it and \
-             stop in order, until they are archived",
+            "`spool.dir` {} is of a daemon of a cluster, and there is no `[kafka]` in the config: write that again, since from a cluster \
+             no way leads back to one machine; a daemon without it needs a `data_dir` and a `bronze.store` of its own",
             dir.display()
         );
     }

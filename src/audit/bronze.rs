@@ -9,9 +9,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::expired::Expired;
-use crate::bronze::chain::{Chain, ChainError, Follower};
+use crate::bronze::chain::{self, Chain, ChainError, Follower};
 use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
-use crate::domain::chain::{Body, Carry, ChainId, DataRange, ObjectRef, Position, Slot};
+use crate::domain::chain::{Body, ChainId, DataRange, ObjectRef, Position, Slot, Tail};
 use crate::domain::entry::{Control, Gap, SessionEnd};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Micros, SessionId};
@@ -127,6 +127,8 @@ pub struct Found {
     pub slots: [u64; 3],
     /// Of each chain, the slots that cover offsets, in order.
     pub chains: BTreeMap<String, Vec<Covering>>,
+    /// Of each chain that has a slot, where it stood when it was read: a daemon may add to it meanwhile.
+    pub tails: BTreeMap<ChainId, Tail>,
     /// What the bucket may have deleted for its age.
     pub retention: Retention,
     /// Of each chain, the records that it has.
@@ -163,23 +165,24 @@ pub async fn read_all(
 ) -> Result<Found, AuditError> {
     let mut found = Found { retention, ..Found::default() };
     let markers = markers(store).await?;
-    for id in chains(store, partitions).await? {
+    for id in chain::all(store, ChainId::all(partitions)).await? {
         let stream = id.stream;
         // Listed before it is followed: a daemon may be running and add to it.
         let mut slots: BTreeSet<String> = store.list(&id.prefix()).await?.into_iter().collect();
         let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
-        let mut open = Carry::default();
+        let mut tail = None;
         while let Some(slot) = follower.next().await? {
             slots.remove(&slot.position.key(id));
             found.slot(&slot, store).await?;
-            open = slot.carry;
+            tail = Some(slot.tail());
         }
-        if stream == Stream::Gaps {
+        if let Some(Tail { carry, .. }) = tail.as_ref().filter(|_| stream == Stream::Gaps) {
             // Its end is still to come. Perhaps nothing else of it was ever archived.
-            for session in open.seen.0.into_keys() {
-                found.sessions.entry(session).or_default().is_open = !open.ended.contains_key(&session);
+            for session in carry.seen.0.keys() {
+                found.sessions.entry(*session).or_default().is_open = !carry.ended.contains_key(session);
             }
         }
+        found.tails.extend(tail.map(|tail| (id, tail)));
         let missing = follower.position().key(id);
         found.faults.extend(slots.iter().map(|key| {
             format!(
@@ -200,21 +203,6 @@ pub async fn read_all(
         found.spool(dir)?;
     }
     Ok(found)
-}
-
-/// All chains of a store: those of `partitions` partitions, and of further ones as long as they have begun.
-async fn chains(store: &Arc<dyn Store>, partitions: u32) -> Result<Vec<ChainId>, AuditError> {
-    let mut chains = Vec::new();
-    for stream in Stream::ALL {
-        for partition in 0.. {
-            let chain = ChainId { stream, partition };
-            if partition >= partitions && store.first(&chain.prefix()).await?.is_none() {
-                break;
-            }
-            chains.push(chain);
-        }
-    }
-    Ok(chains)
 }
 
 /// What the sealer has declared complete, and that nothing may be added to.

@@ -1,14 +1,12 @@
 //! What the cluster holds: of each partition where its log is and how far the chain is, and the records that are in no slot
 //! yet.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::bronze::{AuditError, Found};
-use crate::bronze::chain::Chain;
+use super::bronze::Found;
 use crate::bronze::source::{Opening, Piece, Source, SourceError};
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;
@@ -16,7 +14,6 @@ use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::io::kafka::KafkaError;
 use crate::io::kafka::topics::Topics;
-use crate::io::store::Store;
 use crate::kafka::cluster::{Cluster, Known, View, look};
 use crate::kafka::reader::Reader;
 use crate::kafka::source::{Means, Partition};
@@ -59,14 +56,11 @@ pub enum ClusterError {
         /// Why.
         error: SourceError,
     },
-    /// The archive.
-    #[error(transparent)]
-    Audit(#[from] AuditError),
 }
 
 impl Found {
-    /// Adds what the topics hold and no slot does.
-    pub async fn cluster(&mut self, store: &Arc<dyn Store>, config: &KafkaConfig) -> Result<(), ClusterError> {
+    /// Adds what the topics hold and no slot does that was read before: what a daemon archives meanwhile is counted here.
+    pub async fn cluster(&mut self, config: &KafkaConfig) -> Result<(), ClusterError> {
         let topics = Topics::open(config).await?;
         let (known, knows) = watch::channel(Known::default());
         for missing in look(&topics, &known, &mut View::default()).await? {
@@ -77,7 +71,7 @@ impl Found {
             let Some(topic) = means.cluster.topic(stream) else { continue };
             for partition in 0..topic.partitions {
                 let chain = ChainId { stream, partition };
-                let tail = Chain::new(chain, store.clone()).tail().await.map_err(AuditError::from)?;
+                let tail = self.tails.get(&chain).cloned().unwrap_or_default();
                 let found = topics.watermarks(stream, partition).await?;
                 let is_read = tail.incarnation == Some(topic.incarnation);
                 // A log that the chain does not read yet is read from its start.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fail::fail_point;
 
 use crate::domain::chain::{ChainId, Position, SLOT_VERSION, Slot, Tail};
+use crate::domain::stream::Stream;
 use crate::io::store::{Store, StoreError};
 
 /// Why a chain cannot be read or extended.
@@ -46,6 +47,22 @@ impl ChainError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, ChainError::Store(error) if error.is_retryable())
     }
+}
+
+/// These chains, and of each stream those of further partitions as far as they have begun in a store.
+pub async fn all(store: &Arc<dyn Store>, known: impl IntoIterator<Item = ChainId>) -> Result<Vec<ChainId>, StoreError> {
+    let mut chains: Vec<_> = known.into_iter().collect();
+    for stream in Stream::ALL {
+        let next = chains.iter().filter(|chain| chain.stream == stream).map(|chain| chain.partition + 1).max();
+        for partition in next.unwrap_or(0).. {
+            let chain = ChainId { stream, partition };
+            if store.first(&chain.prefix()).await?.is_none() {
+                break;
+            }
+            chains.push(chain);
+        }
+    }
+    Ok(chains)
 }
 
 /// One chain in one store.
@@ -162,5 +179,26 @@ impl Follower {
             return Err(ChainError::Missing { key: self.next.key(*id) });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::io::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn all_chains_are_the_known_ones_and_those_behind_them_that_have_begun() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let names = |chains: Vec<ChainId>| chains.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let known = "trades/0 gaps/0 quarantine/0";
+        assert_eq!(names(all(&store, ChainId::all(1)).await.unwrap()), known);
+        for partition in [1, 2, 4] {
+            let chain = ChainId { stream: Stream::Gaps, partition };
+            store.put(&Position::default().key(chain), Bytes::from_static(b"{}")).await.unwrap();
+        }
+        assert_eq!(names(all(&store, ChainId::all(1)).await.unwrap()), format!("{known} gaps/1 gaps/2"));
     }
 }

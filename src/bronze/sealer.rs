@@ -91,6 +91,9 @@ struct Reading {
 pub struct Sealer {
     store: Arc<dyn Store>,
     chains: Vec<ChainId>,
+    /// Where chains are read from, by their names, if not from their beginning. None before the last marker has been looked for.
+    begins: Option<BTreeMap<String, Position>>,
+    /// Of `chains`, in their order.
     readings: Vec<Reading>,
     counts: BTreeMap<Hour, BTreeMap<String, HourCount>>,
     named: BTreeMap<Hour, BTreeSet<String>>,
@@ -101,15 +104,19 @@ pub struct Sealer {
 impl Sealer {
     /// A sealer that has not read anything yet.
     pub fn new(store: Arc<dyn Store>, chains: Vec<ChainId>) -> Sealer {
-        Sealer { store, chains, readings: Vec::new(), counts: BTreeMap::new(), named: BTreeMap::new(), last: None }
+        Sealer { store, chains, begins: None, readings: Vec::new(), counts: BTreeMap::new(), named: BTreeMap::new(), last: None }
+    }
+
+    /// Waits for these, too, from the next round on: no hour is complete before they have passed it.
+    pub fn follow(&mut self, chains: Vec<ChainId>) {
+        let new = chains.into_iter().filter(|id| !self.chains.contains(id));
+        self.chains.extend(new.collect::<Vec<_>>());
     }
 
     /// Reads what is new in the chains, seals and sweeps what they have passed. After an error the
     /// same is tried again by the next round.
     pub async fn round(&mut self, now: Micros) -> Result<Sealed, ChainError> {
-        if self.readings.is_empty() {
-            self.start(now).await?;
-        }
+        self.start(now).await?;
         for at in 0..self.readings.len() {
             while let Some(slot) = self.readings[at].follower.next().await? {
                 self.note(at, &slot);
@@ -150,16 +157,19 @@ impl Sealer {
         Ok(())
     }
 
+    /// Finds the last marker, and begins with the chains that are not read yet.
     async fn start(&mut self, now: Micros) -> Result<(), ChainError> {
-        let last = self.last_complete(now).await?;
-        self.last = last.as_ref().map(|complete| complete.hour);
-        let next = last.map(|complete| complete.next).unwrap_or_default();
-        let reading = |id: &ChainId| Reading {
-            follower: Follower::new(Chain::new(*id, self.store.clone()), next.get(&id.to_string()).copied().unwrap_or_default()),
-            reached: None,
-            began: BTreeMap::new(),
-        };
-        self.readings = self.chains.iter().map(reading).collect();
+        if self.begins.is_none() {
+            let last = self.last_complete(now).await?;
+            self.last = last.as_ref().map(|complete| complete.hour);
+            self.begins = Some(last.map(|complete| complete.next).unwrap_or_default());
+        }
+        let begin =
+            |id: &ChainId| self.begins.as_ref().and_then(|begins| begins.get(&id.to_string())).copied().unwrap_or_default();
+        for id in &self.chains[self.readings.len()..] {
+            let follower = Follower::new(Chain::new(*id, self.store.clone()), begin(id));
+            self.readings.push(Reading { follower, reached: None, began: BTreeMap::new() });
+        }
         Ok(())
     }
 
@@ -333,6 +343,26 @@ mod tests {
         let bytes = store.get(&Complete::key(Hour(11))).await.unwrap().unwrap();
         let complete: Complete = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(complete.chains["trades/0"], HourCount { slots: 2, rows: 4, bytes: complete.chains["trades/0"].bytes });
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_joins_is_waited_for_too_and_counted() {
+        const JOINED: ChainId = ChainId { stream: Stream::Trades, partition: 1 };
+        let store = store();
+        let mut sealer = Sealer::new(store.clone(), vec![TRADES]);
+        write(&store, TRADES, &[(0, 0, 10, true), (0, 1, 12, true)]).await;
+        assert_eq!(sealer.round(Hour(12).begins()).await.unwrap().hours, [Hour(10), Hour(11)]);
+        sealer.follow(vec![TRADES, JOINED]);
+        write(&store, TRADES, &[(0, 2, 13, true)]).await;
+        assert_eq!(sealer.round(Hour(13).begins()).await.unwrap(), Sealed::default(), "it has not come so far");
+        write(&store, JOINED, &[(0, 0, 12, true), (0, 1, 13, false)]).await;
+        assert_eq!(sealer.round(Hour(13).begins()).await.unwrap().hours, [Hour(12)]);
+        let bytes = store.get(&Complete::key(Hour(12))).await.unwrap().unwrap();
+        let complete: Complete = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            complete.chains.iter().map(|(id, count)| (id.as_str(), count.rows)).collect::<Vec<_>>(),
+            [("trades/0", 2), ("trades/1", 2)]
+        );
     }
 
     #[tokio::test]

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{FAILED, words};
+use super::{FAILED, client, words};
 use crate::config::{self, Config, S3Config, StoreConfig, WarehouseConfig};
 use crate::http;
+use crate::http::server::HttpError;
 use crate::io::s3::S3Store;
 use crate::io::{probe, store};
 use crate::warehouse::python;
@@ -22,7 +23,7 @@ the port is free, the store creates objects atomically (it writes to `_probe/`),
 deletes what must be kept, the cluster lets us in, its user may do there what the roles need, its topics are
 as they must be or may be created (none is), the schema registry has the schemas of this version or would take
 them (it is given none), and Python has dbt. The clocks of brokers are not compared with ours, as Kafka does
-not tell them.
+not tell them. A daemon may run meanwhile.
 Exits with 78 if the config is wrong, with 1 if something else is.
 
 Example:
@@ -45,9 +46,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     report.say(&format!("config {}", args.config.display()), Ok(feed));
     report.say("`data_dir`", writable(&config.data_dir));
     report.say("`spool.dir`", writable(&config.spool.dir));
-    let free = http::server::bind(&config.http).map(|_| format!("{} is free", config.http.listen));
-    report.say("`http.listen`", free.map_err(Into::into));
     super::block_on(async {
+        listens(&config, &mut report).await;
         report.say("`bronze.store`", store_is_safe(&config).await);
         if let StoreConfig::S3(bucket) = &config.bronze.store {
             lifecycle(bucket, &mut report).await;
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if let Some(demand) = config.shared_folder() {
             report.note(&demand);
         }
-        if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.feed || config.roles.archive) {
+        if let Some(kafka) = config.kafka.as_ref().filter(|_| config.roles.use_kafka()) {
             cluster::check(kafka, config.roles, &mut report).await;
             if let Some(registry) = &kafka.registry {
                 cluster::check_schemas(kafka, registry, &config.data_dir, &mut report).await;
@@ -102,6 +102,20 @@ async fn lifecycle(bucket: &S3Config, report: &mut Report) {
         Ok(judged) if judged.faults.is_empty() => report.say(&what, Ok(judged.kept)),
         Ok(judged) => judged.faults.into_iter().for_each(|fault| report.say(&what, Err(anyhow!(fault)))),
         Err(error) => report.note(&format!("whether {what} delete what must be kept is not known: {error}")),
+    }
+}
+
+/// Whether the port is free, or a daemon that runs has it: what is asked of a running installation is the rest.
+async fn listens(config: &Config, report: &mut Report) {
+    let listen = config.http.listen;
+    let bound = http::server::bind(&config.http);
+    match bound {
+        Err(HttpError::InUse(_))
+            if client::get(listen, "/livez", None).await.is_ok_and(|answer| answer["complaints"].is_array()) =>
+        {
+            report.note(&format!("`http.listen`: a tickmint runs on {listen}; another one needs another port"));
+        }
+        _ => report.say("`http.listen`", bound.map(|_| format!("{listen} is free")).map_err(Into::into)),
     }
 }
 

@@ -20,8 +20,9 @@ use crate::warehouse::python;
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads files and tables, never the daemon, and not while one runs: then the warehouse's file is its
-own, and what is on its way would look like a loss. Stop it first; it drains. Exits with 0 only if
+Reads files and tables, never the daemon, and not while one runs that feeds or refines: then what is
+on its way would look like a loss, and the warehouse's file is its own. Stop it first; it drains. Who
+only archives may run: what it archives meanwhile is counted where it was before. Exits with 0 only if
 nothing is lost, doubled or damaged.
 
 lost and duplicated count records that were durable here, and with a ledger also all that an exchange
@@ -75,7 +76,7 @@ pub async fn verify(config: &Config, ledger: Option<&std::path::Path>, further: 
     let spools: Vec<_> = std::iter::once(config.spool.dir.as_path()).chain(further.iter().map(|dir| dir.as_path())).collect();
     let mut found = audit::bronze::read_all(&store, &spools, partitions, retention).await?;
     if let Some(kafka) = &config.kafka {
-        found.cluster(&store, kafka).await.context("the cluster cannot be audited")?;
+        found.cluster(kafka).await.context("the cluster cannot be audited")?;
     }
     let mut report = audit::report::report(&found, ledger.as_ref());
     if let Some(warehouse) = &config.warehouse {

@@ -103,7 +103,7 @@ impl Config {
 
     /// What must hold of a store that is a folder, where several daemons archive to it: nothing of it shows here.
     pub fn shared_folder(&self) -> Option<String> {
-        let is_shared = self.kafka.is_some() && (self.roles.feed || self.roles.archive);
+        let is_shared = self.kafka.is_some() && self.roles.use_kafka();
         match &self.bronze.store {
             StoreConfig::Folder(folder) if is_shared => Some(format!(
                 "`bronze.store` is the folder {}: all daemons of a cluster must see the same one, else each keeps an archive with \
@@ -158,6 +158,11 @@ impl Roles {
     const NONE: Roles = Roles { feed: false, archive: false, refine: false, serve: false };
     /// As they are written.
     const NAMES: [&str; 4] = ["feed", "archive", "refine", "serve"];
+
+    /// Whether it sends to Kafka or reads from there. Who does neither knows the archive only.
+    pub fn use_kafka(self) -> bool {
+        self.feed || self.archive
+    }
 
     fn flags(self) -> [bool; 4] {
         [self.feed, self.archive, self.refine, self.serve]

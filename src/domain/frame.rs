@@ -354,38 +354,6 @@ mod tests {
         }
     }
 
-    /// How fast: `TICKMINT_TAPE=day.jsonl.gz cargo test --release judged_in -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn a_day_is_judged_in() {
-        let path = std::env::var("TICKMINT_TAPE").expect("`TICKMINT_TAPE` names a tape");
-        let mut tape = String::new();
-        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()), &mut tape).unwrap();
-        let frames: Vec<RawFrame> = tape.lines().map(|line| raw(line.to_string())).collect();
-        let symbols = ["AIG", "BAC", "IBM", "SPY", "BINANCE:BTCUSDT"].map(String::from);
-        let rules = Rules { watch: Arc::new(Watchlist::new(&symbols, 0)), max_age: None, ..rules() };
-        for _ in 0..5 {
-            let (mut trades, mut previous, began) = (0, None, cpu_time());
-            for frame in &frames {
-                let judgement = judge(frame, previous, &rules);
-                trades += judgement.elements.iter().filter(|judged| matches!(judged.verdict, Verdict::Trade(_))).count();
-                previous = Some(&frame.payload);
-            }
-            let took = cpu_time() - began;
-            println!(
-                "{trades} trades in {} frames: {took:?} of CPU, {:.2} M/s",
-                frames.len(),
-                trades as f64 / took.as_secs_f64() / 1e6
-            );
-        }
-    }
-
-    /// What this thread has had of the CPU: other processes do not disturb it much.
-    fn cpu_time() -> std::time::Duration {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        std::time::Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    }
-
     proptest! {
         #[test]
         fn mangled_frames_never_panic_and_nothing_vanishes(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()) {

@@ -11,6 +11,7 @@ use super::replay::{Outgoing, Piece, Replay};
 use crate::domain::chain::{Archived, ChainId};
 use crate::domain::entry::{Content, Record};
 use crate::domain::identity::{LogId, Origin};
+use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
@@ -47,7 +48,7 @@ pub trait Sender {
     fn answers(&mut self) -> Result<Vec<(Tag, Outcome)>, SendError>;
 
     /// How many partitions a stream has in the log now.
-    fn partitions(&self) -> u32;
+    fn partitions(&self, stream: Stream) -> u32;
 }
 
 /// Why nothing more can be sent by this sender. What was under way has no answer; a new sender sends it again.
@@ -248,7 +249,7 @@ impl Forwarded {
             if let Content::Tick(_) = outgoing.record.content
                 && chain.partition == 0
             {
-                tick_the_others(outgoing, self.progress.partitions()..sender.partitions(), sender)?;
+                tick_the_others(outgoing, self.progress.partitions()..sender.partitions(chain.stream), sender)?;
             }
             self.waiting.pop();
         }

@@ -357,8 +357,8 @@ async fn connect(config: &S3Config) -> Connection {
     Connection { client: Client::from_conf(config), shared }
 }
 
-/// How long a request with so many bytes may take.
-fn patience(attempt: Duration, bytes: u64) -> Duration {
+/// How long a request with so many bytes may take, given how long one without any may.
+pub fn patience(attempt: Duration, bytes: u64) -> Duration {
     attempt + Duration::from_millis(bytes * 1000 / BYTES_A_SECOND)
 }
 

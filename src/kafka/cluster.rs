@@ -59,6 +59,17 @@ impl Cluster {
         Stream::ALL.into_iter().filter_map(|stream| self.topic(stream)).map(|topic| topic.partitions).max()
     }
 
+    /// The chains of all partitions that each topic has, and of each stream at least so many; none before anything is known.
+    pub fn chains(&self, least: u32) -> Vec<ChainId> {
+        let view = self.0.borrow().view;
+        if view.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        let partitions = |stream: Stream| view[stream.index()].map_or(0, |topic| topic.partitions).max(least);
+        let of = |stream| (0..partitions(stream)).map(move |partition| ChainId { stream, partition });
+        Stream::ALL.into_iter().flat_map(of).collect()
+    }
+
     /// Resolves when something becomes another than it is now.
     pub async fn changed(&mut self) {
         self.0.mark_unchanged();
@@ -105,6 +116,7 @@ pub async fn ends(cluster: &Cluster) -> PerChain<Option<(LogId, u64)>> {
     let Some(topics) = cluster.topics() else { return ends };
     for stream in Stream::ALL {
         let Some(before) = cluster.topic(stream) else { continue };
+        ends.widen(before.partitions); // there may be more since the first was asked for
         for partition in 0..before.partitions {
             if let Ok(found) = topics.watermarks(stream, partition).await {
                 ends[ChainId { stream, partition }] = Some((before.incarnation, found.end));

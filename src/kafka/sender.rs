@@ -158,8 +158,8 @@ impl Sender for KafkaSender {
         Ok(outcomes)
     }
 
-    fn partitions(&self) -> u32 {
-        Stream::ALL.into_iter().filter_map(|stream| self.cluster.topic(stream)).map(|topic| topic.partitions).min().unwrap_or(0)
+    fn partitions(&self, stream: Stream) -> u32 {
+        self.cluster.topic(stream).map_or(0, |topic| topic.partitions)
     }
 }
 

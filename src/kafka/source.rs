@@ -194,7 +194,8 @@ impl Partition {
                 }
             }
         }
-        self.end = self.queue.known_end().or(self.end);
+        // The client knows it from the last fetch, which may be of before the partition was assigned anew.
+        self.end = self.queue.known_end().filter(|end| *end >= next).or(self.end);
         self.standing = match stopped {
             None => Standing::Reading { log, next },
             Some(_) => {

@@ -25,7 +25,7 @@ mod labels;
 mod spool;
 mod warehouse;
 
-pub use bronze::StoreOutcome;
+pub use bronze::{StoreOutcome, alarm_of};
 pub use feed::ShardMetrics;
 pub use kafka::Forwarded;
 pub use warehouse::{Failing, LatestRun};

@@ -4,6 +4,7 @@
 //! either side the next round goes on where the tables are.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::process::{Hello, RefineError, Refinery, Work};
-use super::protocol::{Done, SlotRow};
+use super::protocol::{Done, SlotRow, TailRow};
 use super::python::{self, PythonError};
-use crate::bronze::chain::{Chain, ChainError, Follower};
+use crate::bronze::chain::{self, Chain, ChainError, Follower};
 use crate::config::WarehouseConfig;
 use crate::domain::chain::{ChainId, Position};
 use crate::io::store::{Store, StoreError};
@@ -78,7 +79,7 @@ pub enum Round {
 pub struct Rounds {
     config: WarehouseConfig,
     store: Arc<dyn Store>,
-    chains: Vec<ChainId>,
+    partitions: u32,
     traces: Traces,
     logs: tracing::Span,
     python: Option<PathBuf>,
@@ -87,7 +88,11 @@ pub struct Rounds {
 
 struct Open {
     refinery: Refinery,
+    /// What the warehouse has of each chain, by its name, from before this process.
+    tails: BTreeMap<String, TailRow>,
     followers: Vec<Follower>,
+    /// When it was looked for chains that have begun.
+    sought: Option<Instant>,
     /// Sent, and not yet answered as done.
     slots: Vec<SlotRow>,
     /// The next round comes though there may be no slots: the first, as what a run before left unpublished
@@ -101,10 +106,10 @@ struct Open {
 }
 
 impl Rounds {
-    /// Refines `chains` of `store`.
-    pub fn new(config: WarehouseConfig, store: Arc<dyn Store>, chains: Vec<ChainId>, traces: Traces) -> Rounds {
+    /// Refines the chains of `store`: those of `partitions` partitions, and further ones when they have begun.
+    pub fn new(config: WarehouseConfig, store: Arc<dyn Store>, partitions: u32, traces: Traces) -> Rounds {
         let python = config.python.clone();
-        Rounds { config, store, chains, traces, logs: tracing::Span::none(), python, open: None }
+        Rounds { config, store, partitions, traces, logs: tracing::Span::none(), python, open: None }
     }
 
     /// Has the process run. Returns what it said, if it was started for this. `progress` is told what it is at.
@@ -117,6 +122,7 @@ impl Rounds {
     /// rounds before that failed. After an error, the same is tried again by the next round.
     pub async fn round(&mut self, failing: Option<&Failing>, progress: impl Fn(&str)) -> Result<Round, RoundError> {
         let Some(open) = &mut self.open else { return Ok(Round::Nothing) };
+        open.look_for_chains(&self.store, self.partitions).await?;
         let mut more = false;
         for follower in &mut open.followers {
             while open.slots.len() < SLOTS
@@ -190,11 +196,11 @@ impl Rounds {
         self.python = Some(python.clone());
         progress("starting dbt and DuckDB");
         let (refinery, hello) = Refinery::start(&python, &self.config).await?;
-        let followers = self.chains.iter().map(|id| Follower::new(Chain::new(*id, self.store.clone()), position(&hello, *id)));
-        let followers = followers.collect();
         self.open = Some(Open {
             refinery,
-            followers,
+            tails: hello.tails.clone(),
+            followers: Vec::new(),
+            sought: None,
             slots: Vec::new(),
             comes: true,
             traced: Vec::new(),
@@ -206,6 +212,24 @@ impl Rounds {
 }
 
 impl Open {
+    /// Begins with the chains that are new, each behind the last slot that the warehouse has. Looked for less often than rounds
+    /// come: a topic is seldom given more partitions.
+    async fn look_for_chains(&mut self, store: &Arc<dyn Store>, partitions: u32) -> Result<(), ChainError> {
+        if self.sought.is_some_and(|sought| sought.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        for id in chain::all(store, ChainId::all(partitions)).await? {
+            if self.followers.iter().all(|follower| follower.id() != id) {
+                let tail = self.tails.get(&id.to_string());
+                let next =
+                    tail.map_or_else(Position::default, |tail| Position { generation: tail.generation, start: tail.end + 1 });
+                self.followers.push(Follower::new(Chain::new(id, store.clone()), next));
+            }
+        }
+        self.sought = Some(Instant::now());
+        Ok(())
+    }
+
     /// At the end of all chains: whether each is one. Looked at less often than rounds come, unless one is not.
     async fn look_for_holes(&mut self) -> Result<(), ChainError> {
         if self.holes.is_empty() && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
@@ -221,10 +245,4 @@ impl Open {
         (self.looked, self.holes) = (Some(Instant::now()), holes);
         Ok(())
     }
-}
-
-/// Where to go on in a chain: behind the last slot that the warehouse has.
-fn position(hello: &Hello, id: ChainId) -> Position {
-    let tail = hello.tails.get(&id.to_string());
-    tail.map_or_else(Position::default, |tail| Position { generation: tail.generation, start: tail.end + 1 })
 }

@@ -17,6 +17,7 @@ mod copies;
 mod demo;
 mod faults;
 mod locked;
+mod partitions;
 mod quotas;
 mod registry;
 mod rig;

@@ -77,6 +77,15 @@ fn a_cluster_that_is_not_there_is_told_by_who_would_need_it() {
     let ran = desk.run("check --config");
     ran.says(0, &["roles refine, serve"]);
     assert!(!ran.out.contains("`kafka`"), "{}", ran.out);
+    // Nor does it ask for the secrets of a cluster that it has nothing to do with, or log in to it without them.
+    let login = format!("{kafka}\nsecurity = \"sasl_ssl\"\nusername = \"me\"\npassword_env = \"ABSENT\"");
+    desk.config(&[("", &folder), ("kafka", &login)]);
+    let mut daemon = desk.daemon();
+    desk.until("all is well", "/health", |health| health.json()["status"] == "ok");
+    desk.run("check --config").says(0, &["note  `http.listen`: a tickmint runs on"]);
+    daemon.signal("TERM");
+    assert_eq!(daemon.ends(), Some(0), "{}", daemon.log());
+    assert!(!daemon.log().contains("cluster"), "{}", daemon.log());
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Check<'_> {
         let connects = match self.needs {
             Needs::Nothing => false,
             Needs::Cluster => true,
-            Needs::Roles => roles.feed || roles.archive,
+            Needs::Roles => roles.use_kafka(),
         };
         let format = self.choice("kafka.format", &kafka.format, FORMATS);
         self.names(kafka);

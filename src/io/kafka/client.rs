@@ -82,6 +82,9 @@ pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> Cl
         client.set("group.instance.id", name);
     }
     client.set("partition.assignment.strategy", "cooperative-sticky");
+    // The group hears of partitions that were added when its leader looks at the topics: librdkafka's 5 minutes are long, where
+    // an hour is not complete without them.
+    client.set("topic.metadata.refresh.interval.ms", "10000");
     client
 }
 

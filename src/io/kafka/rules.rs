@@ -80,8 +80,7 @@ pub(super) fn decide(topic: &str, found: &Found, config: &KafkaConfig) -> Vec<Fi
         rules.refuse("partitions", &found.partitions.to_string(), format!("at least {}", config.partitions), cure);
     } else if found.partitions > config.partitions {
         let cure = format!(
-            "all of them are archived and refined since the last start; so that this daemon sends to all, too, write \
-             `kafka.partitions = {}`",
+            "all of them are archived and refined; so that this daemon sends to all, too, write `kafka.partitions = {}`",
             found.partitions
         );
         rules.note("partitions", &found.partitions.to_string(), format!("{}", config.partitions), cure);

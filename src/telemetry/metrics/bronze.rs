@@ -66,7 +66,11 @@ impl BronzeMetrics {
         r.register("bronze_objects", "Objects written and committed, raw and typed", objects);
         r.register("bronze_bytes", "Bytes of these objects", bytes);
         r.register("bronze_slots", "Slots decided, empty ones included", slots);
-        r.register("bronze_poison", "Records left out of typed because their writer died of them", poison);
+        r.register(
+            "bronze_poison",
+            "Records left out of typed, as their writer died of them or something else than Tickmint has written them",
+            poison,
+        );
         r.register("bronze_lag_records", "Records that are durable and not archived", lag_records);
         r.register_with_unit("bronze_lag", "Age of the oldest of these", Unit::Seconds, lag_seconds);
         bronze
@@ -84,6 +88,11 @@ impl StoreMetrics {
         r.register_with_unit("store_request", help, Unit::Seconds, store.seconds.clone());
         store
     }
+}
+
+/// The alarm of a chain where each stream has several.
+pub fn alarm_of(chain: ChainId) -> String {
+    format!("bronze/{chain}")
 }
 
 impl Metrics {
@@ -110,8 +119,9 @@ impl Metrics {
         bronze.poison.inc_by(data.poison.len() as u64);
         if !data.poison.is_empty() {
             let why = format!(
-                "the writer died three times of each of {} records; they are in raw, not in typed, and in Silver's quarantine with \
-                 reason `poison`; the last ones are in {}: please report them",
+                "{} records are in raw and in Silver's quarantine (reason `poison`), not in typed; the last ones are in {}. One with \
+                 `foreign` in its line there was written into the topic by something else than Tickmint: find out by what. Of each other \
+                 the writer has died three times: please report it",
                 bronze.poison.get(),
                 data.raw.key,
             );
@@ -126,8 +136,11 @@ impl Metrics {
         });
     }
 
-    /// This process does not write the chain any more.
+    /// This process does not write the chain any more: whoever does, tells what is wrong with it.
     pub fn archive_left(&self, chain: ChainId) {
+        let alarm = alarm_of(chain);
+        self.alarms.clear(&alarm);
+        self.alarms.clear(&format!("{alarm}/log"));
         self.set_lag(chain, |lags| {
             lags.remove(&chain.partition);
         });

@@ -150,8 +150,8 @@ impl Sender for MemorySender {
         Ok(answers)
     }
 
-    fn partitions(&self) -> u32 {
-        self.topics.lock()[0].partitions.len() as u32
+    fn partitions(&self, stream: Stream) -> u32 {
+        self.topics.lock()[stream.index()].partitions.len() as u32
     }
 }
 
