@@ -105,15 +105,15 @@ impl Child for PartitionWriter {
                 match step(&parts, &mut archiver, true).await {
                     Ok(Step::Idle { due: None }) => return,
                     Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => outage = Outage::default(),
-                    Err(Trouble::Passing { error, refused, of }) => {
-                        if outage.is_to_be_said(Instant::now()) {
-                            archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: {of}"));
-                        }
-                        sleep(outage.wait(refused)).await;
-                    }
-                    Err(Trouble::Broken(error) | Trouble::Stuck(error)) => {
+                    Err(Trouble::Passing { error, of: Place::Chain, .. } | Trouble::Stuck(error)) => {
                         tracing::error!(%error, "draining: given up; the spool keeps it");
                         return;
+                    }
+                    Err(Trouble::Passing { error, refused, of }) => {
+                        if outage.is_to_be_said(Instant::now()) {
+                            archiver.log_span().in_scope(|| tracing::warn!(%error, "draining: {}", of.text()));
+                        }
+                        sleep(outage.wait(refused)).await;
                     }
                 }
             }
@@ -127,18 +127,30 @@ enum Trouble {
         error: String,
         /// The same will be said again until somebody sees to it.
         refused: bool,
-        /// What has it.
-        of: &'static str,
+        of: Place,
     },
-    /// The chain is not as it must be: somebody has to mend it.
-    Broken(String),
     /// A step does not come to an end. Another archiver may get on.
     Stuck(String),
 }
 
-const STORE: &str = "the store does not take it; what is durable waits in the spool";
-const CHAIN: &str = "the chain is not as it must be; what is durable waits in the spool";
-const LOG: &str = "the log cannot be read for now; what is in it waits there";
+/// What has the trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Store,
+    Log,
+    /// It is not as it must be, and nobody but a person mends it.
+    Chain,
+}
+
+impl Place {
+    fn text(self) -> &'static str {
+        match self {
+            Place::Store => "the store does not take it; what is durable waits in the spool",
+            Place::Log => "the log cannot be read for now; what is in it waits there",
+            Place::Chain => "the chain is not as it must be; what is durable waits in the spool",
+        }
+    }
+}
 
 /// A time in which the store does not take anything.
 #[derive(Debug, Default)]
@@ -206,16 +218,12 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                 parts.metrics.archive_failed(&parts.alarm, &error);
                 return error;
             }
-            Err(trouble @ (Trouble::Passing { .. } | Trouble::Broken(_))) => {
-                let (error, refused, of) = match trouble {
-                    Trouble::Passing { error, refused, of } => (error, refused, of),
-                    Trouble::Broken(error) | Trouble::Stuck(error) => (error, true, CHAIN),
-                };
+            Err(Trouble::Passing { error, refused, of }) => {
                 let is_to_be_said = outage.is_to_be_said(Instant::now());
                 let (wait, attempts) = (outage.wait(refused), outage.attempts);
                 if is_to_be_said {
                     logs.in_scope(|| {
-                        tracing::warn!(%error, attempts, ?wait, "{of}");
+                        tracing::warn!(%error, attempts, ?wait, "{}", of.text());
                     });
                 }
                 parts.metrics.archive_failed(&parts.alarm, &error);
@@ -281,12 +289,12 @@ fn trouble(error: &ArchiveError) -> Trouble {
     let text = error.to_string();
     match error {
         ArchiveError::Chain(ChainError::Newer { .. } | ChainError::Damaged { .. } | ChainError::Missing { .. }) => {
-            Trouble::Broken(text)
+            Trouble::Passing { error: text, refused: true, of: Place::Chain }
         }
         ArchiveError::Chain(ChainError::Store(error)) => {
-            Trouble::Passing { error: text, refused: !error.is_retryable(), of: STORE }
+            Trouble::Passing { error: text, refused: !error.is_retryable(), of: Place::Store }
         }
-        ArchiveError::Log(_) | ArchiveError::Encoder(_) => Trouble::Passing { error: text, refused: false, of: LOG },
+        ArchiveError::Log(_) | ArchiveError::Encoder(_) => Trouble::Passing { error: text, refused: false, of: Place::Log },
     }
 }
 
