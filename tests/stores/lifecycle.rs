@@ -39,7 +39,8 @@ fn rules(text: &str) -> Vec<LifecycleRule> {
 /// Those of the manual.
 fn example() -> Vec<LifecycleRule> {
     let manual = include_str!("../../docs/bucket.md");
-    rules(manual.split("```json").nth(1).unwrap().split("```").next().unwrap())
+    let (_, rest) = manual.split_once("## Lifecycle rules").unwrap();
+    rules(rest.split("```json").nth(1).unwrap().split("```").next().unwrap())
 }
 
 fn deletes(id: &str, prefix: &str, days: u32) -> LifecycleRule {
