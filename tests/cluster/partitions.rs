@@ -27,7 +27,8 @@ fn partitions_that_are_added_are_archived_by_who_ran_before_and_verify_counts_wh
     cluster.configure(C, None);
     let (mut a, c, trades) = (cluster.daemon(A), cluster.daemon(C), "tickmint_bronze_records_total{stream=\"trades\"}");
     let archived = |cluster: &Cluster| [A, C].map(|name| cluster.metric(name, trades).unwrap_or_default()).iter().sum::<f64>();
-    cluster.wait_for("both archive", || [A, C].iter().all(|name| cluster.metric(name, trades) > Some(100.0)));
+    cluster.wait_for("both have a share", || [A, C].iter().all(|name| share(&cluster, name) > Some(0.0)));
+    cluster.wait_for("trades are archived", || archived(&cluster) > 500.0);
 
     let kafka = Config::load_to_verify(&cluster.config(A)).unwrap().kafka.unwrap();
     block_on(add_partitions(&kafka)).unwrap();
@@ -60,6 +61,13 @@ fn partitions_that_are_added_are_archived_by_who_ran_before_and_verify_counts_wh
 
     let (report, is_well) = cluster.verify();
     assert!(is_well, "while C runs: {report:#}\n{}", cluster.logs());
+}
+
+/// How many partitions a daemon has.
+fn share(cluster: &Cluster, name: &str) -> Option<f64> {
+    let health = cluster.get(name, "/health")?;
+    let consumer = health["actors"].as_array()?.iter().find(|actor| actor["path"] == "consumer")?.clone();
+    consumer["gauges"]["partitions"].as_f64()
 }
 
 async fn add_partitions(kafka: &KafkaConfig) {
