@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::prelude::*;
+use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use crate::bronze::chain::{Chain, ChainError, Follower};
@@ -20,6 +21,9 @@ use crate::supervisor::{Child, Vitals};
 
 /// Each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(3);
+
+/// So many chains are read at once.
+const AT_ONCE: usize = 8;
 
 /// See the module.
 pub struct Coverage {
@@ -79,32 +83,52 @@ impl Supervised for Coverage {
 
 impl Child for Coverage {}
 
-/// Follows all chains to their tails; of how many there was news.
-async fn look(parts: &Parts, followers: &mut BTreeMap<ChainId, Follower>) -> Result<u64, ChainError> {
+/// Follows all chains to their tails; of how many there was news. After an error, of the others all the same.
+async fn look(parts: &Parts, followers: &mut BTreeMap<ChainId, Option<Follower>>) -> Result<u64, ChainError> {
     let partitions = parts.cluster.partitions().unwrap_or(0).max(parts.partitions);
-    let mut news = 0;
     for chain in ChainId::all(partitions) {
-        let archived = match followers.get_mut(&chain) {
-            Some(follower) => {
-                let mut last = None;
-                while let Some(slot) = follower.next().await? {
-                    last = Some(Archived::behind(&slot));
+        followers.entry(chain).or_default();
+    }
+    // One after the other, hundreds of chains would grow faster than they can be read from a bucket.
+    let found = stream::iter(followers).map(|(chain, follower)| news(&parts.store, *chain, follower));
+    let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+    let (mut told, mut failed) = (0, None);
+    for found in found {
+        match found {
+            Ok(None) => {}
+            Ok(Some(covered)) => {
+                told += 1;
+                for recipient in parts.told.get().into_iter().flatten() {
+                    // Who is down learns it with the next slot.
+                    recipient.send(covered.clone()).await.ok();
                 }
-                last
             }
-            None => {
-                let of = Chain::new(chain, parts.store.clone());
-                let tail = of.tail().await?;
-                followers.insert(chain, Follower::new(of, tail.next));
-                Some(Archived::at(tail))
-            }
-        };
-        let Some(archived) = archived else { continue };
-        news += 1;
-        for told in parts.told.get().into_iter().flatten() {
-            // Who is down learns it with the next slot.
-            told.send(Covered { chain, archived: archived.clone() }).await.ok();
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(news)
+    failed.map_or(Ok(told), Err)
+}
+
+/// How far a chain is, if that is new.
+async fn news(store: &Arc<dyn Store>, chain: ChainId, follower: &mut Option<Follower>) -> Result<Option<Covered>, ChainError> {
+    let archived = match follower {
+        Some(follower) => {
+            let mut last = None;
+            loop {
+                match follower.next().await {
+                    Ok(Some(slot)) => last = Some(Archived::behind(&slot)),
+                    // What was read is told; the error comes again.
+                    Err(error) if last.is_none() => return Err(error),
+                    Ok(None) | Err(_) => break last,
+                }
+            }
+        }
+        None => {
+            let of = Chain::new(chain, store.clone());
+            let tail = of.tail().await?;
+            *follower = Some(Follower::new(of, tail.next));
+            Some(Archived::at(tail))
+        }
+    };
+    Ok(archived.map(|archived| Covered { chain, archived }))
 }
