@@ -10,7 +10,7 @@ use actix::fut::wrap_future;
 use actix::prelude::*;
 use tokio::time::sleep;
 
-use crate::kafka::schemas::Schemas;
+use crate::kafka::schemas::{Schemas, listed};
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
 
@@ -51,7 +51,7 @@ impl Actor for SchemaKeeper {
             loop {
                 let wait = match schemas.ensure().await {
                     Ok(ids) => {
-                        vitals.note("ids", ids.map(|id| id.to_string()).join(", "));
+                        vitals.note("ids", listed(ids));
                         vitals.clear_note("registry");
                         metrics.alarms().clear("registry");
                         LOOK_AGAIN

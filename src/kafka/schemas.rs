@@ -134,7 +134,8 @@ impl Schemas {
     }
 }
 
-fn listed(ids: PerStream<SchemaId>) -> String {
+/// The ids in words.
+pub fn listed(ids: PerStream<SchemaId>) -> String {
     ids.map(|id| id.to_string()).join(", ")
 }
 

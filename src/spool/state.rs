@@ -73,8 +73,7 @@ impl LogState {
         for session in inherited.sessions.values_mut() {
             session.records.widen(partitions);
             // In the chain where its end will stand, nobody has read its opening.
-            let partition = |partitions| symbol_partition(session.shard.as_bytes(), partitions);
-            if partition(partitions) != partition(self.partitions()) {
+            if symbol_partition(session.shard.as_bytes(), partitions) != self.gaps_of(&session.shard).partition {
                 session.opened = session.opened.map(|Origin { log, .. }| Origin { log, place: NOWHERE });
             }
         }

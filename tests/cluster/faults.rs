@@ -371,7 +371,7 @@ fn store_fault(random: &mut StdRng) -> (Rule, u64) {
     (rule.path(path), random.random_range(1000..6000))
 }
 
-fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
+pub(super) fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
     rdkafka::ClientConfig::new().set("bootstrap.servers", config.brokers.join(",")).create().unwrap()
 }
 

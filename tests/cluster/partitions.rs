@@ -1,7 +1,6 @@
 //! Topics that are given more partitions while daemons run, as docs/cluster.md has it done.
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewPartitions};
 use tickmint::audit::{self, bronze::Found};
 use tickmint::bronze::chain;
 use tickmint::commands::block_on;
@@ -11,6 +10,7 @@ use tickmint::domain::stream::{STREAMS, Stream};
 use tickmint::io::s3::retention::Retention;
 use tickmint::io::store;
 
+use super::faults::admin;
 use super::rig::{A, Cluster, PARTITIONS, Servers};
 use crate::pipeline::rig::{end, signal};
 use crate::support::servers::or_skip;
@@ -71,8 +71,7 @@ fn share(cluster: &Cluster, name: &str) -> Option<f64> {
 }
 
 async fn add_partitions(kafka: &KafkaConfig) {
-    let admin: AdminClient<DefaultClientContext> =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", kafka.brokers.join(",")).create().unwrap();
+    let admin = admin(kafka);
     for topic in Stream::ALL.map(|stream| kafka.topic(stream)) {
         let new = NewPartitions::new(&topic, MORE as usize);
         admin.create_partitions(&[new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();

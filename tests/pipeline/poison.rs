@@ -41,7 +41,7 @@ fn a_record_that_kills_its_writer_is_left_out_of_typed_and_nothing_else_is() {
     };
     assert_eq!((restarts("writers/trades"), restarts("writers/gaps"), restarts("spool")), (3, 0, 0), "{health:#}");
     let alarms = health["alarms"].to_string();
-    assert!(alarms.contains("bronze/trades/poison") && alarms.contains("1 records are in raw"), "{health:#}");
+    assert!(alarms.contains("bronze/trades/poison") && alarms.contains("\"1 records are in raw"), "{health:#}");
     assert_eq!(end(&mut daemon), Some(0), "{}", rig.log());
     rig.end_exchange();
 
