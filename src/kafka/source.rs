@@ -21,6 +21,7 @@ use crate::bronze::source::{Opening, Piece, Source, SourceError};
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Payload, Record};
 use crate::domain::identity::{Delivery, LogId, Micros, Origin, SessionId};
+use crate::io::kafka::topics::Watermarks;
 use crate::io::registry::Registry;
 use crate::wire::WireError;
 use crate::wire::decode::{Decoder, Incoming, Received};
@@ -28,6 +29,12 @@ use crate::wire::envelope::{NAME, TRACEPARENT};
 
 /// Where a chain waits behind the end of its log, or nothing comes, the brokers are asked again so often.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where nothing has come of a partition for so long, the brokers are asked whether that is so; if it is not, twice as long after
+/// that, as slow is not silent. librdkafka (2.12) was seen to bring nothing of a topic that was created anew until it was told anew.
+const SILENT: Duration = Duration::from_secs(15);
+/// See [`SILENT`].
+const SILENT_MOST: Duration = Duration::from_secs(240);
 
 /// Values are copied together in pieces of so many bytes.
 const ARENA: usize = 256 << 10;
@@ -41,6 +48,16 @@ pub struct Means {
     pub cluster: Cluster,
     /// Knows the schemas of other versions.
     pub registry: Option<Arc<Registry>>,
+}
+
+impl Means {
+    /// Where the log of a chain begins and ends, as the partition's leader says.
+    async fn watermarks(&self, chain: ChainId) -> Result<Watermarks, SourceError> {
+        let unknown = || SourceError::Kafka("no broker was reached yet".to_string());
+        let topics = self.cluster.topics().ok_or_else(unknown)?;
+        let found = topics.watermarks(chain.stream, chain.partition).await;
+        found.map_err(|error| SourceError::Kafka(error.to_string()))
+    }
 }
 
 /// How the partition is read now.
@@ -67,6 +84,8 @@ pub struct Partition {
     filled: Arc<Notify>,
     standing: Standing,
     end: Option<u64>,
+    /// When the brokers are asked whether there is really nothing, and after how long a silence that is.
+    ask: (Instant, Duration),
     arena: BytesMut,
     /// A schema that is wanted before the next message can be read.
     wanted: Option<crate::wire::SchemaId>,
@@ -84,6 +103,7 @@ impl Partition {
             means,
             standing: Standing::Away,
             end: None,
+            ask: (Instant::now() + SILENT, SILENT),
             arena: BytesMut::new(),
             wanted: None,
         }
@@ -119,10 +139,7 @@ impl Partition {
     /// Reads from `from` on, if that lies in the log.
     async fn stand_at(&mut self, log: LogId, from: u64) -> Result<(), SourceError> {
         self.leave();
-        let unknown = || SourceError::Kafka("no broker was reached yet".to_string());
-        let topics = self.means.cluster.topics().ok_or_else(unknown)?;
-        let found = topics.watermarks(self.chain.stream, self.chain.partition).await;
-        let found = found.map_err(|error| SourceError::Kafka(error.to_string()))?;
+        let found = self.means.watermarks(self.chain).await?;
         self.end = Some(found.end);
         self.standing = if from < found.start {
             Standing::Before { log, start: found.start }
@@ -168,7 +185,36 @@ impl Partition {
         } else if !is_right {
             self.stand_at(log, from).await?;
         }
-        if let Standing::Reading { log, .. } = self.standing { self.take(log, from) } else { Ok(Piece::End) }
+        let Standing::Reading { log, .. } = self.standing else { return Ok(Piece::End) };
+        let piece = self.take(log, from)?;
+        if !matches!(piece, Piece::End) {
+            self.ask = (Instant::now() + SILENT, SILENT);
+        } else if self.ask.0 <= Instant::now() {
+            self.look_behind(log, from).await?;
+        }
+        Ok(piece)
+    }
+
+    /// Asks whether there is really nothing to read. A client that has lost sight of the partition is told of it anew: nothing else
+    /// would find that out, and what waits there is in no alarm but that of the spool.
+    async fn look_behind(&mut self, log: LogId, from: u64) -> Result<(), SourceError> {
+        let (found, (_, silent)) = (self.means.watermarks(self.chain).await?, self.ask);
+        let mut wait = SILENT;
+        if found.end > from {
+            let (partition, topic, end) = (self.chain.partition, self.name(), found.end);
+            tracing::warn!(
+                topic,
+                partition,
+                from,
+                end,
+                ?silent,
+                "Kafka's client brings nothing of what is there: it is told anew"
+            );
+            self.stand_at(log, from).await?;
+            wait = (2 * silent).min(SILENT_MOST);
+        }
+        self.ask = (Instant::now() + wait, wait);
+        Ok(())
     }
 
     /// Takes what has come.

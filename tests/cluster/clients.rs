@@ -8,10 +8,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use tickmint::bronze::source::{Opening, Piece, Source};
 use tickmint::config::KafkaConfig;
+use tickmint::domain::chain::ChainId;
 use tickmint::domain::stream::Stream;
 use tickmint::io::kafka::topics::TopicState;
 use tickmint::io::kafka::{Topics, Watch, client};
+use tickmint::kafka::cluster::{Known, View, look};
+use tickmint::kafka::reader::Reader;
+use tickmint::kafka::source::{Means, Partition};
 
 use super::{Cluster, cluster, config};
 use crate::support::servers::or_skip;
@@ -42,6 +47,11 @@ impl ProducerContext for Answers {
 
 /// Sends to partition 1, which holds nothing yet.
 fn send<'a>(config: &KafkaConfig, topic: &str, values: impl IntoIterator<Item = &'a [u8]>) {
+    send_behind(0, config, topic, values);
+}
+
+/// Sends to partition 1, which ends at offset `end`.
+fn send_behind<'a>(end: i64, config: &KafkaConfig, topic: &str, values: impl IntoIterator<Item = &'a [u8]>) {
     let answers = Answers::default();
     let producer: BaseProducer<Answers> = client::producer(config).create_with_context(answers.clone()).unwrap();
     let mut sent = 0;
@@ -51,7 +61,7 @@ fn send<'a>(config: &KafkaConfig, topic: &str, values: impl IntoIterator<Item = 
         sent += 1;
     }
     producer.flush(PATIENCE).unwrap();
-    assert_eq!(*answers.0.lock().unwrap(), (0..sent).map(Ok).collect::<Vec<_>>());
+    assert_eq!(*answers.0.lock().unwrap(), (end..end + sent).map(Ok).collect::<Vec<_>>());
 }
 
 fn reader(config: &KafkaConfig, topic: &str, from: i64) -> BaseConsumer<Watch> {
@@ -79,6 +89,39 @@ fn a_reader_begins_where_it_is_told_and_an_offset_that_is_not_there_is_an_error(
     match reader(&config, &topic, 99).poll(PATIENCE).unwrap() {
         Err(KafkaError::MessageConsumption(code)) => assert_eq!(code, RDKafkaErrorCode::AutoOffsetReset),
         other => panic!("{other:?}"),
+    }
+}
+
+/// As in a fault of the client's that nobody reports: it does not bring any more what it was told to.
+#[tokio::test]
+async fn a_partition_that_the_client_has_lost_sight_of_is_read_again() {
+    let Some(servers) = or_skip(cluster()) else { return };
+    let config = config(&servers.plain, |_| {});
+    let topics = Topics::open(&config).await.unwrap();
+    topics.ensure(Stream::Trades).await.unwrap();
+    let (topic, chain) = (config.topic(Stream::Trades), ChainId { stream: Stream::Trades, partition: 1 });
+    let (known, knows) = tokio::sync::watch::channel(Known::default());
+    look(&topics, &known, &mut View::default()).await.unwrap();
+    let (reader, cluster) = (Reader::new(&config).unwrap(), tickmint::kafka::cluster::Cluster::new(knows));
+    let incarnation = cluster.incarnation(chain.stream);
+    let mut partition = Partition::new(Means { reader: reader.clone(), cluster, registry: None }, chain);
+    assert_eq!(partition.open(incarnation, 0).await.unwrap(), Opening::Read);
+
+    let mut next = 0;
+    for lost in [false, true] {
+        if lost {
+            reader.unassign(chain).unwrap();
+        }
+        send_behind(next as i64, &config, &topic, [b"a".as_slice(), b"b"]);
+        let (until, all) = (Instant::now() + PATIENCE, next + 2);
+        while next < all {
+            assert!(Instant::now() < until, "after {next} nothing comes any more");
+            match partition.read(next).await.unwrap() {
+                Piece::Records { next: behind, .. } => next = behind,
+                Piece::End => partition.changed().await,
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 
