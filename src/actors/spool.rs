@@ -329,7 +329,9 @@ impl Handler<Covered> for Spool {
     type Result = ();
 
     fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
-        self.archived.insert(covered.chain, covered.archived);
+        if covered.archived.is_news(self.archived.get(&covered.chain)) {
+            self.archived.insert(covered.chain, covered.archived);
+        }
         self.delete_covered(ctx);
     }
 }

@@ -339,6 +339,12 @@ impl Archived {
         settled.extend(&lost);
         Archived { settled: Arc::new(settled), log: incarnation, next }
     }
+
+    /// Whether it says more than what is known. What is told of a slot may come late, by another way than what is told of the next
+    /// one: to believe it then would take back what is known.
+    pub fn is_news(&self, known: Option<&Archived>) -> bool {
+        known.is_none_or(|known| known.next < self.next)
+    }
 }
 
 #[cfg(test)]
@@ -351,6 +357,14 @@ mod tests {
     use super::*;
 
     const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
+
+    #[test]
+    fn what_is_told_late_of_a_chain_is_no_news() {
+        let at = |generation, start| Archived { next: Position { generation, start }, ..Archived::default() };
+        assert!(at(0, 0).is_news(None));
+        assert!(at(1, 5).is_news(Some(&at(1, 4))) && at(2, 0).is_news(Some(&at(1, 4))));
+        assert!(!at(1, 4).is_news(Some(&at(1, 4))) && !at(1, 9).is_news(Some(&at(2, 0))));
+    }
 
     #[test]
     fn a_slot_reads_back_from_its_json() {

@@ -113,6 +113,9 @@ impl Engine {
 
     /// A chain has got so far.
     pub fn archived(&mut self, chain: ChainId, archived: Archived) {
+        if !archived.is_news(self.archived.get(&chain)) {
+            return;
+        }
         for (log, forwarded) in &mut self.forwarded {
             forwarded.progress.covered(chain, &archived.settled);
             if flawed(Flaw::NoResend) {
@@ -170,7 +173,9 @@ impl Engine {
             let Some(forwarded) = self.forwarded.get_mut(&log) else { continue };
             match outcome {
                 Outcome::Acknowledged { offset, incarnation } => {
-                    forwarded.progress.acknowledged(chain, place, offset, incarnation, self.round);
+                    let again = forwarded.progress.acknowledged(chain, place, offset, incarnation, self.round);
+                    is_failed |= again.is_some();
+                    forwarded.go_back(self.logs.view(log), chain, again);
                 }
                 Outcome::Failed => {
                     is_failed = true;

@@ -58,6 +58,8 @@ struct Part {
     sent: Intervals,
     /// Acknowledged and not covered, by the first place.
     acknowledged: BTreeMap<u64, Run>,
+    /// The incarnation of the chain's log, and the offset below which `covered` is all that is archived of it.
+    passed: (Option<LogId>, u64),
 }
 
 /// How far one log of the spool is forwarded.
@@ -103,9 +105,18 @@ impl Progress {
         !part.covered.contains(place) && part.sent.insert(place)
     }
 
-    /// The broker has it.
-    pub fn acknowledged(&mut self, chain: ChainId, place: u64, offset: u64, incarnation: LogId, round: u64) {
-        let runs = &mut self.parts[chain].acknowledged;
+    /// The broker has it. Where the chain has passed that offset already and did not take it, it is to be sent again, and this is
+    /// its place: no later slot would tell of it.
+    pub fn acknowledged(&mut self, chain: ChainId, place: u64, offset: u64, incarnation: LogId, round: u64) -> Option<u64> {
+        let part = &mut self.parts[chain];
+        if part.passed.0 == Some(incarnation) && offset < part.passed.1 {
+            if part.covered.contains(place) {
+                return None;
+            }
+            part.sent.remove(place, place);
+            return Some(place);
+        }
+        let runs = &mut part.acknowledged;
         if let Some((low, run)) = runs.range_mut(..=place).next_back()
             && run.high + 1 == place
             && run.incarnation == incarnation
@@ -113,9 +124,10 @@ impl Progress {
             && (offset - run.offset < SPAN || run.is_dense(*low) && offset == run.last + 1)
         {
             (run.high, run.last, run.round) = (place, offset, round);
-            return;
+            return None;
         }
         runs.insert(place, Run { high: place, offset, last: offset, incarnation, round });
+        None
     }
 
     /// The broker does not have it, or nobody knows. It is to be sent again, unless a slot covers it.
@@ -141,6 +153,7 @@ impl Progress {
     /// The chain has reached a place in an incarnation of the log, and [`Progress::covered`] was told of it: what lies below
     /// and is not covered will not be archived from there. The first place that is to be sent again.
     pub fn passed(&mut self, chain: ChainId, incarnation: Option<LogId>, next: Position) -> Option<u64> {
+        self.parts.get_mut(chain)?.passed = (incarnation, next.start);
         self.doubt(chain, |run| if Some(run.incarnation) == incarnation { 0..next.start } else { 0..0 })
     }
 
@@ -267,6 +280,21 @@ mod tests {
         assert_eq!(missing(&progress), (0..10).collect::<Vec<_>>());
     }
 
+    /// As after an answer that came late, or a log that has lost its end: no slot will come that tells of it.
+    #[test]
+    fn what_is_acknowledged_where_the_chain_has_passed_is_sent_again_at_once() {
+        let (log, topic) = (LogId::generate(), LogId::generate());
+        let mut progress = Progress::new(log, 4);
+        (0..4).for_each(|place| assert!(progress.take(CHAIN, place)));
+        progress.covered(CHAIN, &read(log, 0, 0));
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(120)), None);
+        assert_eq!(progress.acknowledged(CHAIN, 0, 100, topic, 1), None, "it is archived");
+        assert_eq!(progress.acknowledged(CHAIN, 1, 119, topic, 1), Some(1));
+        assert_eq!(progress.acknowledged(CHAIN, 2, 120, topic, 1), None);
+        assert_eq!(progress.acknowledged(CHAIN, 3, 100, LogId::generate(), 1), None, "the tail of another incarnation");
+        assert!(progress.take(CHAIN, 1) && !progress.take(CHAIN, 0) && !progress.take(CHAIN, 2));
+    }
+
     #[test]
     fn a_run_ends_before_the_chain_would_never_pass_it() {
         let (log, topic) = (LogId::generate(), LogId::generate());
@@ -353,66 +381,83 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a record is covered, on its way, or sent next, once the chain has read the log to its end.
+        /// Whatever happens, a record is covered, on its way, or sent next, once the chain has read the log to its end. Answers come
+        /// late, and what is known of the topic, too; and where the chain has nothing to read, there is no news of it.
         #[test]
-        fn nothing_is_forgotten(steps in prop::collection::vec((0u8..6, 0u64..10, 0u64..30), 0..60)) {
+        fn nothing_is_forgotten(steps in prop::collection::vec((0u8..8, 0u64..10, 0u64..30), 0..80)) {
             let (log, mut topic) = (LogId::generate(), LogId::generate());
+            let (mut known, mut round) = (topic, 0);
             let mut progress = Progress::new(log, 4);
-            // By place: where each copy went. The chain: its tail, and what it has read.
+            // By place: where each copy went, and what is under way, with its offset where it stands. The chain: its tail, and what
+            // it has read.
             let mut copies: Vec<Vec<(LogId, u64)>> = vec![Vec::new(); 10];
-            let (mut under_way, mut end, mut tail, mut covered) = (std::collections::BTreeSet::new(), 0u64, 0u64, Read::default());
-            let mut round = 0;
+            let mut under_way = BTreeMap::<u64, Option<u64>>::new();
+            let (mut end, mut tail, mut covered) = (0u64, 0u64, Read::default());
+            let read_to = |to: u64, tail: &mut u64, topic, copies: &[Vec<(LogId, u64)>], covered: &mut Read, skips: bool| {
+                for (place, copies) in copies.iter().enumerate() {
+                    let is_read = |(of, offset): &(LogId, u64)| {
+                        *of == topic && (*tail..to).contains(offset) && !(skips && offset % 3 == 0)
+                    };
+                    if copies.iter().any(is_read) {
+                        covered.insert(log, place as u64);
+                    }
+                }
+                *tail = to;
+            };
             for (what, place, number) in steps {
                 match what {
-                    0 => drop(progress.take(CHAIN, place).then(|| under_way.insert(place))),
-                    1 if under_way.remove(&place) => {
-                        copies[place as usize].push((topic, end));
-                        progress.acknowledged(CHAIN, place, end, topic, round);
-                        end += 1 + number % 3; // others send, too
-                    }
-                    2 if under_way.remove(&place) => progress.failed(CHAIN, place),
-                    3 => {
-                        // The chain reads on, and may pass over a part of it.
-                        let to = (tail + number).min(end);
-                        for (place, copies) in copies.iter().enumerate() {
-                            let is_read = |(of, offset): &(LogId, u64)| *of == topic && (tail..to).contains(offset) && offset % 3 != 0;
-                            if copies.iter().any(is_read) {
-                                covered.insert(log, place as u64);
-                            }
+                    0 => drop(progress.take(CHAIN, place).then(|| under_way.insert(place, None))),
+                    1 => {
+                        if let Some(stands @ None) = under_way.get_mut(&place) {
+                            *stands = Some(end);
+                            copies[place as usize].push((topic, end));
+                            end += 1 + number % 3; // others send, too
                         }
-                        tail = to;
+                    }
+                    2 => {
+                        if let Some(Some(offset)) = under_way.get(&place).copied() {
+                            under_way.remove(&place);
+                            progress.acknowledged(CHAIN, place, offset, known, round);
+                        }
+                    }
+                    3 if under_way.remove(&place).is_some() => progress.failed(CHAIN, place),
+                    4 if end > tail => {
+                        // The chain reads on, and may pass over a part of it.
+                        read_to((tail + number).min(end), &mut tail, topic, &copies, &mut covered, true);
                         progress.covered(CHAIN, &covered);
                         progress.passed(CHAIN, Some(topic), position(tail));
                     }
-                    4 => {
-                        // It loses its end, never what was read.
-                        end = end.saturating_sub(number / 8).max(tail);
+                    5 => {
+                        // It loses its end, sometimes even what the chain has read.
+                        end = end.saturating_sub(number / 8).max(if number % 8 == 7 { 0 } else { tail.min(end) });
                         for copies in &mut copies {
                             copies.retain(|(of, offset)| *of != topic || *offset < end);
                         }
                         round += 1;
-                        progress.ends(CHAIN, topic, end, round);
+                        progress.ends(CHAIN, known, end, round);
                     }
-                    5 if number == 0 => {
+                    6 if number == 0 => {
                         topic = LogId::generate();
                         (end, tail) = (0, 0);
-                        progress.is_now(CHAIN, topic);
+                    }
+                    7 => {
+                        known = topic;
+                        progress.is_now(CHAIN, known);
                     }
                     _ => {}
                 }
             }
-            let is_archivable = |(of, offset): &(LogId, u64)| *of == topic && (tail..end).contains(offset);
-            for (place, copies) in copies.iter().enumerate() {
-                if copies.iter().any(is_archivable) {
-                    covered.insert(log, place as u64);
-                }
+            progress.is_now(CHAIN, topic);
+            progress.ends(CHAIN, topic, end, round + 1);
+            if end > tail {
+                read_to(end, &mut tail, topic, &copies, &mut covered, false);
+                progress.covered(CHAIN, &covered);
+                progress.passed(CHAIN, Some(topic), position(end));
             }
-            progress.covered(CHAIN, &covered);
-            progress.passed(CHAIN, Some(topic), position(end));
             let unsent = missing(&progress);
             for place in 0..10 {
                 prop_assert!(
-                    covered.contains(log, place) || under_way.contains(&place) || unsent.contains(&place),
+                    covered.contains(log, place) || under_way.contains_key(&place) || unsent.contains(&place),
                     "{place} is forgotten"
                 );
             }
