@@ -9,11 +9,13 @@ use std::time::Duration;
 use apache_avro::types::Value as Avro;
 use apache_avro::{Schema, to_avro_datum};
 use serde_json::{Value, json};
+use tickmint::config::RegistrySettings;
 use tickmint::domain::entry::{Content, Payload, Record};
 use tickmint::domain::identity::{Delivery, LogId, Origin, SessionId};
 use tickmint::domain::stream::{STREAMS, Stream};
 use tickmint::domain::verdict::{Flags, Reason};
 use tickmint::io::registry::{Access, Policy, Registry, RegistryError};
+use tickmint::kafka::schemas::{Schemas, listed};
 use tickmint::wire::decode::{Decoder, Incoming, Received};
 use tickmint::wire::encode::Encoder;
 use tickmint::wire::{Format, SchemaId, schemas};
@@ -206,6 +208,28 @@ async fn what_is_not_there_is_told() {
     let elsewhere = Registry::new(access(url.replace("/ccompat/", "/nowhere/"))).unwrap();
     let nothing = elsewhere.ensure("t-value", Format::Avro, "{}", Policy::Register).await.unwrap_err();
     assert!(matches!(nothing, RegistryError::NoRegistry { .. }), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn a_registry_that_was_emptied_has_other_ids_which_are_told_and_taken_by_the_next_life_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut server) = or_skip(Server::start(folder.path())) else { return };
+    let registry = RegistrySettings { url: server.url(), ..RegistrySettings::default() };
+    let config = super::config("127.0.0.1:1", |kafka| kafka.registry = Some(registry));
+    let life = || Schemas::new(&config, config.registry.as_ref().unwrap(), folder.path()).unwrap();
+    let running = life();
+    let ids = running.ensure().await.unwrap();
+
+    server.stop();
+    server.forget();
+    server.start_again();
+    let other = Registry::new(access(server.url())).unwrap();
+    other.ensure("of-somebody-else", Format::Avro, "\"string\"", Policy::Register).await.unwrap();
+    let error = running.ensure().await.unwrap_err();
+    assert!(matches!(error, RegistryError::OtherIds { .. }) && error.to_string().contains(&listed(ids)), "{error}");
+    assert_eq!(running.ids(), Some(ids), "what was begun with them goes on with them");
+    let found = life().ensure().await.unwrap();
+    assert!(found != ids && error.to_string().contains(&listed(found)), "{error}");
 }
 
 /// `openssl s_server`, which answers a GET with the file of that name.
