@@ -68,6 +68,10 @@ fn whatever_dies_in_the_cluster_nothing_is_lost_and_nothing_doubled() {
         let (half, all) = (at(50, &|of| of == *kind), at(100, &|of| of == *kind));
         println!("{:>12}: recovery p50 {half:5.1} s, max {all:5.1} s", format!("{kind:?}"));
     }
+    // A fault of the client's: worth knowing of, and no loss.
+    for name in campaign.cluster.names() {
+        campaign.cluster.log(&name).lines().filter(|line| line.contains("brings nothing of")).for_each(|line| println!("{line}"));
+    }
     let summary = format!(
         "chaos: seed {seed}, {seconds} s, {rate} trades/s, {} faults {:?}, daemons gave up {:?}, sent {}, archived {}, gaps {}, LOST {}, \
          DUPLICATED {}, with lost disks {with_disks} of {} sessions, recovery p50 {:.1} s p99 {:.1} s max {:.1} s",

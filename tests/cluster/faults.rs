@@ -335,7 +335,8 @@ impl Campaign {
             if Instant::now() > until {
                 let reason = format!("chaos FAILED: not archived within {PATIENCE:?}: {waits:?}; gave up: {:?}", self.gave_up);
                 crate::support::summary(&reason);
-                panic!("{}\n{reason}", self.cluster.logs());
+                let brokers = self.cluster.kafka.describe(&self.kafka_config().group);
+                panic!("{}\n{brokers}\n{reason}", self.cluster.logs());
             }
             pause(Duration::from_millis(200));
         }

@@ -234,9 +234,10 @@ impl Cluster {
             let lines: Vec<_> = log.lines().filter(|line| !line.contains("no connection to the feed")).collect();
             let lines = lines[lines.len().saturating_sub(60)..].join("\n");
             let metrics = self.text(name, "/metrics").unwrap_or_default();
-            let forwarded: Vec<_> = metrics.lines().filter(|line| line.starts_with("tickmint_forward")).collect();
+            let is_told = |line: &&str| ["tickmint_forward", "tickmint_bronze_lag"].iter().any(|of| line.starts_with(of));
+            let metrics: Vec<_> = metrics.lines().filter(is_told).collect();
             let health = self.text(name, "/health").unwrap_or_default();
-            format!("--- {name}\n{lines}\n{}\n{health}\n", forwarded.join("\n"))
+            format!("--- {name}\n{lines}\n{}\n{health}\n", metrics.join("\n"))
         };
         self.ports.keys().map(last).collect()
     }

@@ -200,6 +200,17 @@ impl Kafka {
         assert!(output.status.success(), "{output:?}");
     }
 
+    /// What the brokers say of the topics and of a group, for whoever looks for the reason of something.
+    pub fn describe(&self, group: &str) -> String {
+        let of_group = |more: &[&str]| {
+            let arguments = [&["--describe", "--group", group], more].concat();
+            self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments)
+        };
+        let topics = self.tool("org.apache.kafka.tools.TopicCommand", &["--describe"]);
+        let said = [topics, of_group(&[]), of_group(&["--members", "--verbose"])];
+        said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).concat()
+    }
+
     /// Runs a tool of Kafka's on this cluster.
     fn tool(&self, class: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(&self.binary);
