@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -25,9 +26,16 @@ use crate::telemetry::metrics::Forwarded;
 /// How often the brokers are asked where the logs end: what was acknowledged and is gone is found so.
 const ENDS_EVERY: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the thread still tells how it goes, which it does each second.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// So many looks in a row without a word, and it is not waited for any more: it is in a call that does not return.
+const SILENT_LOOKS: u32 = 6;
+
 /// See the module.
 pub struct Forwarder {
     parts: Parts,
+    /// Looks since the thread said something.
+    looks: Arc<AtomicU32>,
     /// Of the thread that runs.
     tell: Option<Sender<Told>>,
     ended: Option<oneshot::Receiver<()>>,
@@ -53,19 +61,20 @@ pub struct Parts {
 impl Forwarder {
     /// One that has sent nothing yet.
     pub fn new(parts: Parts) -> Forwarder {
-        Forwarder { parts, tell: None, ended: None }
+        Forwarder { parts, looks: Arc::default(), tell: None, ended: None }
     }
 
     fn start_thread(&mut self, ctx: &mut Context<Self>) {
         let (tell, told) = channel();
         let (end, ended) = oneshot::channel();
         let (fail, failed) = oneshot::channel();
+        self.looks = Arc::default(); // what a thread of before says means nothing
         let parts = forwarding::Parts {
             logs: self.parts.logs.clone(),
             notes: self.parts.notes.clone(),
             sender: self.parts.sender.clone(),
             told,
-            tell: Box::new(tells(&self.parts)),
+            tell: Box::new(tells(&self.parts, self.looks.clone())),
         };
         let run = move || {
             let run = std::panic::AssertUnwindSafe(|| forwarding::run(parts));
@@ -92,6 +101,16 @@ impl Forwarder {
         }));
     }
 
+    /// Counts looks, and not the time: a process that stood still has a thread that did, too. One that is given up ends when its call
+    /// returns, as nobody is there to tell it anything.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.looks.fetch_add(1, Ordering::Relaxed) >= SILENT_LOOKS {
+            let silence = LOOK_EVERY * SILENT_LOOKS;
+            self.parts.vitals.fail(format!("its thread has said nothing for {} s: another one goes on", silence.as_secs()));
+            ctx.stop();
+        }
+    }
+
     fn ask_for_ends(&mut self, ctx: &mut Context<Self>) {
         let Some(tell) = self.tell.clone() else { return };
         let cluster = self.parts.cluster.clone();
@@ -116,9 +135,10 @@ async fn tell_of_more(logs: Logs, tell: Sender<Told>) {
 }
 
 /// Shows how it goes.
-fn tells(parts: &Parts) -> impl FnMut(State) + Send + use<> {
+fn tells(parts: &Parts, looks: Arc<AtomicU32>) -> impl FnMut(State) + Send + use<> {
     let (vitals, metrics, mut before) = (parts.vitals.clone(), parts.metrics.clone(), 0);
     move |state: State| {
+        looks.store(0, Ordering::Relaxed);
         let new = state.sent - before;
         before = state.sent;
         vitals.advance(new);
@@ -146,6 +166,7 @@ impl Actor for Forwarder {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.start_thread(ctx);
         ctx.run_later(ENDS_EVERY, Forwarder::ask_for_ends);
+        ctx.run_interval(LOOK_EVERY, Forwarder::look);
     }
 }
 
@@ -177,5 +198,50 @@ impl Handler<Covered> for Forwarder {
         if let Some(tell) = &self.tell {
             drop(tell.send(Told::Archived(covered.chain, covered.archived))); // a thread that has died is begun anew, with none of it
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Instant;
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::domain::identity::LogId;
+    use crate::kafka::cluster::Known;
+    use crate::spool::reader::LogView;
+
+    #[actix::test]
+    async fn a_thread_that_says_nothing_any_more_is_left_to_itself_and_another_one_goes_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let logs = Logs::new(temp.path().into(), BTreeMap::new(), LogId::generate(), watch::channel(LogView::default()).1);
+        let ((begins, mut begun), (_never, hangs)) = (mpsc::unbounded_channel(), channel::<()>());
+        let hangs = Mutex::new(hangs);
+        let sender: MakeSender = Arc::new(move || {
+            begins.send(()).expect("the test goes on");
+            hangs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+            Err("the test is over".into())
+        });
+        let parts = Parts {
+            vitals: Vitals::unsupervised("forwarder"),
+            metrics: Arc::new(Metrics::new()),
+            notes: temp.path().join("notes"),
+            cluster: Cluster::new(watch::channel(Known::default()).1),
+            logs,
+            sender,
+        };
+        #[expect(clippy::disallowed_methods, reason = "it needs nothing more than to be restarted, and does not panic")]
+        let forwarder = actix::Supervisor::start(|_| Forwarder::new(parts));
+        begun.recv().await.unwrap();
+        tokio::time::pause();
+        let until = Instant::now() + Duration::from_secs(60);
+        while begun.try_recv().is_err() {
+            assert!(Instant::now() < until, "there is no other");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        drop(forwarder);
     }
 }

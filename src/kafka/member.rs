@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -21,6 +20,9 @@ use crate::io::kafka::{KafkaError, client};
 
 /// How long a poll of the group waits: the group's events, and the end of the thread, are seen within it.
 const POLL: Duration = Duration::from_millis(200);
+
+/// How long its end is waited for: it says good-bye to the group, whose broker may be away.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the group decides.
 #[derive(Debug)]
@@ -38,7 +40,8 @@ pub enum Decision {
 /// A member of the group. It leaves when it is dropped.
 pub struct Member {
     commits: Sender<(ChainId, u64)>,
-    thread: Option<JoinHandle<()>>,
+    /// Says nothing, and is closed when the thread is over.
+    over: Receiver<()>,
     ends: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -76,10 +79,14 @@ impl Member {
         let (commits, to_commit) = channel();
         let ends = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let (told, of) = (ends.clone(), config.clone());
-        let serve = move || serve(&client, &of, &to_commit, &told);
+        let (lives, over) = channel::<()>();
+        let serve = move || {
+            let _lives = lives; // the last to go
+            serve(client, &of, &to_commit, &told);
+        };
         let thread = std::thread::Builder::new().name("kafka-member".into()).spawn(serve);
-        let thread = thread.map_err(|error| KafkaError::Client(error.to_string()))?;
-        Ok(Member { commits, thread: Some(thread), ends })
+        thread.map_err(|error| KafkaError::Client(error.to_string()))?;
+        Ok(Member { commits, over, ends })
     }
 
     /// Tells those who watch lag that all below `offset` is archived. It may never get there.
@@ -92,16 +99,14 @@ impl Drop for Member {
     /// The others get its partitions at once, or those of one with a name if it is not back within the session's time.
     fn drop(&mut self) {
         self.ends.store(true, std::sync::atomic::Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the group's thread had died");
+        if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = self.over.recv_timeout(END_WITHIN) {
+            tracing::warn!(within = ?END_WITHIN, "a member of the group does not end: it is not waited for any more");
         }
     }
 }
 
 fn serve(
-    client: &BaseConsumer<Context>,
+    client: BaseConsumer<Context>,
     config: &KafkaConfig,
     commits: &Receiver<(ChainId, u64)>,
     ends: &std::sync::atomic::AtomicBool,

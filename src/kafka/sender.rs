@@ -18,13 +18,14 @@ use crate::domain::stream::{PerStream, Stream};
 use crate::forward::engine::{Outcome, SendError, Sender, Tag};
 use crate::forward::replay::Outgoing;
 use crate::io::kafka::watch::{Watch, watched};
-use crate::io::kafka::{KafkaError, client};
+use crate::io::kafka::{Apart, KafkaError, client};
 use crate::wire::encode::Encoder;
 use crate::wire::envelope::{NAME, TRACEPARENT};
 
 /// See the module.
 pub struct KafkaSender {
-    producer: BaseProducer<Context>,
+    /// What is under way when it ends is left to the next one: nobody waits for answers any more.
+    producer: Apart<BaseProducer<Context>>,
     topics: PerStream<String>,
     cluster: Cluster,
     /// Of each topic the incarnation that it was when the producer first sent to it.
@@ -52,7 +53,15 @@ impl KafkaSender {
         let producer = made.map_err(|error| KafkaError::of_creation(&error, config))?;
         let topics = Stream::ALL.map(|stream| config.topic(stream));
         let sends_to = cluster.incarnations();
-        Ok(KafkaSender { producer, topics, cluster, sends_to, encoder, config: config.clone(), refused: None })
+        Ok(KafkaSender {
+            producer: Apart::new(producer),
+            topics,
+            cluster,
+            sends_to,
+            encoder,
+            config: config.clone(),
+            refused: None,
+        })
     }
 
     /// Why nothing goes on, if that is known: what a broker said to a record, or how the connections are.
@@ -180,12 +189,5 @@ impl ProducerContext for Context {
             Err((error, _)) => Err(error.clone()),
         };
         self.lock().push((*tag, answer));
-    }
-}
-
-impl Drop for KafkaSender {
-    /// What is under way is left to the next one: nobody waits for answers any more.
-    fn drop(&mut self) {
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
     }
 }

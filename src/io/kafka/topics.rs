@@ -14,11 +14,11 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinError;
 
-use super::client;
 use super::error::KafkaError;
 use super::native::{Cluster, Native, NewTopic, Refusal, Topic};
 use super::rules::{self, Finding, Found};
 use super::watch::Watch;
+use super::{Apart, client};
 use crate::config::KafkaConfig;
 use crate::domain::identity::LogId;
 use crate::domain::stream::{PerStream, Stream};
@@ -92,7 +92,7 @@ pub(super) struct Inner {
     pub(super) config: KafkaConfig,
     pub(super) within: Duration,
     /// Taken out only to be dropped.
-    native: Option<Native>,
+    native: Apart<Native>,
 }
 
 impl Topics {
@@ -107,7 +107,7 @@ impl Topics {
         let opened = blocking(move || {
             let native = Native::new(&client::admin(&config), Watch::new("topics"));
             let native = native.map_err(|error| KafkaError::of_creation(&error, &config))?;
-            Ok(Topics(Arc::new(Inner { config, within, native: Some(native) })))
+            Ok(Topics(Arc::new(Inner { config, within, native: Apart::new(native) })))
         });
         let topics = opened.await?;
         topics.cluster().await?;
@@ -179,7 +179,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 impl Inner {
     pub(super) fn native(&self) -> &Native {
-        self.native.as_ref().expect("it is there until this is dropped")
+        &self.native
     }
 
     /// An answer, or who must do what about its absence.
@@ -356,17 +356,6 @@ impl Inner {
         let (start, end) = self.heard(what, &format!("grant Describe on topic `{name}`"), answer)?;
         let offset = |offset: i64| u64::try_from(offset).unwrap_or_default();
         Ok(Watermarks { start: offset(start), end: offset(end) })
-    }
-}
-
-impl Drop for Inner {
-    /// librdkafka waits for its threads, which an actor's thread must not.
-    fn drop(&mut self) {
-        let native = self.native.take();
-        let ended = std::thread::Builder::new().name("kafka topics end".into()).spawn(move || drop(native));
-        if let Err(error) = ended {
-            tracing::warn!(%error, "no thread to end a Kafka client on: it was ended in place");
-        }
     }
 }
 
