@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use rdkafka::error::RDKafkaErrorCode as Code;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -80,8 +79,8 @@ pub struct Partition {
     means: Means,
     chain: ChainId,
     decoder: Decoder,
-    queue: Queue,
-    filled: Arc<Notify>,
+    /// While it is read.
+    queue: Option<Queue>,
     standing: Standing,
     end: Option<u64>,
     /// When the brokers are asked whether there is really nothing, and after how long a silence that is.
@@ -94,12 +93,10 @@ pub struct Partition {
 impl Partition {
     /// Reads nothing yet.
     pub fn new(means: Means, chain: ChainId) -> Partition {
-        let queue = means.reader.queue(chain);
         Partition {
             chain,
             decoder: Decoder::new(chain.stream),
-            filled: queue.filled(),
-            queue,
+            queue: None,
             means,
             standing: Standing::Away,
             end: None,
@@ -146,6 +143,9 @@ impl Partition {
         } else if from > found.end {
             Standing::Behind { log, asked: Instant::now() }
         } else {
+            // Asked for each time. Where the client has seen the topic go, it has another queue for it when it is there again, and the
+            // one of before stays empty for ever: so an archive stood still that nothing else was wrong with.
+            self.queue = Some(self.means.reader.queue(self.chain));
             self.means.reader.assign(self.chain, from).map_err(|error| SourceError::Kafka(error.to_string()))?;
             Standing::Reading { log, next: from }
         };
@@ -158,6 +158,8 @@ impl Partition {
         {
             tracing::warn!(chain = %self.chain, %error, "a partition could not be left; what still comes of it is dropped");
         }
+        // Before there is another one: the end of one takes the other's ear away, if it is the same to the client.
+        self.queue = None;
         self.standing = Standing::Away;
     }
 
@@ -219,7 +221,8 @@ impl Partition {
 
     /// Takes what has come.
     fn take(&mut self, log: LogId, from: u64) -> Result<Piece, SourceError> {
-        let batch = self.queue.take();
+        let Some(queue) = &mut self.queue else { return Ok(Piece::End) };
+        let batch = queue.take();
         let (mut records, mut next, mut stopped) = (Vec::with_capacity(batch.len()), from, None);
         for taken in batch {
             match taken {
@@ -241,7 +244,7 @@ impl Partition {
             }
         }
         // The client knows it from the last fetch, which may be of before the partition was assigned anew.
-        self.end = self.queue.known_end().filter(|end| *end >= next).or(self.end);
+        self.end = queue.known_end().filter(|end| *end >= next).or(self.end);
         self.standing = match stopped {
             None => Standing::Reading { log, next },
             Some(_) => {
@@ -341,10 +344,11 @@ impl Source for Partition {
     }
 
     fn changed(&self) -> BoxFuture<'static, ()> {
-        let (filled, mut cluster) = (self.filled.clone(), self.means.cluster.clone());
+        let (filled, mut cluster) = (self.queue.as_ref().map(Queue::filled), self.means.cluster.clone());
         Box::pin(async move {
+            let filled = OptionFuture::from(filled.as_ref().map(|filled| filled.notified()));
             tokio::select! {
-                () = filled.notified() => {}
+                Some(()) = filled => {}
                 () = cluster.changed() => {}
                 () = tokio::time::sleep(ASK_AGAIN) => {}
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -14,10 +15,11 @@ use tickmint::domain::chain::ChainId;
 use tickmint::domain::stream::Stream;
 use tickmint::io::kafka::topics::TopicState;
 use tickmint::io::kafka::{Topics, Watch, client};
-use tickmint::kafka::cluster::{Known, View, look};
+use tickmint::kafka::cluster::{Cluster as KnownCluster, Known, View, look};
 use tickmint::kafka::reader::Reader;
 use tickmint::kafka::source::{Means, Partition};
 
+use super::faults::admin;
 use super::{Cluster, cluster, config};
 use crate::support::servers::or_skip;
 
@@ -92,37 +94,87 @@ fn a_reader_begins_where_it_is_told_and_an_offset_that_is_not_there_is_an_error(
     }
 }
 
+/// Partition 1 as its writer reads it, from the beginning.
+struct Read {
+    topics: Topics,
+    known: tokio::sync::watch::Sender<Known>,
+    view: View,
+    cluster: KnownCluster,
+    reader: Reader,
+    partition: Partition,
+}
+
+impl Read {
+    async fn begin(config: &KafkaConfig) -> Read {
+        let topics = Topics::open(config).await.unwrap();
+        topics.ensure(Stream::Trades).await.unwrap();
+        let (known, knows) = tokio::sync::watch::channel(Known::default());
+        let (reader, cluster) = (Reader::new(config).unwrap(), KnownCluster::new(knows));
+        let means = Means { reader: reader.clone(), cluster: cluster.clone(), registry: None };
+        let partition = Partition::new(means, ChainId { stream: Stream::Trades, partition: 1 });
+        let mut read = Read { topics, known, view: View::default(), cluster, reader, partition };
+        read.open().await;
+        read
+    }
+
+    /// Looks at the topics, and opens the one that is there.
+    async fn open(&mut self) {
+        for _ in 0..2 {
+            look(&self.topics, &self.known, &mut self.view).await.unwrap();
+        }
+        let (until, incarnation) = (Instant::now() + PATIENCE, self.cluster.incarnation(Stream::Trades));
+        // One that is new is not led at once.
+        while let Err(error) = self.partition.open(incarnation, 0).await.inspect(|opening| assert_eq!(*opening, Opening::Read)) {
+            assert!(Instant::now() < until, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Reads what stands from `from` to `end`.
+    async fn read(&mut self, from: u64, end: u64) {
+        let (until, mut next) = (Instant::now() + PATIENCE, from);
+        while next < end {
+            assert!(Instant::now() < until, "after {next} nothing comes any more");
+            match self.partition.read(next).await.unwrap() {
+                Piece::Records { next: behind, .. } => next = behind,
+                Piece::End => self.partition.changed().await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 /// As in a fault of the client's that nobody reports: it does not bring any more what it was told to.
 #[tokio::test]
 async fn a_partition_that_the_client_has_lost_sight_of_is_read_again() {
     let Some(servers) = or_skip(cluster()) else { return };
     let config = config(&servers.plain, |_| {});
-    let topics = Topics::open(&config).await.unwrap();
-    topics.ensure(Stream::Trades).await.unwrap();
-    let (topic, chain) = (config.topic(Stream::Trades), ChainId { stream: Stream::Trades, partition: 1 });
-    let (known, knows) = tokio::sync::watch::channel(Known::default());
-    look(&topics, &known, &mut View::default()).await.unwrap();
-    let (reader, cluster) = (Reader::new(&config).unwrap(), tickmint::kafka::cluster::Cluster::new(knows));
-    let incarnation = cluster.incarnation(chain.stream);
-    let mut partition = Partition::new(Means { reader: reader.clone(), cluster, registry: None }, chain);
-    assert_eq!(partition.open(incarnation, 0).await.unwrap(), Opening::Read);
+    let (topic, mut read) = (config.topic(Stream::Trades), Read::begin(&config).await);
+    send(&config, &topic, [b"a".as_slice(), b"b"]);
+    read.read(0, 2).await;
+    read.reader.unassign(ChainId { stream: Stream::Trades, partition: 1 }).unwrap();
+    send_behind(2, &config, &topic, [b"c".as_slice()]);
+    read.read(2, 3).await;
+}
 
-    let mut next = 0;
-    for lost in [false, true] {
-        if lost {
-            reader.unassign(chain).unwrap();
-        }
-        send_behind(next as i64, &config, &topic, [b"a".as_slice(), b"b"]);
-        let (until, all) = (Instant::now() + PATIENCE, next + 2);
-        while next < all {
-            assert!(Instant::now() < until, "after {next} nothing comes any more");
-            match partition.read(next).await.unwrap() {
-                Piece::Records { next: behind, .. } => next = behind,
-                Piece::End => partition.changed().await,
-                other => panic!("{other:?}"),
-            }
-        }
+/// The client has seen it go: it has another queue for it afterwards.
+#[tokio::test]
+async fn a_topic_that_was_away_and_was_created_anew_is_read_from_its_beginning() {
+    let Some(servers) = or_skip(cluster()) else { return };
+    let config = config(&servers.plain, |_| {});
+    let (topic, mut read) = (config.topic(Stream::Trades), Read::begin(&config).await);
+    send(&config, &topic, [b"a".as_slice(), b"b"]);
+    read.read(0, 2).await;
+    admin(&config).delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while read.partition.read(2).await.is_ok() {
+        assert!(Instant::now() < until, "it is not missed");
+        read.partition.changed().await;
     }
+    read.topics.ensure(Stream::Trades).await.unwrap();
+    read.open().await;
+    send(&config, &topic, [b"c".as_slice(), b"d"]);
+    read.read(0, 2).await;
 }
 
 #[test]
