@@ -32,7 +32,7 @@ const FIRST_KEY_OF_CLONES: u32 = 3;
 #[rustfmt::skip]
 const KINDS: &[(Kind, u32)] = &[
     (Kind::Kill, 24), (Kind::Stop, 10), (Kind::Leave, 4), (Kind::Join, 4), (Kind::Broker, 10), (Kind::TwoBrokers, 4),
-    (Kind::Leaders, 3), (Kind::Store, 28), (Kind::Registry, 4), (Kind::DiskFull, 4), (Kind::Topic, 2), (Kind::Retention, 6),
+    (Kind::Leaders, 3), (Kind::Store, 28), (Kind::Registry, 4), (Kind::DiskFull, 4), (Kind::Topic, 4), (Kind::Retention, 6),
     (Kind::Clone, 1), (Kind::DiskLost, 2),
 ];
 

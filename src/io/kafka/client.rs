@@ -57,9 +57,6 @@ pub fn reader(config: &KafkaConfig, partitions: usize) -> ClientConfig {
         // A broker has one question at a time. One that asks only of partitions in which nothing comes, since the others have
         // been read ahead, is not to keep these waiting: with librdkafka's 500 ms, 2 M records took a third longer.
         client.set("fetch.wait.max.ms", "100");
-        // A topic that was created anew is not read before the client has looked at the topics again, and the group hears of
-        // partitions that were added when its leader has: librdkafka's 5 minutes are long.
-        client.set("topic.metadata.refresh.interval.ms", "10000");
         client.set("session.timeout.ms", SESSION.to_string());
         client.set("heartbeat.interval.ms", (SESSION / 3).to_string());
     });
@@ -85,6 +82,9 @@ pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> Cl
         client.set("group.instance.id", name);
     }
     client.set("partition.assignment.strategy", "cooperative-sticky");
+    // The group hears of partitions that were added when its leader looks at the topics: librdkafka's 5 minutes are long, where
+    // an hour is not complete without them.
+    client.set("topic.metadata.refresh.interval.ms", "10000");
     client
 }
 
