@@ -11,10 +11,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::sync::Notify;
 
+use crate::io::kafka::Apart;
 use crate::io::kafka::watch::Watch;
 
 /// The client that reads all partitions of a process.
-pub(super) type Client = BaseConsumer<Watch>;
+pub(super) type Client = Apart<BaseConsumer<Watch>>;
 
 /// Messages that are taken at once.
 const BATCH: usize = 2048;
@@ -63,6 +64,11 @@ impl Queue {
         };
         let queue = NonNull::new(queue).expect("librdkafka has a queue for every partition of a consumer");
         Queue { queue, messages: Vec::with_capacity(BATCH), filled, topic, partition, client: client.clone() }
+    }
+
+    /// Whose it is.
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// Told when there is something again, after the queue was found empty.

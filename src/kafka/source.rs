@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cluster::Cluster;
-use super::queue::{Message, Queue, Taken};
+use super::queue::{Client, Message, Queue, Taken};
 use super::reader::Reader;
 use crate::bronze::source::{Opening, Piece, Source, SourceError};
 use crate::domain::chain::ChainId;
@@ -143,18 +143,31 @@ impl Partition {
         } else if from > found.end {
             Standing::Behind { log, asked: Instant::now() }
         } else {
-            // Asked for each time. Where the client has seen the topic go, it has another queue for it when it is there again, and the
-            // one of before stays empty for ever: so an archive stood still that nothing else was wrong with.
-            self.queue = Some(self.means.reader.queue(self.chain));
-            self.means.reader.assign(self.chain, from).map_err(|error| SourceError::Kafka(error.to_string()))?;
+            // Asked for each time: a topic that the client has seen go has other queues when it is there again.
+            let client = self.client()?;
+            let queue = self.queue.insert(self.means.reader.queue(&client, self.chain));
+            let assigned = self.means.reader.assign(queue.client(), self.chain, from);
+            assigned.map_err(|error| SourceError::Kafka(error.to_string()))?;
             Standing::Reading { log, next: from }
         };
         Ok(())
     }
 
+    /// The client that reads now, which may be another one than before.
+    fn client(&self) -> Result<Arc<Client>, SourceError> {
+        let client = self.means.reader.client_for(&self.means.cluster.incarnations());
+        client.map_err(|error| SourceError::Kafka(error.to_string()))
+    }
+
+    /// Whether another client reads now than the one that was told of the partition.
+    fn is_left_behind(&self) -> Result<bool, SourceError> {
+        let client = self.client()?;
+        Ok(self.queue.as_ref().is_none_or(|queue| !Arc::ptr_eq(&client, queue.client())))
+    }
+
     fn leave(&mut self) {
-        if let Standing::Reading { .. } = self.standing
-            && let Err(error) = self.means.reader.unassign(self.chain)
+        if let (Standing::Reading { .. }, Some(queue)) = (self.standing, &self.queue)
+            && let Err(error) = self.means.reader.unassign(queue.client(), self.chain)
         {
             tracing::warn!(chain = %self.chain, %error, "a partition could not be left; what still comes of it is dropped");
         }
@@ -166,7 +179,7 @@ impl Partition {
     async fn read_log(&mut self, from: u64) -> Result<Piece, SourceError> {
         let (log, is_right) = match self.standing {
             Standing::Away => return Ok(Piece::Changed),
-            Standing::Reading { log, next } => (log, next == from),
+            Standing::Reading { log, next } => (log, next == from && !self.is_left_behind()?),
             Standing::Before { start, .. } if from < start => {
                 let reason = "Kafka's retention had deleted these records before they were archived";
                 return Ok(Piece::Lost { to: start, reason, spooled: None });

@@ -152,7 +152,7 @@ async fn a_partition_that_the_client_has_lost_sight_of_is_read_again() {
     let (topic, mut read) = (config.topic(Stream::Trades), Read::begin(&config).await);
     send(&config, &topic, [b"a".as_slice(), b"b"]);
     read.read(0, 2).await;
-    read.reader.unassign(ChainId { stream: Stream::Trades, partition: 1 }).unwrap();
+    read.reader.unassign(&read.reader.current(), ChainId { stream: Stream::Trades, partition: 1 }).unwrap();
     send_behind(2, &config, &topic, [b"c".as_slice()]);
     read.read(2, 3).await;
 }

@@ -11,7 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::topic_partition_list::Offset;
-use tickmint::config::{Config, KafkaConfig};
+use tickmint::config::KafkaConfig;
 use tickmint::domain::identity::Micros;
 use tickmint::domain::stream::Stream;
 use tickmint::io::kafka::topics::Topics;
@@ -249,11 +249,12 @@ impl Campaign {
             Kind::Topic => {
                 let stream = *Stream::ALL.choose(&mut self.random).unwrap();
                 let pause = Duration::from_millis(self.random.random_range(0..3000));
-                tickmint::commands::block_on(recreate(&self.kafka_config(), stream, pause)).unwrap();
+                tickmint::commands::block_on(recreate(&self.cluster.kafka_config(), stream, pause)).unwrap();
             }
             Kind::Retention => {
                 let partition = self.random.random_range(0..PARTITIONS);
-                return tickmint::commands::block_on(expire(&self.kafka_config(), partition)).unwrap() && self.is_over(kind);
+                return tickmint::commands::block_on(expire(&self.cluster.kafka_config(), partition)).unwrap()
+                    && self.is_over(kind);
             }
             Kind::Clone => return self.clone_disk(),
             Kind::DiskLost => {
@@ -311,10 +312,6 @@ impl Campaign {
         true
     }
 
-    fn kafka_config(&self) -> KafkaConfig {
-        Config::load_without_keys(&self.cluster.config(A)).unwrap().kafka.unwrap()
-    }
-
     /// Ends all trouble, waits until all that is on any disk is archived, and ends all daemons.
     pub(super) fn settle(&mut self) {
         self.attend(true);
@@ -335,7 +332,7 @@ impl Campaign {
             if Instant::now() > until {
                 let reason = format!("chaos FAILED: not archived within {PATIENCE:?}: {waits:?}; gave up: {:?}", self.gave_up);
                 crate::support::summary(&reason);
-                let brokers = self.cluster.kafka.describe(&self.kafka_config().group);
+                let brokers = self.cluster.kafka.describe(&self.cluster.kafka_config().group);
                 panic!("{}\n{brokers}\n{reason}", self.cluster.logs());
             }
             pause(Duration::from_millis(200));
@@ -377,7 +374,7 @@ pub(super) fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
 }
 
 /// Deletes a topic and makes it anew, as somebody does by mistake.
-async fn recreate(config: &KafkaConfig, stream: Stream, pause: Duration) {
+pub(super) async fn recreate(config: &KafkaConfig, stream: Stream, pause: Duration) {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
     admin(config).delete_topics(&[&config.topic(stream)], &options).await.unwrap();
     tokio::time::sleep(pause).await;

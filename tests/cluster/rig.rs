@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tickmint::config::{Config, KafkaConfig};
 
 use crate::pipeline::rig::{Process, TICKMINT, end, fetch, pause};
 use crate::support::bucket::{BUCKET, owner};
@@ -172,6 +173,11 @@ impl Cluster {
     /// Where the config of a daemon is.
     pub(super) fn config(&self, name: &str) -> PathBuf {
         self.path(&format!("{name}.toml"))
+    }
+
+    /// How A reaches the brokers.
+    pub(super) fn kafka_config(&self) -> KafkaConfig {
+        Config::load_without_keys(&self.config(A)).unwrap().kafka.unwrap()
     }
 
     /// The daemons that there ever were.
