@@ -109,6 +109,8 @@ impl Forwarder {
             self.parts.vitals.fail(format!("its thread has said nothing for {} s: another one goes on", silence.as_secs()));
             ctx.stop();
         }
+        // Not by `run_interval`, which makes up for missed rounds.
+        ctx.run_later(LOOK_EVERY, Forwarder::look);
     }
 
     fn ask_for_ends(&mut self, ctx: &mut Context<Self>) {
@@ -166,7 +168,7 @@ impl Actor for Forwarder {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.start_thread(ctx);
         ctx.run_later(ENDS_EVERY, Forwarder::ask_for_ends);
-        ctx.run_interval(LOOK_EVERY, Forwarder::look);
+        ctx.run_later(LOOK_EVERY, Forwarder::look);
     }
 }
 

@@ -173,9 +173,7 @@ impl Engine {
             let Some(forwarded) = self.forwarded.get_mut(&log) else { continue };
             match outcome {
                 Outcome::Acknowledged { offset, incarnation } => {
-                    let again = forwarded.progress.acknowledged(chain, place, offset, incarnation, self.round);
-                    is_failed |= again.is_some();
-                    forwarded.go_back(self.logs.view(log), chain, again);
+                    forwarded.progress.acknowledged(chain, place, offset, incarnation, self.round);
                 }
                 Outcome::Failed => {
                     is_failed = true;

@@ -105,18 +105,9 @@ impl Progress {
         !part.covered.contains(place) && part.sent.insert(place)
     }
 
-    /// The broker has it. Where the chain has passed that offset already and did not take it, it is to be sent again, and this is
-    /// its place: no later slot would tell of it.
-    pub fn acknowledged(&mut self, chain: ChainId, place: u64, offset: u64, incarnation: LogId, round: u64) -> Option<u64> {
-        let part = &mut self.parts[chain];
-        if part.passed.0 == Some(incarnation) && offset < part.passed.1 {
-            if part.covered.contains(place) {
-                return None;
-            }
-            part.sent.remove(place, place);
-            return Some(place);
-        }
-        let runs = &mut part.acknowledged;
+    /// The broker has it.
+    pub fn acknowledged(&mut self, chain: ChainId, place: u64, offset: u64, incarnation: LogId, round: u64) {
+        let runs = &mut self.parts[chain].acknowledged;
         if let Some((low, run)) = runs.range_mut(..=place).next_back()
             && run.high + 1 == place
             && run.incarnation == incarnation
@@ -124,10 +115,9 @@ impl Progress {
             && (offset - run.offset < SPAN || run.is_dense(*low) && offset == run.last + 1)
         {
             (run.high, run.last, run.round) = (place, offset, round);
-            return None;
+            return;
         }
         runs.insert(place, Run { high: place, offset, last: offset, incarnation, round });
-        None
     }
 
     /// The broker does not have it, or nobody knows. It is to be sent again, unless a slot covers it.
@@ -157,9 +147,14 @@ impl Progress {
         self.doubt(chain, |run| if Some(run.incarnation) == incarnation { 0..next.start } else { 0..0 })
     }
 
-    /// The log's end, asked for in round `round`: what was acknowledged before that and lies at or behind it is gone.
+    /// The log's end, asked for in round `round`: what was acknowledged before that and lies at or behind it is gone. So is what was
+    /// acknowledged where the chain had passed already (a late answer, a log that had lost its end): no later slot would tell.
     pub fn ends(&mut self, chain: ChainId, incarnation: LogId, end: u64, round: u64) -> Option<u64> {
-        self.doubt(chain, |run| if run.incarnation == incarnation && run.round < round { end..u64::MAX } else { 0..0 })
+        let (passed, behind) = self.parts.get(chain)?.passed;
+        let missed = self.doubt(chain, |run| if Some(run.incarnation) == passed { 0..behind } else { 0..0 });
+        let gone =
+            self.doubt(chain, |run| if run.incarnation == incarnation && run.round < round { end..u64::MAX } else { 0..0 });
+        missed.into_iter().chain(gone).min()
     }
 
     /// The topic is of this incarnation now: what went to another one may be gone with it.
@@ -282,17 +277,17 @@ mod tests {
 
     /// As after an answer that came late, or a log that has lost its end: no slot will come that tells of it.
     #[test]
-    fn what_is_acknowledged_where_the_chain_has_passed_is_sent_again_at_once() {
+    fn what_is_acknowledged_where_the_chain_has_passed_is_found_with_the_next_round() {
         let (log, topic) = (LogId::generate(), LogId::generate());
         let mut progress = Progress::new(log, 4);
         (0..4).for_each(|place| assert!(progress.take(CHAIN, place)));
         progress.covered(CHAIN, &read(log, 0, 0));
         assert_eq!(progress.passed(CHAIN, Some(topic), position(120)), None);
-        assert_eq!(progress.acknowledged(CHAIN, 0, 100, topic, 1), None, "it is archived");
-        assert_eq!(progress.acknowledged(CHAIN, 1, 119, topic, 1), Some(1));
-        assert_eq!(progress.acknowledged(CHAIN, 2, 120, topic, 1), None);
-        assert_eq!(progress.acknowledged(CHAIN, 3, 100, LogId::generate(), 1), None, "the tail of another incarnation");
-        assert!(progress.take(CHAIN, 1) && !progress.take(CHAIN, 0) && !progress.take(CHAIN, 2));
+        for (place, offset, incarnation) in [(1, 119, topic), (2, 120, topic), (3, 100, LogId::generate())] {
+            progress.acknowledged(CHAIN, place, offset, incarnation, 1);
+        }
+        assert_eq!(progress.ends(CHAIN, topic, 121, 1), Some(1));
+        assert!(progress.take(CHAIN, 1) && !progress.take(CHAIN, 0) && !progress.take(CHAIN, 2) && !progress.take(CHAIN, 3));
     }
 
     #[test]

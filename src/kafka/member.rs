@@ -4,7 +4,7 @@
 //! hint for those who watch lag, and nobody reads it here.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub enum Decision {
 /// A member of the group. It leaves when it is dropped.
 pub struct Member {
     commits: Sender<(ChainId, u64)>,
-    /// Says nothing, and is closed when the thread is over.
+    /// Told when the thread is over, and closed if it has died.
     over: Receiver<()>,
     ends: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -81,8 +81,8 @@ impl Member {
         let (told, of) = (ends.clone(), config.clone());
         let (lives, over) = channel::<()>();
         let serve = move || {
-            let _lives = lives; // the last to go
             serve(client, &of, &to_commit, &told);
+            lives.send(()).ok(); // nobody may wait for it any more
         };
         let thread = std::thread::Builder::new().name("kafka-member".into()).spawn(serve);
         thread.map_err(|error| KafkaError::Client(error.to_string()))?;
@@ -99,8 +99,12 @@ impl Drop for Member {
     /// The others get its partitions at once, or those of one with a name if it is not back within the session's time.
     fn drop(&mut self) {
         self.ends.store(true, std::sync::atomic::Ordering::Relaxed);
-        if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = self.over.recv_timeout(END_WITHIN) {
-            tracing::warn!(within = ?END_WITHIN, "a member of the group does not end: it is not waited for any more");
+        match self.over.recv_timeout(END_WITHIN) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(within = ?END_WITHIN, "a member of the group does not end: it is not waited for any more");
+            }
+            Err(RecvTimeoutError::Disconnected) => tracing::error!("the group's thread had died"),
         }
     }
 }
@@ -175,7 +179,7 @@ impl ConsumerContext for Context {
             let (chains, (done, is_done)) = (self.chains(list), channel());
             self.assigned().retain(|chain| !chains.contains(chain));
             self.decide(Decision::Revoked(chains, done));
-            if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(self.config.drain_within) {
+            if let Err(RecvTimeoutError::Timeout) = is_done.recv_timeout(self.config.drain_within) {
                 tracing::warn!(within = ?self.config.drain_within, "revoked partitions are given away before they were drained");
             }
         }

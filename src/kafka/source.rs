@@ -138,6 +138,7 @@ impl Partition {
         self.leave();
         let found = self.means.watermarks(self.chain).await?;
         self.end = Some(found.end);
+        self.ask = (Instant::now() + SILENT, SILENT);
         self.standing = if from < found.start {
             Standing::Before { log, start: found.start }
         } else if from > found.end {
@@ -160,9 +161,9 @@ impl Partition {
     }
 
     /// Whether another client reads now than the one that was told of the partition.
-    fn is_left_behind(&self) -> Result<bool, SourceError> {
-        let client = self.client()?;
-        Ok(self.queue.as_ref().is_none_or(|queue| !Arc::ptr_eq(&client, queue.client())))
+    fn is_left_behind(&self) -> bool {
+        let client = self.means.reader.current();
+        self.queue.as_ref().is_none_or(|queue| !Arc::ptr_eq(&client, queue.client()))
     }
 
     fn leave(&mut self) {
@@ -179,7 +180,7 @@ impl Partition {
     async fn read_log(&mut self, from: u64) -> Result<Piece, SourceError> {
         let (log, is_right) = match self.standing {
             Standing::Away => return Ok(Piece::Changed),
-            Standing::Reading { log, next } => (log, next == from && !self.is_left_behind()?),
+            Standing::Reading { log, next } => (log, next == from && !self.is_left_behind()),
             Standing::Before { start, .. } if from < start => {
                 let reason = "Kafka's retention had deleted these records before they were archived";
                 return Ok(Piece::Lost { to: start, reason, spooled: None });
@@ -210,24 +211,22 @@ impl Partition {
         Ok(piece)
     }
 
-    /// Asks whether there is really nothing to read. A client that has lost sight of the partition is told of it anew: nothing else
-    /// would find that out, and what waits there is in no alarm but that of the spool.
+    /// Asks whether there is really nothing to read. A client that has lost sight of the partition is told of it anew, and given up
+    /// if that was in vain: nothing else would find that out, and what waits there is in no alarm but that of the spool.
     async fn look_behind(&mut self, log: LogId, from: u64) -> Result<(), SourceError> {
-        let (found, (_, silent)) = (self.means.watermarks(self.chain).await?, self.ask);
-        let mut wait = SILENT;
-        if found.end > from {
-            let (partition, topic, end) = (self.chain.partition, self.name(), found.end);
-            tracing::warn!(
-                topic,
-                partition,
-                from,
-                end,
-                ?silent,
-                "Kafka's client brings nothing of what is there: it is told anew"
-            );
-            self.stand_at(log, from).await?;
-            wait = (2 * silent).min(SILENT_MOST);
+        let silent = self.ask.1;
+        self.ask = (Instant::now() + silent, silent);
+        // Who waits for a quota would only wait for longer, and who cannot be asked has nothing to give.
+        let asked = if self.means.reader.held_up().is_some() { None } else { self.means.watermarks(self.chain).await.ok() };
+        let Some(end) = asked.map(|found| found.end).filter(|end| *end > from) else { return Ok(()) };
+        let (partition, topic) = (self.chain.partition, self.name());
+        tracing::warn!(topic, partition, from, end, ?silent, "Kafka's client brings nothing of what is there: it is told anew");
+        // Once: what others' transactions leave at the end of the log is never brought.
+        if let Some(queue) = self.queue.as_ref().filter(|_| silent == 2 * SILENT) {
+            self.means.reader.give_up(queue.client()).map_err(|error| SourceError::Kafka(error.to_string()))?;
         }
+        self.stand_at(log, from).await?;
+        let wait = (2 * silent).min(SILENT_MOST);
         self.ask = (Instant::now() + wait, wait);
         Ok(())
     }
