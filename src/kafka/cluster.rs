@@ -110,6 +110,18 @@ fn believed(known: View, last: View, answer: View) -> View {
     })
 }
 
+/// Notes which incarnations the topics are now, and tells of one that was created anew since it was noted. A client that has worked
+/// with the one before is not to be trusted with it.
+pub(super) fn created_anew(noted: &mut PerStream<Option<LogId>>, now: &PerStream<Option<LogId>>) -> Option<Stream> {
+    let is_anew = |stream: &Stream| {
+        let (before, now) = (noted[stream.index()], now[stream.index()]);
+        before.is_some() && now.is_some() && before != now
+    };
+    let anew = Stream::ALL.into_iter().find(is_anew);
+    noted.iter_mut().zip(now).for_each(|(noted, now)| *noted = now.or(*noted));
+    anew
+}
+
 /// Where the logs of all chains end now, and of which incarnation they are. Those that cannot be told are left out.
 pub async fn ends(cluster: &Cluster) -> PerChain<Option<(LogId, u64)>> {
     let mut ends = PerChain::of(cluster.partitions().unwrap_or(1));
@@ -129,6 +141,15 @@ pub async fn ends(cluster: &Cluster) -> PerChain<Option<(LogId, u64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_is_created_anew_where_it_is_another_than_before_and_not_where_it_is_away_or_first_seen() {
+        let (old, new) = (Some(LogId::generate()), Some(LogId::generate()));
+        let mut noted = PerStream::default();
+        let mut tell = |now| created_anew(&mut noted, &[None, now, None]);
+        assert_eq!([tell(old), tell(None), tell(old)], [None; 3]);
+        assert_eq!([tell(new), tell(new)], [Some(Stream::ALL[1]), None], "it is told once");
+    }
 
     #[test]
     fn what_is_known_changes_when_it_is_told_twice() {

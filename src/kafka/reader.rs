@@ -11,6 +11,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::Offset;
 
+use super::cluster::created_anew;
 use super::queue::{Client, Queue};
 use super::quota::{HeldUp, Quota};
 use crate::config::KafkaConfig;
@@ -62,12 +63,12 @@ impl Reader {
     /// As of [`Reader::new`].
     pub fn client_for(&self, topics: &PerStream<Option<LogId>>) -> Result<Arc<Client>, KafkaError> {
         let mut reads = self.reads();
-        let is_new = |(before, now): (&Option<LogId>, &Option<LogId>)| before.is_some() && now.is_some() && before != now;
-        if reads.topics.iter().zip(topics).any(is_new) {
+        let mut noted = reads.topics;
+        if created_anew(&mut noted, topics).is_some() {
             tracing::info!("a topic was created anew: another client reads");
             reads.client = make(&self.config)?;
         }
-        reads.topics.iter_mut().zip(topics).for_each(|(known, now)| *known = now.or(*known));
+        reads.topics = noted; // once there is a client for them
         Ok(reads.client.clone())
     }
 

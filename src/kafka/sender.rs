@@ -9,7 +9,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::util::Timeout;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, created_anew};
 use super::quota::{HeldUp, Quota};
 use crate::clock;
 use crate::config::KafkaConfig;
@@ -94,13 +94,8 @@ impl KafkaSender {
     /// sending to the one before, and neither sent nor failed it for as long as it was watched (3 minutes). `now` is what the
     /// topics are.
     fn keep_to(&mut self, now: &PerStream<Option<LogId>>) -> Result<(), SendError> {
-        for ((before, now), topic) in self.sends_to.iter_mut().zip(now).zip(&self.topics) {
-            if now.is_some() && before.is_some() && before != now {
-                return Err(SendError(format!("topic `{topic}` was created anew")));
-            }
-            *before = before.or(*now);
-        }
-        Ok(())
+        let anew = created_anew(&mut self.sends_to, now).map(|stream| &self.topics[stream.index()]);
+        anew.map_or(Ok(()), |topic| Err(SendError(format!("topic `{topic}` was created anew"))))
     }
 }
 

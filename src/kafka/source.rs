@@ -30,7 +30,7 @@ use crate::wire::envelope::{NAME, TRACEPARENT};
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where nothing has come of a partition for so long, the brokers are asked whether that is so; if it is not, twice as long after
-/// that, as slow is not silent. librdkafka (2.12) was seen to bring nothing of a topic that was created anew until it was told anew.
+/// that, as slow is not silent. For what was seen of librdkafka, see ADR 12.
 const SILENT: Duration = Duration::from_secs(15);
 /// See [`SILENT`].
 const SILENT_MOST: Duration = Duration::from_secs(240);

@@ -94,8 +94,13 @@ fn a_reader_begins_where_it_is_told_and_an_offset_that_is_not_there_is_an_error(
     }
 }
 
-/// Partition 1 as its writer reads it, from the beginning.
+/// The partition of trades that all of this is about.
+const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 1 };
+
+/// That partition as its writer reads it, from the beginning.
 struct Read {
+    config: KafkaConfig,
+    topic: String,
     topics: Topics,
     known: tokio::sync::watch::Sender<Known>,
     view: View,
@@ -105,16 +110,21 @@ struct Read {
 }
 
 impl Read {
-    async fn begin(config: &KafkaConfig) -> Read {
-        let topics = Topics::open(config).await.unwrap();
-        topics.ensure(Stream::Trades).await.unwrap();
+    /// One that has read two records.
+    async fn begin() -> Option<Read> {
+        let servers = or_skip(cluster())?;
+        let config = config(&servers.plain, |_| {});
+        let topics = Topics::open(&config).await.unwrap();
+        topics.ensure(CHAIN.stream).await.unwrap();
         let (known, knows) = tokio::sync::watch::channel(Known::default());
-        let (reader, cluster) = (Reader::new(config).unwrap(), KnownCluster::new(knows));
+        let (reader, cluster) = (Reader::new(&config).unwrap(), KnownCluster::new(knows));
         let means = Means { reader: reader.clone(), cluster: cluster.clone(), registry: None };
-        let partition = Partition::new(means, ChainId { stream: Stream::Trades, partition: 1 });
-        let mut read = Read { topics, known, view: View::default(), cluster, reader, partition };
+        let (topic, partition) = (config.topic(CHAIN.stream), Partition::new(means, CHAIN));
+        let mut read = Read { config, topic, topics, known, view: View::default(), cluster, reader, partition };
         read.open().await;
-        read
+        send(&read.config, &read.topic, [b"a".as_slice(), b"b"]);
+        read.read(0, 2).await;
+        Some(read)
     }
 
     /// Looks at the topics, and opens the one that is there.
@@ -122,7 +132,7 @@ impl Read {
         for _ in 0..2 {
             look(&self.topics, &self.known, &mut self.view).await.unwrap();
         }
-        let (until, incarnation) = (Instant::now() + PATIENCE, self.cluster.incarnation(Stream::Trades));
+        let (until, incarnation) = (Instant::now() + PATIENCE, self.cluster.incarnation(CHAIN.stream));
         // One that is new is not led at once.
         while let Err(error) = self.partition.open(incarnation, 0).await.inspect(|opening| assert_eq!(*opening, Opening::Read)) {
             assert!(Instant::now() < until, "{error}");
@@ -147,33 +157,25 @@ impl Read {
 /// As in a fault of the client's that nobody reports: it does not bring any more what it was told to.
 #[tokio::test]
 async fn a_partition_that_the_client_has_lost_sight_of_is_read_again() {
-    let Some(servers) = or_skip(cluster()) else { return };
-    let config = config(&servers.plain, |_| {});
-    let (topic, mut read) = (config.topic(Stream::Trades), Read::begin(&config).await);
-    send(&config, &topic, [b"a".as_slice(), b"b"]);
-    read.read(0, 2).await;
-    read.reader.unassign(&read.reader.current(), ChainId { stream: Stream::Trades, partition: 1 }).unwrap();
-    send_behind(2, &config, &topic, [b"c".as_slice()]);
+    let Some(mut read) = Read::begin().await else { return };
+    read.reader.unassign(&read.reader.current(), CHAIN).unwrap();
+    send_behind(2, &read.config, &read.topic, [b"c".as_slice()]);
     read.read(2, 3).await;
 }
 
 /// The client has seen it go: it has another queue for it afterwards.
 #[tokio::test]
 async fn a_topic_that_was_away_and_was_created_anew_is_read_from_its_beginning() {
-    let Some(servers) = or_skip(cluster()) else { return };
-    let config = config(&servers.plain, |_| {});
-    let (topic, mut read) = (config.topic(Stream::Trades), Read::begin(&config).await);
-    send(&config, &topic, [b"a".as_slice(), b"b"]);
-    read.read(0, 2).await;
-    admin(&config).delete_topics(&[&topic], &AdminOptions::new()).await.unwrap();
+    let Some(mut read) = Read::begin().await else { return };
+    admin(&read.config).delete_topics(&[&read.topic], &AdminOptions::new()).await.unwrap();
     // Its fetches fail meanwhile, so that it asks.
     for _ in 0..30 {
         read.partition.read(2).await.ok();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    read.topics.ensure(Stream::Trades).await.unwrap();
+    read.topics.ensure(CHAIN.stream).await.unwrap();
     read.open().await;
-    send(&config, &topic, [b"c".as_slice(), b"d"]);
+    send(&read.config, &read.topic, [b"c".as_slice(), b"d"]);
     read.read(0, 2).await;
 }
 
