@@ -13,7 +13,8 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use crate::bronze::chain::{Chain, ChainError, Follower};
-use crate::domain::chain::{Archived, ChainId};
+use crate::domain::archived::Archived;
+use crate::domain::chain::ChainId;
 use crate::io::store::Store;
 use crate::kafka::cluster::Cluster;
 use crate::messages::bronze::Covered;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::bronze::chain::ChainError;
-use crate::domain::chain::{Archived, ChainId, Slot};
+use crate::domain::archived::Archived;
+use crate::domain::chain::{ChainId, Slot};
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;

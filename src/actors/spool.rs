@@ -15,12 +15,13 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::SpoolConfig;
+use crate::domain::archived::Chains;
 use crate::domain::hour::Hour;
 use crate::domain::stream::PerStream;
 use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
-use crate::spool::archived::{Chains, dead_may_go, may_go};
+use crate::spool::archived::{dead_may_go, may_go};
 use crate::spool::commit::{Request, Room, commit};
 use crate::spool::logs::Logs;
 use crate::spool::pace::Pace;
@@ -109,7 +110,7 @@ impl Spool {
             pace,
             busy: false,
             writing: None,
-            archived: Chains::new(),
+            archived: Chains::default(),
         }
     }
 
@@ -329,9 +330,7 @@ impl Handler<Covered> for Spool {
     type Result = ();
 
     fn handle(&mut self, covered: Covered, ctx: &mut Self::Context) {
-        if covered.archived.is_news(self.archived.get(&covered.chain)) {
-            self.archived.insert(covered.chain, covered.archived);
-        }
+        self.archived.learn(covered.chain, covered.archived);
         self.delete_covered(ctx);
     }
 }

@@ -425,14 +425,15 @@ mod tests {
     use super::*;
     use crate::audit;
     use crate::bronze::source::Spooled;
-    use crate::domain::chain::{Archived, ChainId};
+    use crate::domain::archived::{Archived, Chains};
+    use crate::domain::chain::ChainId;
     use crate::domain::identity::SessionId;
     use crate::domain::shard::Shard;
     use crate::domain::stream::Stream;
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
     use crate::messages::feed::{Append, EndSession, OpenSession};
-    use crate::spool::archived::{Chains, dead_may_go, may_go};
+    use crate::spool::archived::{dead_may_go, may_go};
     use crate::spool::commit::{Request, Room, commit};
     use crate::spool::logs::{self, Logs};
     use crate::spool::reader::LogView;
@@ -577,10 +578,10 @@ mod tests {
         std::fs::write(damaged, bytes).unwrap();
 
         let second = Life::begin(&spool);
-        let mut archived = Chains::new();
+        let mut archived = Chains::default();
         for stream in Stream::ALL {
             let slots = drain(&mut second.archiver_of(stream, &store, &spool)).await;
-            archived.insert(stream.into(), Archived::behind(slots.last().unwrap()));
+            archived.learn(stream.into(), Archived::behind(slots.last().unwrap()));
         }
         let found = audit::bronze::read(&store, None).await.unwrap();
         assert!(found.slots[1] > 0 && found.archived[0] < 160, "nothing was damaged: {found:?}");
@@ -690,11 +691,11 @@ mod tests {
         copy.commit(end(40, "process_died"));
         let new = copy.open();
         copy.append(new, 1..=10, 10);
-        let mut archived = Chains::new();
+        let mut archived = Chains::default();
         for _ in 0..3 {
             for stream in Stream::ALL {
                 let slots = drain(&mut life.archiver_of(stream, &store, &spool)).await;
-                archived.insert(stream.into(), Archived::behind(slots.last().unwrap()));
+                archived.learn(stream.into(), Archived::behind(slots.last().unwrap()));
                 drain(&mut copy.archiver_of(stream, &store, &copied)).await;
             }
             life.log.delete_while(|segment| may_go(segment, life.logs.live(), &archived)).unwrap();

@@ -5,7 +5,6 @@
 //! See design section 4; `tests/model` checks this protocol with all interleavings.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -316,37 +315,6 @@ impl Slot {
     }
 }
 
-/// How far a chain is.
-#[derive(Clone, Debug, Default)]
-pub struct Archived {
-    /// Per log of the spool, the places that it does not need any more: it has read them, or has declared them lost.
-    pub settled: Arc<Read>,
-    /// The log in which it stands; none before the first slot.
-    pub log: Option<LogId>,
-    /// The place of its next slot.
-    pub next: Position,
-}
-
-impl Archived {
-    /// Where the chain is behind this slot.
-    pub fn behind(slot: &Slot) -> Archived {
-        Archived::at(slot.tail())
-    }
-
-    /// Where the chain is at its tail.
-    pub fn at(tail: Tail) -> Archived {
-        let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = tail;
-        settled.extend(&lost);
-        Archived { settled: Arc::new(settled), log: incarnation, next }
-    }
-
-    /// Whether it says more than what is known. What is told of a slot may come late, by another way than what is told of the next
-    /// one: to believe it then would take back what is known.
-    pub fn is_news(&self, known: Option<&Archived>) -> bool {
-        known.is_none_or(|known| known.next < self.next)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -357,14 +325,6 @@ mod tests {
     use super::*;
 
     const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
-
-    #[test]
-    fn what_is_told_late_of_a_chain_is_no_news() {
-        let at = |generation, start| Archived { next: Position { generation, start }, ..Archived::default() };
-        assert!(at(0, 0).is_news(None));
-        assert!(at(1, 5).is_news(Some(&at(1, 4))) && at(2, 0).is_news(Some(&at(1, 4))));
-        assert!(!at(1, 4).is_news(Some(&at(1, 4))) && !at(1, 9).is_news(Some(&at(2, 0))));
-    }
 
     #[test]
     fn a_slot_reads_back_from_its_json() {

@@ -1,6 +1,7 @@
 //! What Tickmint is about, without I/O and without actors: identities, records, the commit chain's
 //! slots and names, frames and trades. Everything here is pure and tested by properties.
 
+pub mod archived;
 pub mod chain;
 pub mod entry;
 pub mod frame;

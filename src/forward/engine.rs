@@ -8,7 +8,8 @@ use std::io;
 
 use super::progress::{Hint, Progress};
 use super::replay::{Outgoing, Piece, Replay};
-use crate::domain::chain::{Archived, ChainId};
+use crate::domain::archived::{Archived, Chains};
+use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Record};
 use crate::domain::identity::{LogId, Origin};
 use crate::domain::stream::Stream;
@@ -90,7 +91,7 @@ struct Forwarded {
 pub struct Engine {
     logs: Logs,
     forwarded: BTreeMap<LogId, Forwarded>,
-    archived: BTreeMap<ChainId, Archived>,
+    archived: Chains,
     /// How often the logs' ends were asked for.
     round: u64,
     /// Of logs that were not looked at yet, what the process before has left behind.
@@ -103,7 +104,7 @@ pub type Hints = BTreeMap<LogId, Hint>;
 impl Engine {
     /// Nothing is known to be sent yet but what the process before has left behind.
     pub fn new(logs: Logs, hints: Hints) -> Engine {
-        Engine { logs, forwarded: BTreeMap::new(), archived: BTreeMap::new(), round: 0, hints }
+        Engine { logs, forwarded: BTreeMap::new(), archived: Chains::default(), round: 0, hints }
     }
 
     /// What was acknowledged, for the next process.
@@ -113,9 +114,7 @@ impl Engine {
 
     /// A chain has got so far.
     pub fn archived(&mut self, chain: ChainId, archived: Archived) {
-        if !archived.is_news(self.archived.get(&chain)) {
-            return;
-        }
+        let Some(archived) = self.archived.learn(chain, archived) else { return };
         for (log, forwarded) in &mut self.forwarded {
             forwarded.progress.covered(chain, &archived.settled);
             if flawed(Flaw::NoResend) {
@@ -124,7 +123,6 @@ impl Engine {
             let again = forwarded.progress.passed(chain, archived.log, archived.next);
             forwarded.go_back(self.logs.view(*log), chain, again);
         }
-        self.archived.insert(chain, archived);
     }
 
     /// Begins a new round of asking for the logs' ends; its number, to be given back with the answers.
@@ -216,9 +214,9 @@ impl Engine {
             let Some(kind) = self.logs.view(log).and_then(|view| view.kind()) else { continue };
             let mut progress = Progress::new(log, kind.partitions);
             progress.believe(self.hints.remove(&log).unwrap_or_default());
-            for (chain, archived) in &self.archived {
-                progress.covered(*chain, &archived.settled);
-                progress.passed(*chain, archived.log, archived.next);
+            for (chain, archived) in self.archived.iter() {
+                progress.covered(chain, &archived.settled);
+                progress.passed(chain, archived.log, archived.next);
             }
             let replay = Replay::new(self.logs.dir(log), log);
             self.forwarded.insert(log, Forwarded { replay, progress, waiting: Vec::new() });

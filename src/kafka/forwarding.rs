@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::quota::HeldUp;
 use super::sender::KafkaSender;
-use crate::domain::chain::{Archived, ChainId};
+use crate::domain::archived::Archived;
+use crate::domain::chain::ChainId;
 use crate::domain::identity::LogId;
 use crate::domain::per_chain::PerChain;
 use crate::forward::engine::{Engine, ForwardError, Outcome, SendError, Sender, Step};

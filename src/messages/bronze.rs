@@ -2,7 +2,8 @@
 
 use actix::Message;
 
-use crate::domain::chain::{Archived, ChainId};
+use crate::domain::archived::Archived;
+use crate::domain::chain::ChainId;
 
 /// A chain has got so far: what the spool holds of it may go.
 #[derive(Clone, Debug, Message)]

@@ -4,22 +4,17 @@
 //! The tail of a chain alone says nothing: a new log begins at offset 0 again (model: "the spool
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
-use std::collections::BTreeMap;
-
 use super::reader::LogView;
 use super::segment::{DrainedBy, LogKind, SegmentView};
-use crate::domain::chain::{Archived, ChainId};
+use crate::domain::archived::Chains;
 use crate::domain::identity::LogId;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
-/// How far each chain is, of those that are known.
-pub type Chains = BTreeMap<ChainId, Archived>;
-
 /// Whether the segment of `log` may go.
 pub fn may_go(segment: &SegmentView, log: LogId, archived: &Chains) -> bool {
     segment.base.iter().all(|(chain, &base)| {
-        let (end, archived) = (segment.end[chain], archived.get(&chain));
+        let (end, archived) = (segment.end[chain], archived.get(chain));
         if flawed(Flaw::DeleteByTail) {
             return end <= archived.map_or(0, |archived| archived.next.start);
         }
@@ -31,7 +26,7 @@ pub fn may_go(segment: &SegmentView, log: LogId, archived: &Chains) -> bool {
 /// record: a chain that stands in a log which is gone does not know which one comes next, and begins with the oldest
 /// again. With Kafka no chain stands in a log of the spool.
 pub fn dead_may_go(view: &LogView, log: LogId, kind: LogKind, archived: &Chains) -> bool {
-    let is_left = |stream: Stream| archived.get(&stream.into()).and_then(|archived| archived.log).is_some_and(|at| at > log);
+    let is_left = |stream: Stream| archived.get(stream.into()).and_then(|archived| archived.log).is_some_and(|at| at > log);
     let is_left = kind.drained_by == DrainedBy::Kafka || Stream::ALL.into_iter().all(is_left);
     (is_left || flawed(Flaw::DeleteByTail)) && view.closed.iter().all(|segment| may_go(segment, log, archived))
 }
@@ -41,6 +36,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::archived::Archived;
     use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
 
@@ -52,7 +48,9 @@ mod tests {
             start = offset + 1;
         }
         let next = Position { generation: 1, start };
-        [(Stream::Trades.into(), Archived { log: Some(log), next, settled: Arc::new(read) })].into()
+        let mut chains = Chains::default();
+        chains.learn(Stream::Trades.into(), Archived { log: Some(log), next, settled: Arc::new(read) });
+        chains
     }
 
     #[test]
@@ -60,7 +58,7 @@ mod tests {
         let (log, other) = (LogId::generate(), LogId::generate());
         let (base, end) = ([4, 0, 0].into(), [6, 0, 0].into());
         let segment = SegmentView { log, number: 0, drained_by: DrainedBy::Bronze, base, end, body_at: 0, len: 0 };
-        assert!(!may_go(&segment, log, &Chains::new()), "nothing is known");
+        assert!(!may_go(&segment, log, &Chains::default()), "nothing is known");
         assert!(!may_go(&segment, log, &read(log, 0..5)));
         assert!(may_go(&segment, log, &read(log, 0..6)));
         assert!(!may_go(&segment, log, &read(log, (0..5).chain(6..9))), "the chain has passed what it did not read");
@@ -71,13 +69,18 @@ mod tests {
     fn a_dead_log_stays_while_a_chain_stands_in_it_though_it_is_empty() {
         let (log, later) = (LogId::generate(), LogId::generate());
         let at = |at| Archived { log: Some(at), ..Archived::default() };
-        let everywhere =
-            |logs: [LogId; 3]| Stream::ALL.into_iter().zip(logs).map(|(stream, log)| (stream.into(), at(log))).collect();
+        let everywhere = |logs: [LogId; 3]| {
+            let mut chains = Chains::default();
+            for (stream, log) in Stream::ALL.into_iter().zip(logs) {
+                chains.learn(stream.into(), at(log));
+            }
+            chains
+        };
         let may_go = |chains: &Chains| dead_may_go(&LogView::default(), log, LogKind::BRONZE, chains);
-        assert!(!may_go(&Chains::new()));
+        assert!(!may_go(&Chains::default()));
         assert!(!may_go(&everywhere([later, log, later])));
         assert!(may_go(&everywhere([later, later, later])));
         let kafka = LogKind { drained_by: DrainedBy::Kafka, partitions: 4 };
-        assert!(dead_may_go(&LogView::default(), log, kafka, &Chains::new()), "it never held a record");
+        assert!(dead_may_go(&LogView::default(), log, kafka, &Chains::default()), "it never held a record");
     }
 }
