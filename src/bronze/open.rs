@@ -65,7 +65,7 @@ impl Open {
     /// encoded first. No hour behind `latest` is reached, whatever a record says: one that came of a wrong clock would keep
     /// the chain there for good.
     pub(super) fn absorb(&mut self, flush_bytes: usize, latest: Hour) {
-        self.object.buffer.reserve(self.pending.len().min(PIECE_RECORDS));
+        self.object.make_room(self.pending.len());
         while let Some(next) = self.pending.as_slice().first() {
             let hour = Hour::of(next.received_at).min(latest);
             let turns = self.carry.archive_hour.is_some_and(|reached| hour > reached);
@@ -121,6 +121,15 @@ impl Object {
     /// One with nothing in it. `buffer` is empty, and has room from the one before.
     pub(super) fn with(buffer: Vec<Record>) -> Object {
         Object { buffer, ..Object::default() }
+    }
+
+    /// Room in the buffer for so many more records, but for no more than are encoded together.
+    fn make_room(&mut self, records: usize) {
+        let (held, room) = (self.buffer.len(), self.buffer.capacity());
+        let wanted = (held + records).min(PIECE_RECORDS);
+        if wanted > room {
+            self.buffer.reserve_exact(wanted.max(2 * room).min(PIECE_RECORDS) - held);
+        }
     }
 
     fn push(&mut self, record: Record) {

@@ -17,7 +17,7 @@ use tickmint::bronze::chain::{Chain, ChainError};
 use tickmint::bronze::poison::Poison;
 use tickmint::bronze::sealer::{Sealed, Sealer};
 use tickmint::bronze::source::Spooled;
-use tickmint::domain::archived::Archived;
+use tickmint::domain::archived::{Archived, Chains};
 use tickmint::domain::chain::ChainId;
 use tickmint::domain::hour::Hour;
 use tickmint::domain::identity::{LogId, SessionId};
@@ -29,7 +29,7 @@ use tickmint::io::folder::FolderStore;
 use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, EndSession, OpenSession};
-use tickmint::spool::archived::{Chains, dead_may_go, may_go};
+use tickmint::spool::archived::{dead_may_go, may_go};
 use tickmint::spool::commit::{Request, Room, commit};
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
@@ -105,7 +105,7 @@ impl World {
             copy: None,
             writers,
             sweeper: None,
-            archived: Chains::new(),
+            archived: Chains::default(),
             hour,
             sent: 0,
         };
@@ -186,7 +186,7 @@ impl World {
     fn new_life(&mut self) {
         self.writers.iter_mut().for_each(|writer| *writer = None);
         self.sweeper = None;
-        self.archived = Chains::new();
+        self.archived = Chains::default();
         if self.random.random_bool(0.3) {
             // A life that died before its log had a header.
             std::fs::create_dir(self.dir.path().join("spool").join(LogId::generate().to_string())).unwrap();
@@ -221,7 +221,7 @@ impl World {
         let (task, done) = nudge(task, times, step(flush)).await;
         self.writers[writer] = Some(task);
         match done {
-            Some(Ok(Step::Decided(slot))) => drop(self.archived.insert(slot.stream.into(), Archived::behind(&slot))),
+            Some(Ok(Step::Decided(slot))) => drop(self.archived.learn(slot.stream.into(), Archived::behind(&slot))),
             Some(Err(error)) if !error.is_retryable() => self.writers[writer] = None,
             _ => {}
         }

@@ -14,7 +14,7 @@ use tickmint::bronze::budget::Budget;
 use tickmint::bronze::chain::Chain;
 use tickmint::bronze::poison::Poison;
 use tickmint::bronze::sealer::Sealer;
-use tickmint::domain::archived::Archived;
+use tickmint::domain::archived::{Archived, Chains};
 use tickmint::domain::chain::ChainId;
 use tickmint::domain::entry::Record;
 use tickmint::domain::hour::Hour;
@@ -24,7 +24,7 @@ use tickmint::faults::{Flaw, flawed};
 use tickmint::forward::engine::{self, Engine, Sender};
 use tickmint::io::memory::MemoryStore;
 use tickmint::io::store::Store;
-use tickmint::spool::archived::{Chains, dead_may_go, may_go};
+use tickmint::spool::archived::{dead_may_go, may_go};
 use tickmint::spool::commit::Request;
 use tickmint::spool::segment::{DrainedBy, LogKind};
 
@@ -306,7 +306,7 @@ impl Machine {
         let life = Life::begin(spool, hour, KIND, shard);
         let engine = Engine::new(life.logs.clone(), engine::Hints::default());
         let sender = MemorySender::new(topics, seed, false);
-        Machine { spool: spool.to_path_buf(), shard, life, engine, sender, archived: Chains::new() }
+        Machine { spool: spool.to_path_buf(), shard, life, engine, sender, archived: Chains::default() }
     }
 
     /// Does so many steps of forwarding.
@@ -323,7 +323,7 @@ impl Machine {
 
     fn hears(&mut self, chain: ChainId, archived: Archived) {
         self.engine.archived(chain, archived.clone());
-        self.archived.insert(chain, archived);
+        self.archived.learn(chain, archived);
     }
 
     fn ask_for_ends(&mut self, topics: &Topics) {
