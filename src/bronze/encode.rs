@@ -162,7 +162,7 @@ fn of_lines(level: i32) -> impl Iterator<Item = CParameter> {
     [CParameter::WindowLog(RAW_WINDOW)].into_iter().chain(tables.into_iter().filter(move |_| level >= 4))
 }
 
-/// What the compressors of an encoder hold beside their output, as zstd says of two like them: 3 MB at level 1, 17 at 19.
+/// What the compressors of an encoder hold beside their output, as zstd says of two like them: 3 MB at level 1, 15 at 19.
 fn compressors(stream: Stream, level: i32) -> usize {
     static OF_LEVEL: [OnceLock<(usize, usize)>; 23] = [const { OnceLock::new() }; 23];
     let (lines, page) = *OF_LEVEL[level.clamp(0, 22) as usize].get_or_init(|| {

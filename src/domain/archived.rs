@@ -1,6 +1,7 @@
 //! How far the chains are, as those know it who send to them and who delete what they have.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::chain::{Carry, ChainId, Position, Slot, Tail};
@@ -40,12 +41,10 @@ impl Chains {
     /// Takes in how far a chain is; `None` if as much was known already. What is told of a slot may come late, by another way than
     /// what is told of the next one: to believe it then would take back what is known.
     pub fn learn(&mut self, chain: ChainId, archived: Archived) -> Option<&Archived> {
-        if self.0.get(&chain).is_some_and(|known| known.next >= archived.next) {
-            return None;
+        match self.0.entry(chain) {
+            Entry::Occupied(known) if known.get().next >= archived.next => None,
+            place => Some(place.insert_entry(archived).into_mut()),
         }
-        let known = self.0.entry(chain).or_default();
-        *known = archived;
-        Some(known)
     }
 
     /// How far a chain is; `None`: nothing is known of it.

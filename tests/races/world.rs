@@ -221,7 +221,9 @@ impl World {
         let (task, done) = nudge(task, times, step(flush)).await;
         self.writers[writer] = Some(task);
         match done {
-            Some(Ok(Step::Decided(slot))) => drop(self.archived.learn(slot.stream.into(), Archived::behind(&slot))),
+            Some(Ok(Step::Decided(slot))) => {
+                self.archived.learn(slot.stream.into(), Archived::behind(&slot));
+            }
             Some(Err(error)) if !error.is_retryable() => self.writers[writer] = None,
             _ => {}
         }
