@@ -12,7 +12,7 @@ use actix::prelude::*;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
-use crate::bronze::chain::{Chain, ChainError, Follower};
+use crate::bronze::chain::{self, Chain, ChainError, Follower};
 use crate::domain::archived::Archived;
 use crate::domain::chain::ChainId;
 use crate::io::store::Store;
@@ -22,9 +22,6 @@ use crate::supervisor::{Child, Vitals};
 
 /// Each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(3);
-
-/// So many chains are read at once.
-const AT_ONCE: usize = 8;
 
 /// See the module.
 pub struct Coverage {
@@ -90,9 +87,8 @@ async fn look(parts: &Parts, followers: &mut BTreeMap<ChainId, Option<Follower>>
     for chain in ChainId::all(partitions) {
         followers.entry(chain).or_default();
     }
-    // One after the other, hundreds of chains would grow faster than they can be read from a bucket.
     let found = stream::iter(followers).map(|(chain, follower)| news(&parts.store, *chain, follower));
-    let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+    let found: Vec<_> = found.buffer_unordered(chain::AT_ONCE).collect().await;
     let (mut told, mut failed) = (0, None);
     for found in found {
         match found {

@@ -1,13 +1,19 @@
 //! Reading and extending a chain in a store. Any number of writers may do so at once: each slot is
 //! decided by whoever creates it first, and everybody goes on from what then stands there.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use fail::fail_point;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::domain::chain::{ChainId, Position, SLOT_VERSION, Slot, Tail};
 use crate::domain::stream::Stream;
 use crate::io::store::{Store, StoreError};
+
+/// So many chains are read at once by who follows all. One after the other, hundreds of them would grow faster than they can be
+/// read from a bucket.
+pub const AT_ONCE: usize = 8;
 
 /// Why a chain cannot be read or extended.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -162,9 +168,27 @@ impl Follower {
     pub async fn next(&mut self) -> Result<Option<Slot>, ChainError> {
         let slot = self.chain.slot(self.next).await?;
         if let Some(slot) = &slot {
-            self.next = slot.tail().next;
+            self.pass(slot);
         }
         Ok(slot)
+    }
+
+    /// Goes on behind `slot`, one of those [`ahead`].
+    pub fn pass(&mut self, slot: &Slot) {
+        self.next = slot.tail().next;
+    }
+
+    /// What stands from here to the tail, or until `left` is used up.
+    async fn ahead(&self, left: &Cell<usize>) -> Result<Vec<Slot>, ChainError> {
+        let (mut slots, mut next) = (Vec::new(), self.next);
+        while left.get() > 0
+            && let Some(slot) = self.chain.slot(next).await?
+        {
+            next = slot.tail().next;
+            left.set(left.get().saturating_sub(1));
+            slots.push(slot);
+        }
+        Ok(slots)
     }
 
     /// At the tail: whether it is one. An error says that the chain has a hole here. Costs a listing of one key.
@@ -180,6 +204,24 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// What is new in several chains.
+pub struct Ahead {
+    /// Whose slot, by the follower's place among those that were asked for, and the slot: of each chain in its order.
+    pub slots: Vec<(usize, Slot)>,
+    /// Whether there may be more. If not, each chain was read to its tail.
+    pub more: bool,
+}
+
+/// What stands behind the followers' places, [`AT_ONCE`] chains at once, about `most` slots. Nothing is passed: an error or a
+/// caller that ends would else skip slots that nobody has noted. Pass each in the same step as it is noted.
+pub async fn ahead(followers: impl Iterator<Item = &Follower>, most: usize) -> Result<Ahead, ChainError> {
+    let left = Cell::new(most);
+    let read = stream::iter(followers).map(|follower| follower.ahead(&left)).buffered(AT_ONCE);
+    let read: Vec<_> = read.try_collect().await?;
+    let slots = read.into_iter().enumerate().flat_map(|(at, slots)| slots.into_iter().map(move |slot| (at, slot)));
+    Ok(Ahead { slots: slots.collect(), more: left.get() == 0 })
 }
 
 #[cfg(test)]

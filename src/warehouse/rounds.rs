@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 
 use super::process::{Hello, RefineError, Refinery, Work};
@@ -21,7 +22,7 @@ use crate::io::store::{Store, StoreError};
 use crate::telemetry::metrics::Failing;
 use crate::telemetry::traces::{Traces, logs_of};
 
-/// Slots in one round: a run after a long outage is cut into bearable pieces.
+/// About so many slots in one round: a run after a long outage is cut into bearable pieces.
 const SLOTS: usize = 400;
 
 /// How often the end of each chain is held against what stands in the store, where nothing new comes.
@@ -123,16 +124,13 @@ impl Rounds {
     pub async fn round(&mut self, failing: Option<&Failing>, progress: impl Fn(&str)) -> Result<Round, RoundError> {
         let Some(open) = &mut self.open else { return Ok(Round::Nothing) };
         open.look_for_chains(&self.store, self.partitions).await?;
-        let mut more = false;
-        for follower in &mut open.followers {
-            while open.slots.len() < SLOTS
-                && let Some(slot) = follower.next().await?
-            {
-                open.slots.extend(SlotRow::of(&slot, |key| self.store.address(key)));
-                open.traced.extend(slot.traceparent);
-            }
-            more |= open.slots.len() >= SLOTS;
+        let ahead = chain::ahead(open.followers.iter(), SLOTS.saturating_sub(open.slots.len())).await?;
+        for (at, slot) in ahead.slots {
+            open.followers[at].pass(&slot);
+            open.slots.extend(SlotRow::of(&slot, |key| self.store.address(key)));
+            open.traced.extend(slot.traceparent);
         }
+        let more = ahead.more;
         if !more {
             open.look_for_holes().await?;
         }
@@ -236,8 +234,9 @@ impl Open {
             return Ok(());
         }
         let mut holes = Vec::new();
-        for follower in &self.followers {
-            match follower.end().await {
+        let mut ends = stream::iter(&self.followers).map(Follower::end).buffered(chain::AT_ONCE);
+        while let Some(end) = ends.next().await {
+            match end {
                 Err(hole @ ChainError::Missing { .. }) => holes.push(hole),
                 other => other?,
             }
