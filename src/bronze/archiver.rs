@@ -433,8 +433,8 @@ mod tests {
     use crate::domain::verdict::{Flags, Judged, JudgedFrame, RawFrame, Verdict};
     use crate::io::folder::FolderStore;
     use crate::messages::feed::{Append, EndSession, OpenSession};
-    use crate::spool::archived::{dead_may_go, may_go};
     use crate::spool::commit::{Request, Room, commit};
+    use crate::spool::deletion::{dead_may_go, may_go};
     use crate::spool::logs::{self, Logs};
     use crate::spool::reader::LogView;
     use crate::spool::segment::{self, LogKind};

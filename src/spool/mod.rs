@@ -4,8 +4,8 @@
 //! each start of the process, and those of earlier lives are only read. A log is a row of segment
 //! files; a segment is a header and entries of `length, crc32c, bytes`.
 //!
-//! * [`archived`]: what of a log may be deleted.
 //! * [`commit`]: requests to the log, staged and made durable together.
+//! * [`deletion`]: what of a log may be deleted.
 //! * [`logs`]: which logs this machine has.
 //! * [`mark`]: what tells damage from a torn tail.
 //! * [`pace`]: how often it is made durable.
@@ -14,8 +14,8 @@
 //! * [`writer`]: appends, makes durable, rolls back what the disk refused.
 //! * [`reader`]: reads one stream's records, for the partition writer.
 
-pub mod archived;
 pub mod commit;
+pub mod deletion;
 pub mod logs;
 pub mod mark;
 pub mod pace;

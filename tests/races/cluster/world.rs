@@ -24,8 +24,8 @@ use tickmint::faults::{Flaw, flawed};
 use tickmint::forward::engine::{self, Engine, Sender};
 use tickmint::io::memory::MemoryStore;
 use tickmint::io::store::Store;
-use tickmint::spool::archived::{dead_may_go, may_go};
 use tickmint::spool::commit::Request;
+use tickmint::spool::deletion::{dead_may_go, may_go};
 use tickmint::spool::segment::{DrainedBy, LogKind};
 
 use super::super::world::{self, FIRST_HOUR, Life, SweeperTask, Task, WriterTask, copy_logs, nudge, weather};
