@@ -9,8 +9,9 @@
 //!      └─ shards/*/          one supervisor a key: validator, session
 //! ```
 //!
-//! With Kafka there are besides, before the spool: `topics` (what is known of the cluster), `consumer` (starts and stops
-//! writers as the group says), `coverage` (how far the chains are, whoever writes them) and `forwarder` (spool -> Kafka).
+//! With Kafka there are besides, before the spool: `topics` (what is known of the cluster), `schemas` (the registry's ids),
+//! `consumer` (starts and stops writers as the group says), `coverage` (how far the chains are, whoever writes them) and
+//! `forwarder` (spool -> Kafka).
 //!
 //! Children start top to bottom and stop bottom to top: the source ends first, each stage works off
 //! what it has accepted, then the next one ends.
@@ -52,7 +53,7 @@ pub struct App {
     /// Where objects go.
     pub store: Arc<dyn Store>,
     /// Held while the process lives: nobody else may use the folder.
-    _lock: Option<FolderLock>,
+    _lock: FolderLock,
 }
 
 /// What all parts of the tree are made with.
@@ -69,8 +70,12 @@ struct Plant<'a> {
 /// that cannot be written, a store that is not safe.
 pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
-    let lock = if config.roles.feed { Some(spooling::take(&config.spool.dir)?) } else { None };
     make_data_dir(&config.data_dir)?;
+    let lock = if config.roles.feed {
+        spooling::take(&config.spool.dir, "spool.dir")?
+    } else {
+        spooling::take(&config.data_dir, "data_dir")?
+    };
     let store = lake::open(config, &metrics).await?;
     let cluster = match &config.kafka {
         Some(kafka) if config.roles.use_kafka() => Some(cluster::reach(config, kafka).await?),

@@ -31,11 +31,11 @@ enum Command {
     Run(run::Args),
     /// An exchange that speaks Finnhub's WebSocket protocol, faults included
     Exchange(Box<exchange::Args>),
-    /// Checks a config, the folders, the store and Python before anything runs
+    /// Checks a config, folders, store, Python, cluster and registry before anything runs
     Check(check::Args),
     /// What a running daemon does: its actors, their state and what they say
     Status(status::Args),
-    /// Audits spool, chains, Bronze, Silver and Gold, and proves that nothing is lost or doubled
+    /// Audits spool, Kafka, chains, Bronze, Silver and Gold, and proves that nothing is lost or doubled
     Verify(verify::Args),
     /// Looks into the commit chain
     #[command(subcommand)]

@@ -19,9 +19,16 @@ use crate::io::store::Store;
 use crate::kafka::cluster::Cluster;
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, Vitals};
+use crate::telemetry::Metrics;
 
 /// Each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(3);
+
+/// In one of so many looks a chain's tail is held against what stands in the store.
+const SELDOM: u32 = 50;
+
+/// So many looks in a row fail before it is an alarm.
+const LOOKS: u32 = 10;
 
 /// See the module.
 pub struct Coverage {
@@ -33,6 +40,8 @@ pub struct Coverage {
 pub struct Parts {
     /// What it shows to the outside.
     pub vitals: Arc<Vitals>,
+    /// Alarms.
+    pub metrics: Arc<Metrics>,
     /// Where the chains are.
     pub store: Arc<dyn Store>,
     /// How many partitions there are at least: those of the config and of the logs in the spool.
@@ -56,16 +65,25 @@ impl Actor for Coverage {
     fn started(&mut self, ctx: &mut Self::Context) {
         let parts = self.parts.clone();
         let follow = async move {
-            let mut followers = BTreeMap::new();
+            let (mut followers, mut failed) = (BTreeMap::new(), 0);
             loop {
                 match look(&parts, &mut followers).await {
                     Ok(told) => {
+                        failed = 0;
+                        parts.metrics.alarms().clear("coverage");
                         parts.vitals.clear_note("store");
                         parts.vitals.advance(told);
                     }
                     Err(error) => {
                         tracing::debug!(%error, "how far the chains are is not known");
                         parts.vitals.note("store", error.to_string());
+                        failed += 1;
+                        if failed >= LOOKS {
+                            parts
+                                .metrics
+                                .alarms()
+                                .raise("coverage", format!("{error}; until it can be read, the spool deletes nothing"));
+                        }
                     }
                 }
                 sleep(EVERY).await;
@@ -111,6 +129,10 @@ async fn news(store: &Arc<dyn Store>, chain: ChainId, follower: &mut Option<Foll
     let archived = match follower {
         Some(follower) => {
             let mut last = None;
+            // A hole looks like the tail. Not each time: that is a listing.
+            if rand::random_ratio(1, SELDOM) {
+                follower.end().await?;
+            }
             loop {
                 match follower.next().await {
                     Ok(Some(slot)) => last = Some(Archived::behind(&slot)),

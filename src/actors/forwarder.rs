@@ -1,8 +1,8 @@
 //! Ships the spool to Kafka.
 //!
 //! In: how far the chains are. Out: records, until slots cover them. The work is done by a thread of its own, since it
-//! waits on the disk and on the brokers. After a restart all that no slot covers is sent again; the chains know what comes
-//! twice.
+//! waits on the disk and on the brokers. After a restart what was not acknowledged is sent again, as far as that was noted; the
+//! chains know what comes twice.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -155,6 +155,9 @@ fn tells(parts: &Parts, looks: Arc<AtomicU32>) -> impl FnMut(State) + Send + use
                 vitals.clear_note("kafka");
                 metrics.alarms().clear("forwarder");
             }
+        }
+        if let Some(lost) = &state.lost {
+            metrics.alarms().raise("spool/damaged", lost.clone());
         }
         Quota::Producer.show(state.held_up.as_ref(), &vitals, &metrics);
         let State { acknowledged, under_way, uncovered, .. } = state;

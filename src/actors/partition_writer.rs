@@ -4,6 +4,7 @@
 //! covered. After a restart it begins at the chain again; nothing it remembered matters. A store
 //! that does not answer is waited for, with back-off, and said in its notes.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::bronze::archiver::{ArchiveError, Archiver, Step};
 use crate::bronze::chain::ChainError;
 use crate::domain::archived::Archived;
-use crate::domain::chain::{ChainId, Slot};
+use crate::domain::chain::{Body, ChainId, Slot};
+use crate::domain::identity::LogId;
 use crate::messages::bronze::Covered;
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
@@ -30,6 +32,9 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// Where it says no: that needs a hand, so there is no hurry.
 const REFUSED_MAX: Duration = Duration::from_secs(60);
+
+/// What logs a chain was given over to is looked at for so long.
+const OF_LATE: Duration = Duration::from_secs(600);
 
 /// A log line of an outage that goes on comes so often.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -52,6 +57,8 @@ pub struct Parts {
     pub chain: ChainId,
     /// The name of the alarm that it raises.
     pub alarm: String,
+    /// How long records wait for their object to be closed.
+    pub flush_after: Duration,
     /// How long its largest object may take into the store.
     pub put_within: Duration,
     /// Told what is archived. Set once those who start later have an address.
@@ -146,10 +153,31 @@ enum Place {
 impl Place {
     fn text(self) -> &'static str {
         match self {
-            Place::Store => "the store does not take it; what is durable waits in the spool",
+            Place::Store => "the store does not take it; what is durable waits",
             Place::Log => "the log cannot be read for now; what is in it waits there",
-            Place::Chain => "the chain is not as it must be; what is durable waits in the spool",
+            Place::Chain => "the chain is not as it must be; what is durable waits",
         }
+    }
+}
+
+/// Writers with different logs that close each other's generations, each before the other has archived anything of its own.
+#[derive(Debug, Default)]
+struct Rivals(VecDeque<(Instant, LogId)>);
+
+impl Rivals {
+    /// A slot was decided. Whether the chain goes to and fro between logs: a log that has ended does not come again by itself.
+    fn contend(&mut self, slot: &Slot, now: Instant) -> bool {
+        while self.0.front().is_some_and(|(when, _)| now.duration_since(*when) > OF_LATE) {
+            self.0.pop_front();
+        }
+        let Body::End { next } = slot.body else { return self.is_to_and_fro() };
+        self.0.push_back((now, next));
+        self.is_to_and_fro()
+    }
+
+    fn is_to_and_fro(&self) -> bool {
+        let count = |log: &LogId| self.0.iter().filter(|(_, other)| other == log).count();
+        self.0.iter().any(|(_, log)| count(log) >= 3)
     }
 }
 
@@ -190,7 +218,7 @@ impl Outage {
 
 /// Archives for ever; returns why it cannot.
 async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
-    let mut outage = Outage::default();
+    let (mut outage, mut rivals) = (Outage::default(), Rivals::default());
     loop {
         let mut guard = archiver.lock().await;
         let done = step(parts, &mut guard, false).await;
@@ -200,10 +228,25 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
             && let Some(took) = outage.end(Instant::now())
         {
             logs.in_scope(|| tracing::info!(?took, "it goes on"));
-            parts.vitals.clear_note("store");
+            parts.vitals.clear_note("trouble");
         }
         match done {
-            Ok(Step::Progress | Step::Decided(_)) => tokio::task::yield_now().await,
+            Ok(Step::Progress) => tokio::task::yield_now().await,
+            Ok(Step::Decided(slot)) => {
+                let alarm = format!("{}/rivals", parts.alarm);
+                if !rivals.contend(&slot, Instant::now()) {
+                    parts.metrics.alarms().clear(&alarm);
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                let why = "somebody archives another log into this chain, and each closes what the other has begun: no other daemon may \
+                           use this `bronze.store` than those of one cluster with one `kafka.topic_prefix`";
+                parts.metrics.alarms().raise(&alarm, why);
+                // Each gets its turn: in less time than it takes to fill an object nobody would ever archive one.
+                if matches!(slot.body, Body::End { .. }) {
+                    sleep(parts.flush_after.mul_f64(rand::rng().random_range(1.0..=3.0))).await;
+                }
+            }
             Ok(Step::Idle { due }) => {
                 if due.is_none() {
                     // After an outage that nothing waited for no slot comes to say so.
@@ -228,7 +271,7 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
                     });
                 }
                 parts.metrics.archive_failed(&parts.alarm, &error);
-                parts.vitals.note("store", error);
+                parts.vitals.note("trouble", error);
                 sleep(wait).await;
             }
         }
@@ -309,6 +352,37 @@ mod tests {
 
     use super::*;
     use crate::bronze::archiver::{self, Limits};
+    use crate::domain::chain::Carry;
+
+    #[test]
+    fn a_chain_that_goes_to_and_fro_between_two_logs_has_rivals_and_one_that_goes_on_has_none() {
+        let end = |next| Slot { body: Body::End { next }, ..slot() };
+        let [ours, theirs, third] = [(); 3].map(|()| LogId::generate());
+        let mut rivals = Rivals::default();
+        let now = Instant::now();
+        let seen = [ours, theirs, ours, theirs, ours].map(|next| rivals.contend(&end(next), now));
+        assert_eq!(seen, [false, false, false, false, true]);
+        assert!(rivals.contend(&slot(), now), "until there is rest");
+        assert!(!rivals.contend(&slot(), now + OF_LATE + Duration::from_secs(1)));
+        // Dead logs that are worked off, a topic that is created anew.
+        assert!([ours, theirs, third].iter().all(|next| !rivals.contend(&end(*next), now)));
+    }
+
+    fn slot() -> Slot {
+        Slot {
+            version: crate::domain::chain::SLOT_VERSION,
+            stream: Stream::Trades,
+            partition: 0,
+            position: Position::default(),
+            incarnation: None,
+            body: Body::Data { end: 0, data: None },
+            carry: Carry::default(),
+            writer: uuid::Uuid::nil(),
+            epoch: 1,
+            written_at: 0,
+            traceparent: None,
+        }
+    }
     use crate::bronze::budget::Budget;
     use crate::bronze::chain::Chain;
     use crate::bronze::poison::Poison;
@@ -346,7 +420,16 @@ mod tests {
         let archiver = move || of(&store, Spooled::new(drained.clone(), stream), &notes);
         let (vitals, metrics) = (Vitals::unsupervised("writers/gaps"), Arc::new(Metrics::new()));
         let (chain, alarm) = (stream.into(), "bronze/gaps".into());
-        Parts { vitals, metrics, chain, alarm, put_within: Duration::ZERO, told: Arc::default(), archiver: Arc::new(archiver) }
+        Parts {
+            vitals,
+            metrics,
+            chain,
+            alarm,
+            flush_after: Duration::ZERO,
+            put_within: Duration::ZERO,
+            told: Arc::default(),
+            archiver: Arc::new(archiver),
+        }
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ impl Actor for SchemaKeeper {
                     Err(error) => {
                         let meanwhile = match schemas.ids() {
                             Some(_) => "records are written with the ids that it gave before",
-                            None => "its ids are not known yet: trades wait in the spool",
+                            None => "its ids are not known yet: until then nothing goes from the spools to Kafka",
                         };
                         vitals.note("registry", error.to_string());
                         metrics.alarms().raise("registry", format!("{error}; {meanwhile}"));

@@ -11,12 +11,16 @@ use actix::prelude::*;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Roles};
+use crate::domain::stream::Stream;
 use crate::io::kafka::KafkaError;
 use crate::io::kafka::topics::Topics;
 use crate::kafka::cluster::{Known, LOOK_EVERY, View, look};
 use crate::supervisor::{Child, Vitals};
 use crate::telemetry::Metrics;
+
+/// So many looks in a row find partitions that cannot be used before it is an alarm: leaders are chosen within seconds.
+const LOOKS: u32 = 1 + 30 / LOOK_EVERY.as_secs() as u32;
 
 /// See the module.
 pub struct TopicWatch {
@@ -32,6 +36,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The cluster.
     pub config: KafkaConfig,
+    /// What this daemon does.
+    pub roles: Roles,
     /// A connection that was made already, when the process began.
     pub topics: Option<Topics>,
     /// Where it tells what it knows.
@@ -61,7 +67,7 @@ impl Supervised for TopicWatch {
 impl Child for TopicWatch {}
 
 async fn watch_topics(parts: Parts) {
-    let (mut topics, mut before) = (parts.topics.clone(), View::default());
+    let (mut topics, mut before, mut lacking) = (parts.topics.clone(), View::default(), 0);
     loop {
         let looked = match &topics {
             Some(topics) => look(topics, &parts.known, &mut before).await,
@@ -78,6 +84,13 @@ async fn watch_topics(parts: Parts) {
                 parts.vitals.advance(1);
                 parts.vitals.clear_note("cluster");
                 parts.metrics.alarms().clear("kafka");
+                let why = lacks(&before, &parts.config);
+                lacking = if why.is_empty() { 0 } else { lacking + 1 };
+                if lacking >= LOOKS {
+                    parts.metrics.alarms().raise("kafka/partitions", format!("{why}; what belongs there waits"));
+                } else if lacking == 0 {
+                    parts.metrics.alarms().clear("kafka/partitions");
+                }
             }
             Ok(missing) => {
                 let names: Vec<_> = missing.iter().map(|stream| parts.config.topic(*stream)).collect();
@@ -90,13 +103,22 @@ async fn watch_topics(parts: Parts) {
                 parts.metrics.alarms().raise("kafka", why);
             }
             Err(error) => {
-                let why = format!("{error}; trades wait in the spool");
+                let why = format!("{error}; {}", parts.roles.meanwhile());
                 parts.vitals.note("cluster", why.clone());
                 parts.metrics.alarms().raise("kafka", why);
             }
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Which topics have partitions that cannot be used as they are now, and why.
+fn lacks(view: &View, config: &KafkaConfig) -> String {
+    let lacks = Stream::ALL.into_iter().filter_map(|stream| {
+        let why = view[stream.index()]?.lacks(config.min_insync)?;
+        Some(format!("topic `{}`: {why}", config.topic(stream)))
+    });
+    lacks.collect::<Vec<_>>().join("; ")
 }
 
 /// Connects, and creates or checks the topics.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix::Recipient;
+use actix::{ArbiterHandle, Recipient};
 use anyhow::Result;
 
 use super::{DRAIN_WITHIN, Plant, child, policy};
@@ -21,8 +21,8 @@ use crate::io::s3::patience;
 use crate::io::store::Store;
 use crate::messages::bronze::Covered;
 use crate::spool::logs::Logs;
-use crate::supervisor::{ChildSpec, SupervisorRef};
-use crate::telemetry::Traces;
+use crate::supervisor::{ChildSpec, SpawnError, SupervisorRef};
+use crate::telemetry::{Metrics, Traces};
 
 /// Who is told how far chains are. Set when all of them are started.
 pub(super) type Told = Arc<OnceLock<Vec<Recipient<Covered>>>>;
@@ -36,57 +36,93 @@ pub(super) fn start_sealer(plant: &Plant<'_>, chains: Chains) -> Result<()> {
     Ok(())
 }
 
-/// The supervisor of the writers.
-pub(super) fn supervise_writers(plant: &Plant<'_>) -> Result<SupervisorRef> {
-    Ok(plant.root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5, 30))?)
-}
-
 /// One writer a stream: the spool is the log.
 pub(super) fn start_writers(plant: &Plant<'_>, logs: &Logs, told: &Told) -> Result<()> {
-    let writers = supervise_writers(plant)?;
-    let budget = Budget::new(plant.config.bronze.memory);
+    let writers = Writers::new(plant, told)?;
     for stream in Stream::ALL {
         let logs = logs.clone();
         let source = move || Box::new(Spooled::new(logs.clone(), stream)) as Box<dyn Source>;
-        let makes = Makes { config: plant.config, store: &plant.store, traces: &plant.traces, budget: &budget };
-        let archiver = makes.archiver(stream.into(), &format!("poison-{stream}.json"), Arc::new(source));
-        let (told, metrics, put_within) = (told.clone(), plant.metrics.clone(), put_within(&plant.config.bronze));
-        let spec = ChildSpec { together: true, ..child(stream.name(), plant.config.drain_within) };
-        writers.spawn(spec, &plant.bronze.handle(), move |_, vitals| {
-            let (chain, alarm) = (stream.into(), format!("bronze/{stream}"));
-            let parts = partition_writer::Parts { vitals, metrics, chain, alarm, put_within, told, archiver };
-            partition_writer::PartitionWriter::new(parts)
-        })?;
+        let writer = Writer {
+            chain: stream.into(),
+            name: stream.name(),
+            alarm: format!("bronze/{stream}"),
+            drain_within: plant.config.drain_within,
+        };
+        writers.start(writer, source)?;
     }
     Ok(())
 }
 
-/// How long the largest object may take into the store: it is hardly more than its records are before compression.
-pub(super) fn put_within(bronze: &BronzeConfig) -> Duration {
-    match &bronze.store {
-        StoreConfig::S3(s3) => patience(s3.attempt_timeout, bronze.flush_bytes as u64),
-        StoreConfig::Folder(_) => Duration::ZERO,
+/// A writer of one chain.
+pub(super) struct Writer<'a> {
+    pub(super) chain: ChainId,
+    /// What it is called below the supervisor, and in the file of its deaths.
+    pub(super) name: &'a str,
+    /// The alarm of what is wrong with its chain.
+    pub(super) alarm: String,
+    pub(super) drain_within: Duration,
+}
+
+/// The supervisor of the writers, and what they share.
+pub(super) struct Writers {
+    pub(super) supervisor: SupervisorRef,
+    arbiter: ArbiterHandle,
+    config: Config,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    traces: Traces,
+    budget: Arc<Budget>,
+    told: Told,
+}
+
+impl Writers {
+    /// The supervisor, and no writer yet.
+    pub(super) fn new(plant: &Plant<'_>, told: &Told) -> Result<Writers> {
+        Ok(Writers {
+            supervisor: plant.root.top.supervisor(child("writers", DRAIN_WITHIN), policy(5, 30))?,
+            arbiter: plant.bronze.handle(),
+            config: plant.config.clone(),
+            store: plant.store.clone(),
+            metrics: plant.metrics.clone(),
+            traces: plant.traces.clone(),
+            budget: Budget::new(plant.config.bronze.memory),
+            told: told.clone(),
+        })
     }
-}
 
-/// Makes the archiver of a writer, at its start and after each restart.
-pub(super) type MakeArchiver = Arc<dyn Fn() -> Archiver + Send + Sync>;
+    /// Starts a writer of what `source` reads.
+    pub(super) fn start(
+        &self,
+        writer: Writer<'_>,
+        source: impl Fn() -> Box<dyn Source> + Send + Sync + 'static,
+    ) -> Result<(), SpawnError> {
+        let Writer { chain, name, alarm, drain_within } = writer;
+        let archiver = self.archiver(chain, &format!("poison-{name}.json"), source);
+        let (told, metrics, bronze) = (self.told.clone(), self.metrics.clone(), &self.config.bronze);
+        let (put_within, flush_after) = (put_within(bronze), bronze.flush_after);
+        let spec = ChildSpec { together: true, ..child(name, drain_within) };
+        self.supervisor.spawn(spec, &self.arbiter, move |_, vitals| {
+            let (metrics, alarm, told, archiver) = (metrics.clone(), alarm.clone(), told.clone(), archiver.clone());
+            partition_writer::PartitionWriter::new(partition_writer::Parts {
+                vitals,
+                metrics,
+                chain,
+                alarm,
+                flush_after,
+                put_within,
+                told,
+                archiver,
+            })
+        })?;
+        Ok(())
+    }
 
-/// What archivers are made with.
-pub(super) struct Makes<'a> {
-    pub(super) config: &'a Config,
-    pub(super) store: &'a Arc<dyn Store>,
-    pub(super) traces: &'a Traces,
-    pub(super) budget: &'a Arc<Budget>,
-}
-
-impl Makes<'_> {
-    /// What remakes the archiver of a chain's writer. Deaths of the writer are noted in the file `notes`.
-    pub(super) fn archiver(
+    /// What makes the archiver of a writer, at its start and after each restart. Deaths of the writer are noted in the file `notes`.
+    fn archiver(
         &self,
         chain: ChainId,
         notes: &str,
-        source: Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>,
+        source: impl Fn() -> Box<dyn Source> + Send + Sync + 'static,
     ) -> MakeArchiver {
         let bronze = &self.config.bronze;
         let limits = Limits { flush_bytes: bronze.flush_bytes, flush_after: bronze.flush_after, zstd_level: bronze.zstd_level };
@@ -98,5 +134,16 @@ impl Makes<'_> {
             let chain = Chain::new(chain, store.clone());
             Archiver::new(Parts { chain, store, source: source(), limits, budget, poison, traces })
         })
+    }
+}
+
+/// Makes an archiver.
+type MakeArchiver = Arc<dyn Fn() -> Archiver + Send + Sync>;
+
+/// How long the largest object may take into the store: it is hardly more than its records are before compression.
+fn put_within(bronze: &BronzeConfig) -> Duration {
+    match &bronze.store {
+        StoreConfig::S3(s3) => patience(s3.attempt_timeout, bronze.flush_bytes as u64),
+        StoreConfig::Folder(_) => Duration::ZERO,
     }
 }

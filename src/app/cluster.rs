@@ -1,17 +1,18 @@
 //! The tree of a daemon of a cluster: Kafka is the log, and several daemons share the work.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix::Arbiter;
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
-use super::archive::{self, Told};
+use super::archive::{self, Told, Writer, Writers};
 use super::{DRAIN_WITHIN, Plant, child, feed, spooling, start_refiner};
-use crate::actors::{consumer, coverage, forwarder, partition_writer, schemas, topics};
-use crate::bronze::budget::Budget;
+use crate::actors::{consumer, coverage, forwarder, schemas, topics};
 use crate::bronze::source::Source;
 use crate::config::{Config, KafkaConfig};
+use crate::io::kafka::client::try_out;
 use crate::io::kafka::topics::Topics;
 use crate::kafka::cluster::{Cluster, Known};
 use crate::kafka::forwarding::MakeSender;
@@ -20,7 +21,6 @@ use crate::kafka::schemas::Schemas;
 use crate::kafka::sender::KafkaSender;
 use crate::kafka::source::{Means, Partition};
 use crate::spool::segment::{DrainedBy, LogKind};
-use crate::supervisor::{ChildSpec, SupervisorRef};
 use crate::telemetry::metrics::alarm_of;
 use crate::wire::encode::Encoder;
 
@@ -34,10 +34,11 @@ pub(super) struct Reached {
 /// Reaches the cluster and its registry, and creates or checks topics and schemas. One that is away now is no error: trades
 /// wait in the spool. One that says no is, since no restart cures that.
 pub(super) async fn reach(config: &Config, kafka: &KafkaConfig) -> Result<Reached> {
+    try_out(kafka, config.roles).context("`[kafka]` cannot be used")?;
     let topics = match topics::connect(kafka).await {
         Ok(topics) => Some(topics),
         Err(error) if error.is_retryable() => {
-            tracing::warn!(%error, "the cluster was not reached: trades wait in the spool until it is");
+            tracing::warn!(%error, "the cluster was not reached: until it is, {}", config.roles.meanwhile());
             None
         }
         Err(error) => return Err(error).context("`[kafka]` cannot be used"),
@@ -65,7 +66,7 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
     let watching = (plant.metrics.clone(), kafka.clone(), Arc::new(known));
     plant.root.top.spawn(child("topics", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
         let (metrics, config, known) = watching;
-        topics::TopicWatch::new(topics::Parts { vitals, metrics, config, topics: reached, known })
+        topics::TopicWatch::new(topics::Parts { vitals, metrics, config, roles, topics: reached, known })
     })?;
     if let Some(schemas) = schemas.clone() {
         let metrics = plant.metrics.clone();
@@ -86,10 +87,10 @@ pub(super) fn start(plant: &Plant<'_>, kafka: &KafkaConfig, reached: Reached) ->
         let kind = LogKind { drained_by: DrainedBy::Kafka, partitions: kafka.partitions };
         let spooling = spooling::open(config, kind)?;
         let name = spooling::name(&config.spool.dir)?;
-        let parts = (plant.store.clone(), spooling.partitions, cluster.clone(), told.clone());
+        let parts = (plant.metrics.clone(), plant.store.clone(), spooling.partitions, cluster.clone(), told.clone());
         plant.root.top.spawn(child("coverage", DRAIN_WITHIN), &plant.bronze.handle(), move |_, vitals| {
-            let (store, partitions, cluster, told) = parts;
-            coverage::Coverage::new(coverage::Parts { vitals, store, partitions, cluster, told })
+            let (metrics, store, partitions, cluster, told) = parts;
+            coverage::Coverage::new(coverage::Parts { vitals, metrics, store, partitions, cluster, told })
         })?;
         let sender = make_sender(kafka.clone(), cluster.clone(), schemas);
         let (metrics, logs) = (plant.metrics.clone(), spooling.logs.clone());
@@ -127,38 +128,37 @@ fn start_consumer(
     schemas: Option<&Schemas>,
     told: &Told,
 ) -> Result<actix::Addr<consumer::Consumer>> {
-    let writers = archive::supervise_writers(plant)?;
+    let writers = Writers::new(plant, told)?;
+    let supervisor = writers.supervisor.clone();
     let reader = Reader::new(kafka).context("`[kafka]` cannot be used")?;
     let means = Means { reader: reader.clone(), cluster: cluster.clone(), registry: schemas.map(Schemas::registry) };
-    let start = start_writer(plant, means, told, writers.clone());
+    let start = start_writer(writers, means, kafka.drain_within);
     let (metrics, config, cluster) = (plant.metrics.clone(), kafka.clone(), cluster.clone());
     let name = format!("tickmint-{}", spooling::name(&plant.config.data_dir)?);
     let consumer =
         plant.root.top.spawn(child("consumer", plant.config.drain_within), &plant.bronze.handle(), move |_, vitals| {
-            consumer::Consumer::new(consumer::Parts { vitals, metrics, config, name, cluster, reader, writers, start })
+            consumer::Consumer::new(consumer::Parts {
+                vitals,
+                metrics,
+                config,
+                name,
+                cluster,
+                reader,
+                writers: supervisor,
+                start,
+            })
         })?;
     Ok(consumer)
 }
 
 /// Starts the writer of an assigned partition.
-fn start_writer(plant: &Plant<'_>, means: Means, told: &Told, writers: SupervisorRef) -> consumer::StartWriter {
-    let (config, store, traces) = (plant.config.clone(), plant.store.clone(), plant.traces.clone());
-    let (metrics, told, arbiter) = (plant.metrics.clone(), told.clone(), plant.bronze.handle());
-    let budget = Budget::new(config.bronze.memory);
-    // Other decisions of the group wait for it, so not as long as the process may take.
-    let drain_within = config.kafka.as_ref().map_or(DRAIN_WITHIN, |kafka| kafka.drain_within.max(DRAIN_WITHIN));
+fn start_writer(writers: Writers, means: Means, drain_within: Duration) -> consumer::StartWriter {
+    // The group gives a partition away after its own time; who is slower may finish beside the next writer, but not for as long as
+    // the process may take: other decisions of the group wait for it.
+    let drain_within = drain_within.max(DRAIN_WITHIN);
     Arc::new(move |chain, name| {
         let means = means.clone();
         let source = move || Box::new(Partition::new(means.clone(), chain)) as Box<dyn Source>;
-        let makes = archive::Makes { config: &config, store: &store, traces: &traces, budget: &budget };
-        let archiver = makes.archiver(chain, &format!("poison-{name}.json"), Arc::new(source));
-        let (metrics, told, put_within) = (metrics.clone(), told.clone(), archive::put_within(&config.bronze));
-        let spec = ChildSpec { together: true, ..child(name, drain_within) };
-        writers.spawn(spec, &arbiter, move |_, vitals| {
-            let alarm = alarm_of(chain);
-            let parts = partition_writer::Parts { vitals, metrics, chain, alarm, put_within, told, archiver };
-            partition_writer::PartitionWriter::new(parts)
-        })?;
-        Ok(())
+        writers.start(Writer { chain, name, alarm: alarm_of(chain), drain_within }, source)
     })
 }

@@ -60,7 +60,7 @@ async fn probe_first_use(config: &Config, store: &Probed) -> Result<()> {
     };
     if let Err(error) = outcome {
         let store = store.describe();
-        tracing::warn!(store, error, "`bronze.store` could not be probed: trades wait in the spool until it can be");
+        tracing::warn!(store, error, "`bronze.store` could not be probed: until it can be, {}", config.roles.meanwhile());
     }
     Ok(())
 }

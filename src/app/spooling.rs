@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::config::Config;
 use crate::domain::identity::LogId;
-use crate::spool::logs::{self, FolderLock, Logs};
+use crate::spool::logs::{self, FolderLock, Logs, NAME};
 use crate::spool::reader::LogView;
 use crate::spool::segment::{DrainedBy, LogKind};
 use crate::spool::writer::{LogWriter, create_dir_durably};
@@ -29,13 +29,14 @@ pub(super) struct Spooling {
     pub(super) partitions: u32,
 }
 
-/// Makes the spool's folder and keeps every other daemon out of it.
-pub(super) fn take(dir: &Path) -> Result<FolderLock> {
-    let unusable = |error| spool_failed(error, dir, "which cannot be made or written");
+/// Makes the folder of `option` and keeps every other daemon out of it: two would have one name in the consumer group, and push
+/// each other out.
+pub(super) fn take(dir: &Path, option: &str) -> Result<FolderLock> {
+    let unusable = |error| folder_failed(error, option, dir, "which cannot be made or written");
     create_dir_durably(dir).map_err(unusable)?;
     match FolderLock::take(dir).map_err(unusable)? {
         Some(lock) => Ok(lock),
-        None => bail!("another tickmint uses `spool.dir` {}: stop it, or give this one a `data_dir` of its own", dir.display()),
+        None => bail!("another tickmint uses `{option}` {}: stop it, or give this one a `data_dir` of its own", dir.display()),
     }
 }
 
@@ -74,26 +75,31 @@ pub(super) fn open(config: &Config, kind: LogKind) -> Result<Spooling> {
 
 /// Names the option, and what can be done.
 fn spool_failed(error: std::io::Error, dir: &Path, what: &str) -> anyhow::Error {
+    folder_failed(error, "spool.dir", dir, what)
+}
+
+fn folder_failed(error: std::io::Error, option: &str, dir: &Path, what: &str) -> anyhow::Error {
     let cure = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "its disk is full, make room there",
         _ => "choose a folder that this user may write",
     };
-    anyhow::Error::from(error).context(format!("`spool.dir` is `{}`, {what}: {cure}", dir.display()))
+    anyhow::Error::from(error).context(format!("`{option}` is `{}`, {what}: {cure}", dir.display()))
 }
 
 /// The name of this folder among others of a cluster: made with it, and as old as it. A copy has the same.
 pub(super) fn name(dir: &Path) -> Result<String> {
-    let path = dir.join("NAME");
+    let path = dir.join(NAME);
     let failed = |error: std::io::Error| {
         anyhow::Error::from(error).context(format!("the name of the folder, {}, cannot be read or written", path.display()))
     };
     match std::fs::read_to_string(&path) {
-        Ok(name) => Ok(name.trim().to_string()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_string()),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+        // An empty one is of a process that died while it wrote it.
+        Ok(_) | Err(_) => {
             let name = format!("{:08x}", rand::random::<u32>());
             std::fs::write(&path, &name).map_err(failed)?;
             Ok(name)
         }
-        Err(error) => Err(failed(error)),
     }
 }

@@ -29,6 +29,9 @@ use crate::faults::{Flaw, flawed};
 use crate::io::{self, store::Store};
 use crate::telemetry::traces::{Span, Traces, logs_of};
 
+/// So long it waits before it looks again whether there is room in memory.
+const FOR_ROOM: Duration = Duration::from_millis(20);
+
 /// When an object is closed.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -164,6 +167,11 @@ impl Archiver {
         if self.is_due(flush) {
             self.prepare_data().await?;
             return self.commit().await;
+        }
+        // What it has goes on to the store when it is due, and who has nothing yet is let in.
+        if self.budget.is_overfull() && self.open.as_ref().is_some_and(|open| open.since.is_some()) {
+            tokio::time::sleep(FOR_ROOM).await;
+            return Ok(Step::Progress);
         }
         self.read().await
     }

@@ -38,6 +38,11 @@ impl Budget {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&chain);
     }
 
+    /// Whether they hold so much that nobody should take more: those who must flush cannot, as it seems, for the store is away.
+    pub fn is_overfull(&self) -> bool {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).values().sum::<usize>() > self.cap + self.cap / 2
+    }
+
     /// Whether they hold too much together, and that one the most.
     pub fn must_flush(&self, chain: ChainId) -> bool {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,6 +63,10 @@ mod tests {
         assert!(![one, two, three].iter().any(|chain| budget.must_flush(*chain)), "the cap is not passed");
         budget.holds(two, 7);
         assert_eq!([one, two, three].map(|chain| budget.must_flush(chain)), [false, true, false]);
+        assert!(!budget.is_overfull(), "it may flush yet");
+        budget.holds(one, 9);
+        assert!(budget.is_overfull(), "nobody flushes");
+        budget.holds(one, 4);
         budget.left(two);
         budget.holds(three, 7);
         assert_eq!([one, three].map(|chain| budget.must_flush(chain)), [false, true], "who has gone is not waited for");

@@ -104,16 +104,23 @@ impl Chain {
         Ok(Some(slot))
     }
 
+    /// Of which place a key is that is listed. Of a foreign one nobody knows what stands behind it.
+    fn position(&self, key: &str) -> Result<Position, ChainError> {
+        let foreign =
+            || ChainError::Damaged { key: key.to_string(), reason: "it has no slot's name; move it elsewhere".to_string() };
+        Position::from_key(self.id, key).ok_or_else(foreign)
+    }
+
     /// Where the chain stands: one listing of one key, then a read that must find nothing.
     pub async fn tail(&self) -> Result<Tail, ChainError> {
         let newest = self.store.first(&self.id.prefix()).await?;
         #[cfg(feature = "faults")]
         let newest = newest.map(super::flawed::without_hour);
-        let mut tail = match newest.and_then(|key| Position::from_key(self.id, &key)) {
-            Some(position) => match self.slot(position).await? {
-                Some(slot) => slot.tail(),
-                None => Tail::default(),
-            },
+        let mut tail = match newest {
+            Some(key) => {
+                let position = self.position(&key)?;
+                self.slot(position).await?.ok_or(ChainError::Missing { key })?.tail()
+            }
             None => Tail::default(),
         };
         while let Some(slot) = self.slot(tail.next).await? {
@@ -193,14 +200,15 @@ impl Follower {
 
     /// At the tail: whether it is one. An error says that the chain has a hole here. Costs a listing of one key.
     pub async fn end(&self) -> Result<(), ChainError> {
-        let Chain { id, store } = &self.chain;
-        let newest = store.first(&id.prefix()).await?;
+        let id = self.chain.id;
+        let newest = self.chain.store.first(&id.prefix()).await?;
         #[cfg(feature = "faults")]
         let newest = newest.map(super::flawed::without_hour);
-        let is_behind = newest.and_then(|key| Position::from_key(*id, &key)).is_some_and(|newest| newest > self.next);
+        let newest = newest.map(|key| self.chain.position(&key)).transpose()?;
+        let is_behind = newest.is_some_and(|newest| newest > self.next);
         // Whoever wrote that one found a slot here. It may have come since this place was looked at.
         if is_behind && self.chain.slot(self.next).await?.is_none() {
-            return Err(ChainError::Missing { key: self.next.key(*id) });
+            return Err(ChainError::Missing { key: self.next.key(id) });
         }
         Ok(())
     }
@@ -230,6 +238,18 @@ mod tests {
 
     use super::*;
     use crate::io::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_foreign_object_among_the_slots_is_told_and_nothing_is_taken_for_the_tail() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let chain = Chain::new(ChainId { stream: Stream::Trades, partition: 0 }, store.clone());
+        assert_eq!(chain.tail().await.unwrap().next, Position::default());
+        let foreign = format!("{}.DS_Store", chain.id.prefix());
+        store.put(&foreign, Bytes::from_static(b"x")).await.unwrap();
+        let told = chain.tail().await.unwrap_err().to_string();
+        assert!(told.contains(&foreign) && told.contains("move it elsewhere"), "{told}");
+        assert!(Follower::new(chain, Position::default()).end().await.is_err());
+    }
 
     #[tokio::test]
     async fn all_chains_are_the_known_ones_and_those_behind_them_that_have_begun() {

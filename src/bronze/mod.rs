@@ -2,6 +2,7 @@
 //!
 //! * [`chain`]: where a chain stands, and following it slot by slot.
 //! * [`encode`], [`columns`]: records to a raw and a typed object.
+//! * `open`: the object that a writer fills: what is new of a record, and when it is full.
 //! * [`poison`]: counts the records that kill their writer.
 //! * [`sealer`]: declares hours complete and sweeps orphans out of them.
 //! * [`archiver`]: drains a log into a chain; what a partition writer does, step by step.

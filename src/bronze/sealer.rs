@@ -138,6 +138,8 @@ impl Sealer {
             self.seal(hour, now).await?;
             self.counts.remove(&hour);
             self.named.remove(&hour);
+            // From the next hour on: where it begins is all that is asked for.
+            self.readings.iter_mut().for_each(|reading| reading.began = reading.began.split_off(&Hour(hour.0 + 1)));
             self.last = Some(hour);
             sealed.hours.push(hour);
         }

@@ -57,14 +57,18 @@ pub fn run(command: Command) -> Result<ExitCode> {
 async fn show(config: &Config, args: &Args) -> Result<()> {
     let store = store::open(&config.bronze.store)?;
     let id = ChainId { stream: args.stream, partition: args.partition };
-    let mut follower = Follower::new(Chain::new(id, store), Position::default());
+    let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
     while let Some(slot) = follower.next().await.context("the chain cannot be read")? {
         if !super::print(&(if args.json { serde_json::to_string(&slot)? } else { line(&slot) } + "\n"))? {
             return Ok(());
         }
     }
     let next = follower.position();
-    if !args.json {
+    follower.end().await.context("this is not the chain's tail")?;
+    if !args.json && next == Position::default() {
+        let there = store.describe();
+        super::print(&format!("{id} has no slot in {there}: nothing is archived of it yet, or there is no such partition\n"))?;
+    } else if !args.json {
         super::print(&format!("tail: generation {}, offset {}\n", next.generation, next.start))?;
     }
     Ok(())

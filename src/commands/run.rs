@@ -79,7 +79,7 @@ async fn daemon(config: Config, traces: Traces) -> Result<u8> {
         tracing::warn!("the refiner process did not end in time and was killed; the next start goes on where its tables are");
     }
     if !late.is_empty() {
-        tracing::warn!(?late, "not drained in time; the spool keeps it for the next start");
+        tracing::warn!(?late, "not drained in time; what is durable is there for the next start");
     }
     Ok(code(failed.as_ref(), late.is_empty()))
 }

@@ -14,13 +14,14 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::io::s3::retention::Retention;
 use crate::io::store;
-use crate::spool::logs::is_in_use;
+use crate::spool::logs::{NAME, is_in_use};
 use crate::warehouse::python;
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Reads files and tables, never the daemon, and not while one runs that feeds or refines: then what is
+Reads files and tables, with [kafka] also the topics (the brokers must answer), never the daemon, and
+not while one runs that feeds or refines: then what is
 on its way would look like a loss, and the warehouse's file is its own. Stop it first; it drains. Who
 only archives may run: what it archives meanwhile is counted where it was before. Exits with 0 only if
 nothing is lost, doubled or damaged.
@@ -35,6 +36,7 @@ now deletes them at their age (docs/bucket.md); else they are missing, which is 
 Examples:
   tickmint verify
   tickmint verify --ledger exchange.ledger
+  tickmint verify --config a.toml --spool /mnt/b/data/spool
   tickmint verify --config data/demo/tickmint.toml --ledger data/demo/exchange.ledger --json")]
 pub struct Args {
     /// The config of the daemon
@@ -54,6 +56,13 @@ pub struct Args {
 /// Audits and prints.
 pub fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load_to_verify(&args.config)?;
+    if let Some(other) = args.spool.iter().find(|dir| !dir.join(NAME).is_file()) {
+        bail!(
+            "`--spool` is {}, which is no spool's folder (there is no file `{NAME}` in it): give `spool.dir` of that daemon, \
+             `data_dir`/spool if its config does not say otherwise",
+            other.display()
+        );
+    }
     for dir in std::iter::once(&config.spool.dir).chain(&args.spool) {
         if is_in_use(dir)? {
             bail!(

@@ -33,6 +33,8 @@ pub(super) struct Check<'a> {
     pub(super) needs: Needs,
     /// What is wrong so far.
     pub(super) problems: Vec<Problem>,
+    /// So many of them were found when the file was read.
+    pub(super) of_reading: usize,
 }
 
 /// What stands for a value that is wrong. It never gets out: there is a problem beside it.
@@ -46,8 +48,17 @@ pub(super) const SHORT: Duration = Duration::from_millis(1);
 /// Any duration that is not a slip of the pen.
 pub(super) const LONG: RangeInclusive<Duration> = SHORT..=Duration::from_secs(366 * 86_400);
 
+/// Whether it is about that option.
+fn told(option: &str, problem: &Problem) -> bool {
+    problem.text.starts_with(&format!("`{option}` "))
+}
+
 impl Check<'_> {
+    /// Silent of an option whose type was wrong: there is no value to say more about.
     pub(super) fn problem(&mut self, path: &str, text: String) {
+        if self.problems[..self.of_reading].iter().any(|problem| told(path, problem)) {
+            return;
+        }
         let line = self.lines.get(path).copied();
         self.problems.push(Problem { line, text });
     }
@@ -60,7 +71,6 @@ impl Check<'_> {
 
     /// One option does not go with another. Silent if one of them is wrong in itself.
     pub(super) fn compare(&mut self, option: &str, value: &Quantity, must_be: &str, other: &str, limit: &Quantity) {
-        let told = |option: &str, problem: &Problem| problem.text.starts_with(&format!("`{option}` "));
         if !self.problems.iter().any(|problem| told(option, problem) || told(other, problem)) {
             self.wrong(option, &value.0, &format!("must be {must_be} `{other}` ({limit}): lower it or raise the other"));
         }

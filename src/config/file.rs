@@ -180,7 +180,7 @@ impl Reader<'_> {
                 Some((name, span)) => {
                     let expected = error.message().rsplit_once("expected ").map_or(error.message(), |(_, expected)| expected);
                     let value = self.text.get(span.clone()).unwrap_or_default().trim();
-                    self.problem(Some(span), format!("`{name}` is `{value}`, must be {expected}"));
+                    self.problem(Some(span), format!("`{name}` is `{value}`, must be {}", in_words(expected)));
                 }
                 None => {
                     self.problem(error.span(), error.message().into());
@@ -188,6 +188,19 @@ impl Reader<'_> {
                 }
             }
         }
+    }
+}
+
+/// What serde expects, in TOML's words.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list in square brackets",
+        "a map" => "a section",
+        "u16" | "u32" | "u64" | "usize" | "i32" => "a whole number without quotes",
+        "f64" => "a number without quotes",
+        "a boolean" => "true or false without quotes",
+        "a string" => "a text in quotes",
+        other => other,
     }
 }
 
@@ -287,9 +300,9 @@ mod tests {
         assert_eq!(
             problems(text),
             [
-                "line 2: `telemetry.json` is `\"yes\"`, must be a boolean",
-                "line 3: `telemetry.log` is `7`, must be a string",
-                "line 8: `feed.keys.symbols` is `[\"A\", 5]`, must be a string",
+                "line 2: `telemetry.json` is `\"yes\"`, must be true or false without quotes",
+                "line 3: `telemetry.log` is `7`, must be a text in quotes",
+                "line 8: `feed.keys.symbols` is `[\"A\", 5]`, must be a text in quotes",
             ]
         );
         let settings = parse(text).settings.unwrap();

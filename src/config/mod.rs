@@ -130,7 +130,8 @@ fn parse(text: &str, env: Env<'_>, needs: Needs) -> Result<Config, ConfigError> 
 }
 
 fn check(settings: &Settings, lines: &Lines, env: Env<'_>, needs: Needs, problems: Vec<Problem>) -> Result<Config, ConfigError> {
-    let mut check = Check { lines, env, needs, problems };
+    let of_reading = problems.len();
+    let mut check = Check { lines, env, needs, problems, of_reading };
     let config = check.config(settings);
     if check.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(check.problems)) }
 }
@@ -162,6 +163,11 @@ impl Roles {
     /// Whether it sends to Kafka or reads from there. Who does neither knows the archive only.
     pub fn use_kafka(self) -> bool {
         self.feed || self.archive
+    }
+
+    /// Where what cannot go on waits, for messages.
+    pub fn meanwhile(self) -> &'static str {
+        if self.feed { "trades wait in the spool" } else { "records wait in Kafka, until `kafka.retention` is over" }
     }
 
     fn flags(self) -> [bool; 4] {

@@ -178,7 +178,7 @@ fn all_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
         "line 13: `telemetry.sample` is `2`, must be a share",
         "line 14: `telemetry.log` is `a=b=c`, which is no filter",
         "line 15: `telemetry.otlp_endpoint` is `host:4318`, must be a web address",
-        "line 16: `telemetry.json` is `1`, must be a boolean",
+        "line 16: `telemetry.json` is `1`, must be true or false without quotes",
         "line 18: `feed.url` is `https://x`, must be a WebSocket's address",
     ];
     assert_eq!(problems.len(), starts.len(), "{problems:#?}");

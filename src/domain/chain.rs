@@ -2,7 +2,7 @@
 //!
 //! One chain per stream and partition, for ever, in generations. A slot's name is the end of the
 //! slot before it plus one, so each name is a one-shot decision: whoever creates it first decides.
-//! See design section 4; `tests/model` checks this protocol with all interleavings.
+//! `docs/adr/0002-commit-chain.md` has the protocol; `tests/model` checks it with all interleavings.
 
 use std::collections::BTreeMap;
 

@@ -53,6 +53,13 @@ uuid_newtype!(SessionId);
 uuid_newtype!(LogId);
 
 impl LogId {
+    /// Whether it is a topic of Kafka's and no log of a spool: these are of UUID's version 7.
+    pub fn is_topic(self) -> bool {
+        self.0.get_version_num() == 8
+    }
+}
+
+impl LogId {
     /// A new one behind `last`, whatever the clock says: the order of logs is the order of lives.
     pub fn after(last: Option<LogId>) -> LogId {
         let new = LogId::generate();

@@ -12,6 +12,7 @@ use crate::domain::archived::{Archived, Chains};
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Record};
 use crate::domain::identity::{LogId, Origin};
+use crate::domain::intervals::Intervals;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 use crate::spool::logs::Logs;
@@ -96,6 +97,8 @@ pub struct Engine {
     round: u64,
     /// Of logs that were not looked at yet, what the process before has left behind.
     hints: Hints,
+    /// The places of logs that could not be read, and that the chains are told of.
+    lost: BTreeMap<(LogId, ChainId), Intervals>,
 }
 
 /// What was acknowledged of each log.
@@ -104,7 +107,7 @@ pub type Hints = BTreeMap<LogId, Hint>;
 impl Engine {
     /// Nothing is known to be sent yet but what the process before has left behind.
     pub fn new(logs: Logs, hints: Hints) -> Engine {
-        Engine { logs, forwarded: BTreeMap::new(), archived: Chains::default(), round: 0, hints }
+        Engine { logs, forwarded: BTreeMap::new(), archived: Chains::default(), round: 0, hints, lost: BTreeMap::new() }
     }
 
     /// What was acknowledged, for the next process.
@@ -164,6 +167,11 @@ impl Engine {
         self.forwarded.iter().map(of).sum()
     }
 
+    /// What damage has cost in this process: of each log and chain, how many records.
+    pub fn lost(&self) -> impl Iterator<Item = (LogId, ChainId, u64)> {
+        self.lost.iter().map(|((log, chain), places)| (*log, *chain, places.len()))
+    }
+
     /// Takes in what became of records. Something failed: whoever sends at once again, fails again.
     pub fn answers(&mut self, answers: Vec<(Tag, Outcome)>) -> bool {
         let mut is_failed = false;
@@ -193,6 +201,15 @@ impl Engine {
                     Piece::End => continue,
                     Piece::Records(records) => forwarded.waiting = records,
                     Piece::Lost(lost) => {
+                        // What was read before it was damaged is not lost, and would hide the rest of the range.
+                        let wanted = lost.into_iter().flat_map(|(chain, first, last)| {
+                            let places = forwarded.progress.wanted(chain, first, last).into_iter();
+                            places.map(move |(first, last)| (chain, first, last))
+                        });
+                        let lost: Vec<_> = wanted.collect();
+                        for (chain, first, last) in &lost {
+                            self.lost.entry((*log, *chain)).or_default().insert_all(*first, *last);
+                        }
                         forwarded.waiting = lost.into_iter().map(|(chain, first, last)| told(*log, chain, first, last)).collect()
                     }
                 }
@@ -228,10 +245,8 @@ impl Forwarded {
     /// Reads again from the segment that holds the place, if it has been passed.
     fn go_back(&mut self, view: Option<LogView>, chain: ChainId, place: Option<u64>) {
         let (Some(view), Some(place)) = (view, place) else { return };
-        let holds = |base: u64, end: u64| (base..end).contains(&place);
-        let segment = view.segments().find(|segment| {
-            holds(segment.base.get(chain).copied().unwrap_or_default(), segment.end.get(chain).copied().unwrap_or_default())
-        });
+        // Or the first one behind it: a place between two segments is told of as lost before the second is read.
+        let segment = view.segments().find(|segment| place < segment.end.get(chain).copied().unwrap_or_default());
         if let Some(segment) = segment.filter(|segment| segment.number <= self.replay.segment()) {
             self.replay.rewind(segment.number);
             self.waiting.clear(); // read again behind it
@@ -287,4 +302,85 @@ fn told(log: LogId, chain: ChainId, from: u64, last: u64) -> Outgoing {
         content: Content::Lost { last },
     };
     Outgoing { chain, shard: None, record }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::super::replay::tests::{fill, log};
+    use super::*;
+    use crate::domain::chain::Position;
+    use crate::domain::intervals::Read;
+    use crate::spool::segment;
+
+    /// Takes everything, and answers for nothing.
+    #[derive(Default)]
+    struct Takes(Vec<Outgoing>);
+
+    impl Sender for Takes {
+        fn send(&mut self, outgoing: &Outgoing) -> Result<bool, SendError> {
+            self.0.push(outgoing.clone());
+            Ok(true)
+        }
+
+        fn answers(&mut self) -> Result<Vec<(Tag, Outcome)>, SendError> {
+            Ok(Vec::new())
+        }
+
+        fn partitions(&self, _: Stream) -> u32 {
+            3
+        }
+    }
+
+    impl Takes {
+        /// What it is told that is lost, and all else, by chain and place.
+        fn of(&self, chain: ChainId) -> (Vec<(u64, u64)>, Intervals) {
+            let (mut lost, mut sent) = (Vec::new(), Intervals::default());
+            for outgoing in self.0.iter().filter(|outgoing| outgoing.chain == chain) {
+                let place = outgoing.record.origin.place;
+                match outgoing.record.content {
+                    Content::Lost { last } => lost.push((place, last)),
+                    _ => drop(sent.insert(place)),
+                }
+            }
+            (lost, sent)
+        }
+    }
+
+    #[test]
+    fn what_damage_has_cost_is_told_but_for_what_the_chain_has() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1200);
+        fill(&mut log, 40);
+        let (id, view) = (log.id(), log.view());
+        let path = segment::path(&temp.path().join(id.to_string()), view.closed[1].number);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[view.closed[1].body_at as usize..].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+
+        let chain = ChainId { stream: Stream::Trades, partition: 0 };
+        let logs = Logs::new(temp.path().into(), BTreeMap::new(), id, watch::channel(view.clone()).1);
+        let mut engine = Engine::new(logs, Hints::default());
+        let run = |engine: &mut Engine| {
+            let mut sender = Takes::default();
+            while engine.step(&mut sender).unwrap() != Step::Idle {}
+            sender.of(chain)
+        };
+        let (lost, sent) = run(&mut engine);
+        let [(first, last)] = lost[..] else { panic!("{lost:?}") };
+        assert!(last > first, "enough to have read some of it before");
+        assert_eq!(sent.missing(0, view.end(chain) - 1), [(first, last)]);
+        let cost = engine.lost().find(|(_, of, _)| *of == chain);
+        assert_eq!(cost, Some((id, chain, last - first + 1)));
+
+        // The chain has the first of them, from before the damage: that hides none of the rest.
+        let mut settled = Read::default();
+        settled.insert_all(id, 0, first);
+        let next = Position { generation: 1, start: 1 };
+        engine.archived(chain, Archived { settled: settled.into(), log: None, next });
+        engine.new_sender();
+        let (lost, sent) = run(&mut engine);
+        assert_eq!((lost, sent.contains(first - 1)), (vec![(first + 1, last)], false));
+    }
 }

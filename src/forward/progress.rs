@@ -105,6 +105,13 @@ impl Progress {
         !part.covered.contains(place) && part.sent.insert(place)
     }
 
+    /// Which of these places are neither covered nor on their way.
+    pub fn wanted(&self, chain: ChainId, first: u64, last: u64) -> Vec<(u64, u64)> {
+        let part = &self.parts[chain];
+        let uncovered = part.covered.missing(first, last).into_iter();
+        uncovered.flat_map(|(first, last)| part.sent.missing(first, last)).collect()
+    }
+
     /// The broker has it.
     pub fn acknowledged(&mut self, chain: ChainId, place: u64, offset: u64, incarnation: LogId, round: u64) {
         let runs = &mut self.parts[chain].acknowledged;
@@ -225,6 +232,18 @@ mod tests {
     use super::*;
 
     const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 3 };
+
+    #[test]
+    fn of_a_range_that_is_damaged_only_what_nobody_has_is_wanted() {
+        let log = LogId::generate();
+        let mut progress = Progress::new(log, 4);
+        let mut read = Read::default();
+        read.insert_all(log, 0, 12);
+        progress.covered(CHAIN, &read);
+        assert!(progress.take(CHAIN, 15));
+        assert_eq!(progress.wanted(CHAIN, 10, 20), [(13, 14), (16, 20)]);
+        assert_eq!(progress.wanted(CHAIN, 3, 12), []);
+    }
 
     fn position(start: u64) -> Position {
         Position { generation: 1, start }

@@ -243,7 +243,7 @@ fn scatter(log: LogId, entry: &Entry, state: &LogState, taken: &mut PerChain<u64
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -256,13 +256,13 @@ mod tests {
 
     const PARTITIONS: u32 = 3;
 
-    fn log(dir: &Path, segment_bytes: u64) -> LogWriter {
+    pub(in crate::forward) fn log(dir: &Path, segment_bytes: u64) -> LogWriter {
         let kind = LogKind { drained_by: DrainedBy::Kafka, partitions: PARTITIONS };
         LogWriter::create_of(kind, dir, LogId::generate(), LogState::default(), segment_bytes).unwrap()
     }
 
     /// A session with so many frames of three trades in different partitions, and one record that is none.
-    fn fill(log: &mut LogWriter, frames: u32) -> SessionId {
+    pub(in crate::forward) fn fill(log: &mut LogWriter, frames: u32) -> SessionId {
         let session = SessionId::generate();
         log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
         for number in 1..=frames {

@@ -436,6 +436,12 @@ impl Failure {
         let said = match self.status {
             Some(status) => format!("{status} {}", self.error),
             None if advice.is_some() => self.error,
+            None if self.error.contains("loading credentials") => {
+                format!(
+                    "credentials could not be had, neither from `bronze.s3`, the environment and a profile nor from a role: {}",
+                    self.error
+                )
+            }
             None => format!("{server} gave no answer: {}", self.error),
         };
         let (operation, key) = (self.operation, self.key);

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_known_changes_when_it_is_told_twice() {
-        let of = |incarnation| Some(Described { incarnation, partitions: 4, leaderless: 0 });
+        let of = |incarnation| Some(Described { incarnation, partitions: 4, leaderless: 0, in_sync: 3 });
         let (old, new) = (of(LogId::generate()), of(LogId::generate()));
         let view = |topic| [topic, old, None];
         assert_eq!(believed([None; 3], [None; 3], view(old)), view(old), "nothing was known");

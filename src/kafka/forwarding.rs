@@ -50,6 +50,8 @@ pub struct State {
     pub under_way: u64,
     /// In no slot, sent or not.
     pub uncovered: u64,
+    /// What the spool has lost by damage, if anything.
+    pub lost: Option<String>,
     /// Why nothing goes on, where that is so.
     pub trouble: Option<String>,
     /// Whether a quota makes us wait.
@@ -155,6 +157,8 @@ fn forward(
 ) -> Result<(), SendError> {
     let (mut said, mut acknowledged) = (Instant::now(), Instant::now());
     let mut pause_until = None::<Instant>;
+    // Why the spool cannot be read, until it can.
+    let mut unreadable = None::<String>;
     loop {
         heard.listen(&parts.told, engine);
         if heard.is_over {
@@ -163,11 +167,16 @@ fn forward(
         let step = match pause_until {
             Some(until) if Instant::now() < until => Step::Full,
             _ => match engine.step(sender) {
-                Ok(step) => step,
+                Ok(step) => {
+                    unreadable = None;
+                    step
+                }
                 Err(ForwardError::Sender(error)) => return Err(error),
                 Err(ForwardError::Spool(error)) => {
-                    tracing::error!(%error, "the spool cannot be forwarded");
-                    state.trouble = Some(error.to_string());
+                    if unreadable.is_none() {
+                        tracing::error!(%error, "the spool cannot be forwarded");
+                    }
+                    unreadable = Some(format!("the spool cannot be read: {error}"));
                     pause_until = Some(Instant::now() + PAUSE);
                     Step::Full
                 }
@@ -193,11 +202,19 @@ fn forward(
             said = Instant::now();
             (state.under_way, state.acknowledged) = (sender.under_way() as u64, engine.acknowledged());
             state.uncovered = engine.uncovered();
+            let lost = lost(engine);
+            if let Some(lost) = lost.as_ref().filter(|_| lost != state.lost) {
+                tracing::error!("the spool is damaged: {lost}");
+            }
+            state.lost = lost;
             // What is all sent and answered for has no trouble, whatever the connections had last.
             let rests = step == Step::Idle && state.under_way == 0;
             let silence = acknowledged.elapsed();
             state.held_up = sender.held_up();
-            let trouble = sender.trouble().or_else(|| suspicion(silence, state.under_way, state.held_up.is_some()));
+            let trouble = unreadable
+                .clone()
+                .or_else(|| sender.trouble())
+                .or_else(|| suspicion(silence, state.under_way, state.held_up.is_some()));
             state.trouble = trouble.filter(|_| !rests);
             (parts.tell)(state.clone());
             note(&parts.notes, engine);
@@ -207,6 +224,13 @@ fn forward(
             return Ok(());
         }
     }
+}
+
+/// What the spool has lost by damage, in words.
+fn lost(engine: &Engine) -> Option<String> {
+    let lost = engine.lost().map(|(log, chain, records)| format!("{records} of {chain} in log {log}"));
+    let lost: Vec<_> = lost.collect();
+    (!lost.is_empty()).then(|| format!("records cannot be read any more, and are lost: {}", lost.join(", ")))
 }
 
 /// Whether another producer is to be tried. It would get no more from a quota, and send again what waits for its answer.

@@ -83,7 +83,7 @@ impl KafkaSender {
         self.producer.in_flight_count().max(0) as usize
     }
 
-    fn is_fatal(&self) -> Result<(), SendError> {
+    fn fail_if_fatal(&self) -> Result<(), SendError> {
         match self.producer.client().fatal_error() {
             Some((code, text)) => Err(SendError(KafkaError::of_producer(code, text, &self.config).to_string())),
             None => Ok(()),
@@ -127,7 +127,7 @@ impl Sender for KafkaSender {
             Ok(()) => Ok(true),
             Err((Native::MessageProduction(Code::QueueFull), _)) => Ok(false),
             Err((error, _)) => {
-                self.is_fatal()?;
+                self.fail_if_fatal()?;
                 self.refused = Some(error.to_string());
                 Ok(false)
             }
@@ -157,7 +157,7 @@ impl Sender for KafkaSender {
             };
             outcomes.push((tag, outcome));
         }
-        self.is_fatal()?;
+        self.fail_if_fatal()?;
         self.keep_to(&incarnations)?;
         Ok(outcomes)
     }

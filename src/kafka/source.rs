@@ -52,7 +52,7 @@ pub struct Means {
 impl Means {
     /// Where the log of a chain begins and ends, as the partition's leader says.
     async fn watermarks(&self, chain: ChainId) -> Result<Watermarks, SourceError> {
-        let unknown = || SourceError::Kafka("no broker was reached yet".to_string());
+        let unknown = || SourceError::Kafka("none of `kafka.brokers` was reached yet".to_string());
         let topics = self.cluster.topics().ok_or_else(unknown)?;
         let found = topics.watermarks(chain.stream, chain.partition).await;
         found.map_err(|error| SourceError::Kafka(error.to_string()))
@@ -199,7 +199,10 @@ impl Partition {
             self.wanted = None;
             self.stand_at(log, from).await?;
         } else if !is_right {
+            // Another client, because of another partition that says nothing: how long this one has been silent goes on.
+            let silent = if self.is_left_behind() { self.ask.1 } else { SILENT };
             self.stand_at(log, from).await?;
+            self.ask = (Instant::now() + silent, silent);
         }
         let Standing::Reading { log, .. } = self.standing else { return Ok(Piece::End) };
         let piece = self.take(log, from)?;

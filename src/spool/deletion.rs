@@ -26,7 +26,9 @@ pub fn may_go(segment: &SegmentView, log: LogId, archived: &Chains) -> bool {
 /// record: a chain that stands in a log which is gone does not know which one comes next, and begins with the oldest
 /// again. With Kafka no chain stands in a log of the spool.
 pub fn dead_may_go(view: &LogView, log: LogId, kind: LogKind, archived: &Chains) -> bool {
-    let is_left = |stream: Stream| archived.get(stream.into()).and_then(|archived| archived.log).is_some_and(|at| at > log);
+    let is_left = |stream: Stream| {
+        archived.get(stream.into()).and_then(|archived| archived.log).is_some_and(|at| at.is_topic() || at > log)
+    };
     let is_left = kind.drained_by == DrainedBy::Kafka || Stream::ALL.into_iter().all(is_left);
     (is_left || flawed(Flaw::DeleteByTail)) && view.closed.iter().all(|segment| may_go(segment, log, archived))
 }

@@ -17,6 +17,9 @@ use crate::domain::identity::LogId;
 /// The file of a spool's folder that a running daemon keeps locked.
 const LOCK: &str = "LOCK";
 
+/// The file of a folder that holds the name by which a cluster knows the daemon, or its spool.
+pub const NAME: &str = "NAME";
+
 /// How the folder of a log is named while it is being deleted.
 const GONE: &str = ".gone";
 

@@ -1,7 +1,7 @@
 //! The rules of the protocol, each by what is done where it is left out.
 //!
 //! Every flaw must break a property (see [`configurations`](super::configurations)): so the model shows
-//! that each rule of DESIGN section 4 is needed, and that the properties would notice.
+//! that each rule of ADR 2 is needed, and that the properties would notice.
 
 /// One rule left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

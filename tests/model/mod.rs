@@ -1,5 +1,5 @@
 //! The commit chain, model-checked: spool -> Kafka partition -> Bronze objects and commit slots, as in
-//! DESIGN section 4.
+//! ADR 2.
 //!
 //! One partition of one stream, and two writers that *both* believe that they own it. Requests may arrive
 //! long after their sender has crashed, and answers may be lost. The Forwarder may append a record again at

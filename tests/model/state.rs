@@ -1,7 +1,7 @@
 //! What there is in the modelled world at one moment: the store, the log, the spool, the two writers and
 //! the requests on their way.
 //!
-//! The words are those of DESIGN section 4; the numbers are small (`u8`) because a run visits hundreds of
+//! The words are those of ADR 2; the numbers are small (`u8`) because a run visits hundreds of
 //! thousands of states and keeps each of them.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,10 @@
 //! `check`, `status`, `verify`, `chain show`, `--help`, `--version`: on what is there and what is not.
 
-use super::desk::{Desk, SECRET, get, project};
 use std::net::TcpListener;
+
+use tickmint::domain::chain::{ChainId, Slot};
+
+use super::desk::{Desk, SECRET, get, project};
 
 const COMMANDS: [&str; 7] = ["demo", "run", "exchange", "check", "status", "verify", "chain show"];
 
@@ -103,6 +106,7 @@ fn verify_and_chain_show_read_what_a_daemon_has_left() {
     let desk = Desk::new();
     desk.run("verify --config").says(0, &["there is nothing yet"]);
     desk.run("verify --config --ledger nowhere").says(1, &["the ledger nowhere cannot be read", "No such file"]);
+    desk.run("verify --config --spool elsewhere").says(1, &["`--spool` is elsewhere", "no spool's folder", "give `spool.dir`"]);
     let mut exchange = desk.exchange(&format!("{SECRET}-key"), "--rate 500", &[]);
     let mut daemon = desk.daemon();
     let archived = |answer: &super::desk::Answer| answer.json()["bronze"]["trades"]["records"].as_u64() > Some(50);
@@ -122,11 +126,19 @@ fn verify_and_chain_show_read_what_a_daemon_has_left() {
     let first = desk.run("chain show --config --json");
     let slot: serde_json::Value = serde_json::from_str(first.says(0, &[]).out.lines().next().unwrap()).unwrap();
     assert!(slot.is_object());
+    desk.run("chain show --config --partition 7").says(0, &["trades/7 has no slot in folder", "or there is no such partition"]);
 
     // The control: an object that goes missing is seen.
     let object = shown.out.split_whitespace().find(|word| word.starts_with("bronze/raw/trades/")).unwrap();
     std::fs::remove_file(desk.path("data/lake").join(object)).unwrap();
     desk.run("verify --config --ledger ledger").says(1, &["  ! "]);
+    // And a hole in the chain is no tail.
+    let slot: Slot = serde_json::from_str(first.out.lines().next().unwrap()).unwrap();
+    let key = slot.position.key(ChainId { stream: slot.stream, partition: slot.partition });
+    std::fs::remove_file(desk.path("data/lake").join(&key)).unwrap();
+    let shown = desk.run("chain show --config");
+    shown.says(1, &[&key, "is not there, and slots behind it are", "put a copy of it back"]);
+    assert!(!shown.out.contains("tail:"), "{}", shown.out);
 }
 
 /// As under `| head`: who reads has enough before all is written.

@@ -18,7 +18,7 @@ fn what_is_wrong_names_the_option_the_value_and_the_cure() {
         ("[spol]\ndir = \"x\"", &["line 1", "`spol`", "did you mean `[spool]`?"]),
         ("data-dir = \"x\"", &["line 1", "`data-dir`", "did you mean `data_dir`?"]),
         // Types.
-        ("[telemetry]\njson = \"yes\"", &["line 2", "`telemetry.json`", "`\"yes\"`", "must be a boolean"]),
+        ("[telemetry]\njson = \"yes\"", &["line 2", "`telemetry.json`", "`\"yes\"`", "must be true or false without quotes"]),
         ("[feed]\nsymbols_per_key = \"50\"", &["line 2", "`feed.symbols_per_key`", "`\"50\"`", "must be"]),
         ("spool = 5", &["line 1", "`spool` is a section", "write `[spool]`"]),
         // Units.
@@ -131,7 +131,7 @@ fn looking_at_data_and_asking_the_daemon_need_no_keys() {
     let desk = Desk::new();
     std::fs::remove_file(desk.path("key")).unwrap();
     desk.run("verify --config").says(0, &["lost             0"]);
-    desk.run("chain show --config").says(0, &["tail: generation 0, offset 0"]);
+    desk.run("chain show --config").says(0, &["trades/0 has no slot in folder"]);
     desk.run("status --config").says(1, &["no daemon with `http.listen`"]);
     desk.run("run --config").says(CONFIG, &["`key_file`", "No such file"]);
 }

@@ -72,6 +72,12 @@ fn a_cluster_that_is_not_there_is_told_by_who_would_need_it() {
     let parts =
         ["FAIL  `kafka`", "no broker of `kafka.brokers`", &nobody.to_string(), "Connection refused", "whether the cluster runs"];
     desk.run("check --config").says(1, &parts);
+    // Properties that exclude each other need no cluster to be told.
+    let absurd = format!("{kafka}\n[kafka.properties]\n\"max.poll.interval.ms\" = 1000");
+    desk.config(&[("kafka", &absurd)]);
+    for command in ["check --config", "run --config"] {
+        desk.run(command).says(1, &["`session.timeout.ms`", "look at `kafka.properties.max.poll.interval.ms` (`1000`)"]);
+    }
     let folder = format!("data_dir = {:?}\nroles = [\"refine\", \"serve\"]", desk.path("data"));
     desk.config(&[("", &folder), ("kafka", &kafka)]);
     let ran = desk.run("check --config");
@@ -83,6 +89,9 @@ fn a_cluster_that_is_not_there_is_told_by_who_would_need_it() {
     let mut daemon = desk.daemon();
     desk.until("all is well", "/health", |health| health.json()["status"] == "ok");
     desk.run("check --config").says(0, &["note  `http.listen`: a tickmint runs on"]);
+    // A folder has one daemon, also if it keeps no spool there.
+    desk.config(&[("", &folder), ("kafka", &login), ("http", "listen = \"127.0.0.1:0\"")]);
+    desk.run("run --config").says(1, &["another tickmint uses `data_dir`", "stop it, or give this one a `data_dir` of its own"]);
     daemon.signal("TERM");
     assert_eq!(daemon.ends(), Some(0), "{}", daemon.log());
     assert!(!daemon.log().contains("cluster"), "{}", daemon.log());
@@ -159,7 +168,7 @@ fn a_closed_bucket_is_told_by_check_and_does_not_keep_the_daemon_from_the_feed()
     desk.run("status --config").says(1, &["! bronze/trades", "http://127.0.0.1:1", "Connection refused"]);
     daemon.signal("TERM");
     assert_eq!(daemon.ends(), Some(75), "what is not in Bronze stays in the spool: {}", daemon.log());
-    assert!(daemon.log().contains("the spool keeps it for the next start"), "{}", daemon.log());
+    assert!(daemon.log().contains("what is durable is there for the next start"), "{}", daemon.log());
     drop(exchange);
     desk.run("check --config").says(1, &["FAIL  `bronze.store`", "http://127.0.0.1:1", "Connection refused"]);
 }

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use super::Report;
 use crate::config::{KafkaConfig, Mechanism, RegistryConfig, Roles};
 use crate::domain::stream::Stream;
+use crate::io::kafka::client::try_out;
 use crate::io::kafka::error::user;
 use crate::io::kafka::rights::{Right, Rights, producer_begins};
 use crate::io::kafka::topics;
@@ -21,6 +22,9 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// Whether the cluster answers, whether its user may do what these roles need, and whether its topics are there as they must be
 /// or could be made.
 pub(super) async fn check(kafka: &KafkaConfig, roles: Roles, report: &mut Report) {
+    if let Err(error) = try_out(kafka, roles) {
+        return report.say("`kafka`", Err(error.into()));
+    }
     let opened = async {
         let topics = Topics::open_within(kafka, WITHIN).await?;
         let (id, brokers) = topics.cluster().await?;

@@ -37,10 +37,7 @@ const REFUSED: &[(&str, Why)] = &[
     ("metadata.broker.list", Is("kafka.brokers")),
     ("client.id", Is("kafka.client_id")),
     ("group.id", Is("kafka.group")),
-    (
-        "group.instance.id",
-        Never("is kept in the folder of each spool or of `data_dir`: two daemons with one id would shut each other out for ever"),
-    ),
+    ("group.instance.id", Never("is kept in `data_dir`: two daemons with one id would shut each other out for ever")),
     ("linger.ms", Is("kafka.linger")),
     ("queue.buffering.max.ms", Is("kafka.linger")),
     ("queue.buffering.max.kbytes", Is("kafka.buffer")),

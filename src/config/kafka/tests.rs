@@ -26,6 +26,10 @@ fn without_the_section_there_is_no_cluster_and_with_it_brokers_are_enough() {
         problem("[kafka]"),
         "`kafka.brokers` is empty: name some, such as `brokers = [\"kafka-1:9092\", \"kafka-2:9092\"]`"
     );
+    assert_eq!(
+        problem("[kafka]\nbrokers = \"kafka-1:9092\""),
+        "line 2: `kafka.brokers` is `\"kafka-1:9092\"`, must be a list in square brackets"
+    );
 }
 
 #[test]

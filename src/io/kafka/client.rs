@@ -5,8 +5,11 @@
 //! than the chain says.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::BaseProducer;
 
-use crate::config::KafkaConfig;
+use super::KafkaError;
+use crate::config::{KafkaConfig, Roles};
 
 /// How often librdkafka tells its statistics, in milliseconds: what quotas cost is read off them.
 const STATISTICS: u32 = 5_000;
@@ -86,6 +89,22 @@ pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> Cl
     // an hour is not complete without them.
     client.set("topic.metadata.refresh.interval.ms", "10000");
     client
+}
+
+/// Whether librdkafka takes the config for the clients that these roles need. Properties may exclude each other, and that shows in
+/// a client only; no broker is asked.
+///
+/// # Errors
+/// What it says, and which option it is about.
+pub fn try_out(config: &KafkaConfig, roles: Roles) -> Result<(), KafkaError> {
+    let failed = |error| KafkaError::of_creation(&error, config);
+    if roles.feed {
+        producer(config).create::<BaseProducer>().map_err(failed)?;
+    }
+    if roles.archive {
+        member(config, 1, None).create::<BaseConsumer>().map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Of a client that asks about the cluster.

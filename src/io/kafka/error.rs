@@ -146,10 +146,16 @@ impl KafkaError {
     /// Why the group does not let us take part.
     pub fn of_group(error: &Native, trouble: Option<&Trouble>, config: &KafkaConfig) -> KafkaError {
         let (group, prefix) = (&config.group, &config.topic_prefix);
-        let what = "take part in the group".to_string();
+        let what = format!("take part in group `{group}` (`kafka.group`)");
         let Some(code) = error.rdkafka_error_code() else { return KafkaError::Retry { what, reason: error.to_string() } };
         let cure = match code {
             Code::TopicAuthorizationFailed => format!("grant Read on topics that begin with `{prefix}`"),
+            Code::InconsistentGroupProtocol => {
+                return KafkaError::Retry {
+                    what,
+                    reason: "another program is in this group: choose another `kafka.group`".into(),
+                };
+            }
             _ => format!("grant Read on group `{group}`"),
         };
         KafkaError::of_refusal(what, &Refusal { code, text: String::new() }, trouble, config, &cure)
@@ -178,7 +184,10 @@ impl KafkaError {
                 "look at `kafka.certificate_file`{file}: it must hold a certificate in PEM, and those between it and its authority"
             )
         } else {
-            "look at `[kafka]`".into()
+            let named = config.properties.iter().filter(|(name, _)| text.contains(name.as_str()));
+            let named: Vec<_> = named.map(|(name, value)| format!("`kafka.properties.{name}` (`{value}`)")).collect();
+            let named = if named.is_empty() { "`[kafka]`".into() } else { named.join(", ") };
+            format!("look at {named}")
         };
         KafkaError::Client(format!("{text}; {cure}"))
     }

@@ -54,6 +54,8 @@ pub(super) struct Topic {
     pub(super) replicas: u16,
     /// Partitions that nobody leads, so that they can neither be written nor read.
     pub(super) leaderless: u32,
+    /// Copies in sync, of the partition that has the fewest.
+    pub(super) in_sync: u16,
 }
 
 /// A topic to be.
@@ -376,6 +378,9 @@ unsafe fn topic_of(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Top
         let replicas = |&&partition: &&*const sys::rd_kafka_TopicPartitionInfo_t| {
             items(|count| sys::rd_kafka_TopicPartitionInfo_replicas(partition, count)).len()
         };
+        let in_sync = |&&partition: &&*const sys::rd_kafka_TopicPartitionInfo_t| {
+            items(|count| sys::rd_kafka_TopicPartitionInfo_isr(partition, count)).len()
+        };
         let leaderless = |&&partition: &&*const sys::rd_kafka_TopicPartitionInfo_t| {
             let leader = sys::rd_kafka_TopicPartitionInfo_leader(partition);
             leader.is_null() || sys::rd_kafka_Node_id(leader) < 0
@@ -385,6 +390,7 @@ unsafe fn topic_of(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Top
             partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
             replicas: partitions.iter().map(|partition| replicas(&partition)).min().unwrap_or(0) as u16,
             leaderless: partitions.iter().filter(leaderless).count() as u32,
+            in_sync: partitions.iter().map(|partition| in_sync(&partition)).min().unwrap_or(0) as u16,
         })
     }
 }

@@ -95,7 +95,7 @@ pub(super) fn decide(topic: &str, found: &Found, config: &KafkaConfig) -> Vec<Fi
     }
 
     rules.must_be("cleanup.policy", "delete", "compaction drops records that have the same key");
-    rules.must_be("message.timestamp.type", "CreateTime", "records carry the time of their receipt");
+    rules.must_be("message.timestamp.type", "CreateTime", "retention counts from when the daemon sends a record");
     let insync = i64::from(config.min_insync);
     rules.at_least(
         "min.insync.replicas",
@@ -116,7 +116,7 @@ pub(super) fn decide(topic: &str, found: &Found, config: &KafkaConfig) -> Vec<Fi
             rules.at_least(
                 setting,
                 retention,
-                "records that waited in the spool while the cluster was out would be refused",
+                "records are stamped when they are sent, and what a broker gets later than that would be refused",
                 None,
             );
         }

@@ -39,6 +39,21 @@ pub struct Described {
     pub partitions: u32,
     /// Partitions that nobody leads for now: they can neither be written nor read.
     pub leaderless: u32,
+    /// Copies that are in sync, of the partition that has the fewest.
+    pub in_sync: u16,
+}
+
+impl Described {
+    /// Why records of some partition wait, if one can tell: with fewer than `min_insync` copies in sync none is taken.
+    pub fn lacks(&self, min_insync: u16) -> Option<String> {
+        if self.leaderless > 0 {
+            Some(format!("{} of its {} partitions have no leader", self.leaderless, self.partitions))
+        } else if self.in_sync < min_insync {
+            Some(format!("a partition has {} copies in sync, and `kafka.min_insync` is {min_insync}", self.in_sync))
+        } else {
+            None
+        }
+    }
 }
 
 /// A topic, as it is just now.
@@ -91,7 +106,6 @@ pub struct Topics(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) config: KafkaConfig,
     pub(super) within: Duration,
-    /// Taken out only to be dropped.
     native: Apart<Native>,
 }
 
@@ -237,7 +251,8 @@ impl Inner {
                 reason: "the brokers tell none: Kafka 2.8 or newer is needed".into(),
             });
         }
-        Ok(Described { incarnation: incarnation(cluster, topic.id), partitions: topic.partitions, leaderless: topic.leaderless })
+        let incarnation = incarnation(cluster, topic.id);
+        Ok(Described { incarnation, partitions: topic.partitions, leaderless: topic.leaderless, in_sync: topic.in_sync })
     }
 
     fn ensure(&self, stream: Stream) -> Result<Ensured, KafkaError> {
@@ -349,7 +364,8 @@ impl Inner {
         if let Err(refusal) = &answer
             && is_absence(refusal.code)
         {
-            let cure = format!("or it has no partition {partition}: it is being created or deleted, or was not checked");
+            let cure =
+                format!("or not its partition {partition}; if it is not being created or altered just now, create or alter it");
             return Err(KafkaError::Missing { topic: name, cure });
         }
         let what = || format!("ask for the offsets of topic `{name}`, partition {partition}");
@@ -380,6 +396,14 @@ pub fn incarnation(cluster: &str, topic: [u8; 16]) -> LogId {
 mod tests {
     use super::super::client::tests::config;
     use super::*;
+
+    #[test]
+    fn partitions_that_cannot_be_used_are_told_with_the_reason() {
+        let well = Described { incarnation: incarnation("c", [0; 16]), partitions: 12, leaderless: 0, in_sync: 2 };
+        assert_eq!(well.lacks(2), None);
+        assert_eq!(well.lacks(3).unwrap(), "a partition has 2 copies in sync, and `kafka.min_insync` is 3");
+        assert_eq!(Described { leaderless: 4, in_sync: 0, ..well }.lacks(2).unwrap(), "4 of its 12 partitions have no leader");
+    }
 
     #[test]
     fn an_incarnation_is_of_cluster_and_topic_and_of_no_spool() {

@@ -110,6 +110,11 @@ impl MemorySender {
         MemorySender { topics, random, under_way: VecDeque::new(), known, is_calm }
     }
 
+    /// From here on all arrives, once, and is answered for as it is.
+    pub(super) fn calm_down(&mut self) {
+        self.is_calm = true;
+    }
+
     /// What is under way when its process dies: it may arrive at any time.
     pub(super) fn left_behind(self) -> impl Iterator<Item = (ChainId, Record)> {
         self.under_way.into_iter().map(|(tag, record)| (tag.chain, record))

@@ -21,7 +21,7 @@ use tickmint::domain::hour::Hour;
 use tickmint::domain::identity::LogId;
 use tickmint::domain::stream::Stream;
 use tickmint::faults::{Flaw, flawed};
-use tickmint::forward::engine::{self, Engine, Sender};
+use tickmint::forward::engine::{self, Engine, Hints, Sender};
 use tickmint::io::memory::MemoryStore;
 use tickmint::io::store::Store;
 use tickmint::spool::commit::Request;
@@ -77,7 +77,8 @@ impl World {
         let dir = super::super::folder();
         let memory = if flawed(Flaw::CheckThenAct) { MemoryStore::check_then_act() } else { MemoryStore::new() };
         let topics = Topics::new(PARTITIONS);
-        let machines = ["a", "b"].map(|name| Machine::begin(&dir.path().join(name), name, FIRST_HOUR, &topics, random.random()));
+        let machines = ["a", "b"]
+            .map(|name| Machine::begin(&dir.path().join(name), name, FIRST_HOUR, &topics, random.random(), Hints::default()));
         let mut world = World {
             random,
             store: Arc::new(memory.clone()),
@@ -158,8 +159,10 @@ impl World {
 
     /// A process dies and begins again. What its producer had under way may still arrive.
     fn die(&mut self, machine: usize) {
-        let Machine { spool, shard, .. } = &self.machines[machine];
-        let next = Machine::begin(spool, shard, self.hour, &self.topics, self.random.random());
+        let Machine { spool, shard, engine, .. } = &self.machines[machine];
+        // As it is noted once a second: the last, an older one that is as good as none, or none.
+        let hints = if self.random.random() { engine.hints() } else { Hints::default() };
+        let next = Machine::begin(spool, shard, self.hour, &self.topics, self.random.random(), hints);
         let dead = std::mem::replace(&mut self.machines[machine], next);
         self.late.extend(dead.sender.left_behind());
     }
@@ -169,7 +172,7 @@ impl World {
         let there = self.dir.path().join("copy");
         copy_logs(&self.machines[machine].spool, &there);
         let shard = self.machines[machine].shard;
-        self.machines.push(Machine::begin(&there, shard, self.hour, &self.topics, self.random.random()));
+        self.machines.push(Machine::begin(&there, shard, self.hour, &self.topics, self.random.random(), Hints::default()));
     }
 
     fn recreate(&mut self) {
@@ -235,10 +238,16 @@ impl World {
         self.late_arrives();
         self.old.clear();
         self.writers.iter_mut().for_each(|writer| *writer = None);
+        // A process that dies looks at everything again. One that lives on must know by itself what it has forgotten.
+        let live_on = self.random.random();
         for machine in 0..self.machines.len() {
             self.machines[machine].life.end_session();
-            self.die(machine);
-            self.machines[machine].sender = MemorySender::new(&self.topics, 0, true);
+            if live_on {
+                self.machines[machine].sender.calm_down();
+            } else {
+                self.die(machine);
+                self.machines[machine].sender = MemorySender::new(&self.topics, 0, true);
+            }
         }
         self.late_arrives();
         self.turn_the_hour();
@@ -301,10 +310,10 @@ impl World {
 }
 
 impl Machine {
-    fn begin(spool: &Path, shard: &'static str, hour: i64, topics: &Topics, seed: u64) -> Machine {
+    fn begin(spool: &Path, shard: &'static str, hour: i64, topics: &Topics, seed: u64, hints: Hints) -> Machine {
         std::fs::create_dir_all(spool).unwrap();
         let life = Life::begin(spool, hour, KIND, shard);
-        let engine = Engine::new(life.logs.clone(), engine::Hints::default());
+        let engine = Engine::new(life.logs.clone(), hints);
         let sender = MemorySender::new(topics, seed, false);
         Machine { spool: spool.to_path_buf(), shard, life, engine, sender, archived: Chains::default() }
     }
