@@ -114,7 +114,7 @@ impl Child for PartitionWriter {
                     Ok(Step::Idle { due: None }) => return,
                     Ok(Step::Idle { .. } | Step::Progress | Step::Decided(_)) => outage = Outage::default(),
                     Err(Trouble::Passing { error, of: Place::Chain, .. } | Trouble::Stuck(error)) => {
-                        tracing::error!(%error, "draining: given up; the spool keeps it");
+                        tracing::error!(%error, "draining: given up; what is durable waits");
                         return;
                     }
                     Err(Trouble::Passing { error, refused, of }) => {

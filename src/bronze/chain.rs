@@ -244,7 +244,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let chain = Chain::new(ChainId { stream: Stream::Trades, partition: 0 }, store.clone());
         assert_eq!(chain.tail().await.unwrap().next, Position::default());
-        let foreign = format!("{}.DS_Store", chain.id.prefix());
+        let foreign = format!("{}0-copy-of-a-slot.json", chain.id.prefix());
         store.put(&foreign, Bytes::from_static(b"x")).await.unwrap();
         let told = chain.tail().await.unwrap_err().to_string();
         assert!(told.contains(&foreign) && told.contains("move it elsewhere"), "{told}");

@@ -1,7 +1,7 @@
 //! The clients: that librdkafka and brokers take what we tell them, and do what must hold.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminOptions;
@@ -25,6 +25,9 @@ use crate::support::servers::or_skip;
 
 /// Time for all of a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The time of what is sent, in milliseconds: not so long ago that the brokers' retention takes it away in the middle of a test.
+static SENT_AT: LazyLock<i64> = LazyLock::new(|| tickmint::clock::now() / 1000 - 3_600_000);
 
 fn made(config: &KafkaConfig) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -58,7 +61,7 @@ fn send_behind<'a>(end: i64, config: &KafkaConfig, topic: &str, values: impl Int
     let producer: BaseProducer<Answers> = client::producer(config).create_with_context(answers.clone()).unwrap();
     let mut sent = 0;
     for value in values {
-        let record = BaseRecord::to(topic).partition(1).key("AAPL").payload(value).timestamp(1_700_000_000_000);
+        let record = BaseRecord::to(topic).partition(1).key("AAPL").payload(value).timestamp(*SENT_AT);
         producer.send(record).map_err(|(error, _)| error).unwrap();
         sent += 1;
     }
@@ -85,7 +88,7 @@ fn a_reader_begins_where_it_is_told_and_an_offset_that_is_not_there_is_an_error(
     for (offset, value) in [(1, b"b"), (2, b"c")] {
         let record = there.poll(PATIENCE).unwrap().unwrap();
         assert_eq!((record.offset(), record.payload()), (offset, Some(value.as_slice())));
-        assert_eq!(record.timestamp().to_millis(), Some(1_700_000_000_000), "the time is ours, however long ago");
+        assert_eq!(record.timestamp().to_millis(), Some(*SENT_AT), "the time is ours, though it is an hour ago");
     }
     // Neither from the first nor from the next: the chain must be asked.
     match reader(&config, &topic, 99).poll(PATIENCE).unwrap() {

@@ -70,7 +70,11 @@ fn a_drain_that_takes_too_long_ends_with_75_and_what_is_left_is_archived_by_the_
     daemon.signal("TERM");
     assert_eq!(daemon.ends(), Some(75), "{}", daemon.log());
     let log = daemon.log();
-    assert!(log.contains("not everything stopped within 1s (`drain_within`)") && log.contains("the spool keeps it"), "{log}");
+    assert!(
+        log.contains("not everything stopped within 1s (`drain_within`)")
+            && log.contains("what is durable is there for the next start"),
+        "{log}"
+    );
     assert!(!log.contains(SECRET), "{log}");
     // The control: with a store that answers, the same stop is in order.
     desk.config(&[]);
