@@ -71,11 +71,8 @@ struct Plant<'a> {
 pub async fn start(config: &Config, metrics: Arc<Metrics>, traces: &Traces) -> Result<App> {
     let listener = http::server::bind(&config.http)?;
     make_data_dir(&config.data_dir)?;
-    let lock = if config.roles.feed {
-        spooling::take(&config.spool.dir, "spool.dir")?
-    } else {
-        spooling::take(&config.data_dir, "data_dir")?
-    };
+    let (option, dir) = if config.roles.feed { ("spool.dir", &config.spool.dir) } else { ("data_dir", &config.data_dir) };
+    let lock = spooling::take(option, dir)?;
     let store = lake::open(config, &metrics).await?;
     let cluster = match &config.kafka {
         Some(kafka) if config.roles.use_kafka() => Some(cluster::reach(config, kafka).await?),

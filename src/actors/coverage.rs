@@ -24,9 +24,6 @@ use crate::telemetry::Metrics;
 /// Each look costs a read a chain.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// In one of so many looks a chain's tail is held against what stands in the store.
-const SELDOM: u32 = 50;
-
 /// So many looks in a row fail before it is an alarm.
 const LOOKS: u32 = 10;
 
@@ -129,10 +126,6 @@ async fn news(store: &Arc<dyn Store>, chain: ChainId, follower: &mut Option<Foll
     let archived = match follower {
         Some(follower) => {
             let mut last = None;
-            // A hole looks like the tail. Not each time: that is a listing.
-            if rand::random_ratio(1, SELDOM) {
-                follower.end().await?;
-            }
             loop {
                 match follower.next().await {
                     Ok(Some(slot)) => last = Some(Archived::behind(&slot)),

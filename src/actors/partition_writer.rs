@@ -170,12 +170,9 @@ impl Rivals {
         while self.0.front().is_some_and(|(when, _)| now.duration_since(*when) > OF_LATE) {
             self.0.pop_front();
         }
-        let Body::End { next } = slot.body else { return self.is_to_and_fro() };
-        self.0.push_back((now, next));
-        self.is_to_and_fro()
-    }
-
-    fn is_to_and_fro(&self) -> bool {
+        if let Body::End { next } = slot.body {
+            self.0.push_back((now, next));
+        }
         let count = |log: &LogId| self.0.iter().filter(|(_, other)| other == log).count();
         self.0.iter().any(|(_, log)| count(log) >= 3)
     }
@@ -219,6 +216,7 @@ impl Outage {
 /// Archives for ever; returns why it cannot.
 async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
     let (mut outage, mut rivals) = (Outage::default(), Rivals::default());
+    let rivalry = format!("{}/rivals", parts.alarm);
     loop {
         let mut guard = archiver.lock().await;
         let done = step(parts, &mut guard, false).await;
@@ -233,15 +231,14 @@ async fn archive(parts: &Parts, archiver: &Mutex<Archiver>) -> String {
         match done {
             Ok(Step::Progress) => tokio::task::yield_now().await,
             Ok(Step::Decided(slot)) => {
-                let alarm = format!("{}/rivals", parts.alarm);
                 if !rivals.contend(&slot, Instant::now()) {
-                    parts.metrics.alarms().clear(&alarm);
+                    parts.metrics.alarms().clear(&rivalry);
                     tokio::task::yield_now().await;
                     continue;
                 }
                 let why = "somebody archives another log into this chain, and each closes what the other has begun: no other daemon may \
                            use this `bronze.store` than those of one cluster with one `kafka.topic_prefix`";
-                parts.metrics.alarms().raise(&alarm, why);
+                parts.metrics.alarms().raise(&rivalry, why);
                 // Each gets its turn: in less time than it takes to fill an object nobody would ever archive one.
                 if matches!(slot.body, Body::End { .. }) {
                     sleep(parts.flush_after.mul_f64(rand::rng().random_range(1.0..=3.0))).await;

@@ -102,7 +102,6 @@ impl Writers {
         let (put_within, flush_after) = (put_within(bronze), bronze.flush_after);
         let spec = ChildSpec { together: true, ..child(name, drain_within) };
         self.supervisor.spawn(spec, &self.arbiter, move |_, vitals| {
-            let (metrics, alarm, told, archiver) = (metrics.clone(), alarm.clone(), told.clone(), archiver.clone());
             partition_writer::PartitionWriter::new(partition_writer::Parts {
                 vitals,
                 metrics,
@@ -123,7 +122,7 @@ impl Writers {
         chain: ChainId,
         notes: &str,
         source: impl Fn() -> Box<dyn Source> + Send + Sync + 'static,
-    ) -> MakeArchiver {
+    ) -> Arc<dyn Fn() -> Archiver + Send + Sync> {
         let bronze = &self.config.bronze;
         let limits = Limits { flush_bytes: bronze.flush_bytes, flush_after: bronze.flush_after, zstd_level: bronze.zstd_level };
         let notes = self.config.data_dir.join(notes);
@@ -136,9 +135,6 @@ impl Writers {
         })
     }
 }
-
-/// Makes an archiver.
-type MakeArchiver = Arc<dyn Fn() -> Archiver + Send + Sync>;
 
 /// How long the largest object may take into the store: it is hardly more than its records are before compression.
 fn put_within(bronze: &BronzeConfig) -> Duration {

@@ -31,7 +31,7 @@ pub(super) struct Spooling {
 
 /// Makes the folder of `option` and keeps every other daemon out of it: two would have one name in the consumer group, and push
 /// each other out.
-pub(super) fn take(dir: &Path, option: &str) -> Result<FolderLock> {
+pub(super) fn take(option: &str, dir: &Path) -> Result<FolderLock> {
     let unusable = |error| folder_failed(error, option, dir, "which cannot be made or written");
     create_dir_durably(dir).map_err(unusable)?;
     match FolderLock::take(dir).map_err(unusable)? {

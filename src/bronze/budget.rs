@@ -1,7 +1,7 @@
 //! The memory of all writers of a process together: `bronze.memory`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -28,24 +28,28 @@ impl Budget {
         self.turns.acquire().await.expect("nobody closes it")
     }
 
+    fn used(&self) -> MutexGuard<'_, BTreeMap<ChainId, usize>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The writer of `chain` holds so much.
     pub fn holds(&self, chain: ChainId, bytes: usize) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(chain, bytes);
+        self.used().insert(chain, bytes);
     }
 
     /// There is no writer of `chain` any more.
     pub fn left(&self, chain: ChainId) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&chain);
+        self.used().remove(&chain);
     }
 
     /// Whether they hold so much that nobody should take more: those who must flush cannot, as it seems, for the store is away.
     pub fn is_overfull(&self) -> bool {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).values().sum::<usize>() > self.cap + self.cap / 2
+        self.used().values().sum::<usize>() > self.cap + self.cap / 2
     }
 
     /// Whether they hold too much together, and that one the most.
     pub fn must_flush(&self, chain: ChainId) -> bool {
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used();
         used.values().sum::<usize>() > self.cap && used.values().max() == used.get(&chain)
     }
 }

@@ -112,7 +112,7 @@ impl Partition {
         if incarnation != Some(topic) {
             return Ok(Opening::Close { next: topic });
         }
-        self.stand_at(topic, from).await?;
+        self.stand_at(topic, from, SILENT).await?;
         Ok(Opening::Read)
     }
 
@@ -133,12 +133,12 @@ impl Partition {
         Ok(topic.incarnation)
     }
 
-    /// Reads from `from` on, if that lies in the log.
-    async fn stand_at(&mut self, log: LogId, from: u64) -> Result<(), SourceError> {
+    /// Reads from `from` on, if that lies in the log. After so long a silence the brokers are asked.
+    async fn stand_at(&mut self, log: LogId, from: u64, silent: Duration) -> Result<(), SourceError> {
         self.leave();
         let found = self.means.watermarks(self.chain).await?;
         self.end = Some(found.end);
-        self.ask = (Instant::now() + SILENT, SILENT);
+        self.ask = (Instant::now() + silent, silent);
         self.standing = if from < found.start {
             Standing::Before { log, start: found.start }
         } else if from > found.end {
@@ -197,12 +197,11 @@ impl Partition {
             let schema = registry.schema(id).await.map_err(|error| SourceError::Kafka(error.to_string()))?;
             self.decoder.learn(id, &schema).map_err(|error| SourceError::Kafka(error.to_string()))?;
             self.wanted = None;
-            self.stand_at(log, from).await?;
+            self.stand_at(log, from, SILENT).await?;
         } else if !is_right {
             // Another client, because of another partition that says nothing: how long this one has been silent goes on.
             let silent = if self.is_left_behind() { self.ask.1 } else { SILENT };
-            self.stand_at(log, from).await?;
-            self.ask = (Instant::now() + silent, silent);
+            self.stand_at(log, from, silent).await?;
         }
         let Standing::Reading { log, .. } = self.standing else { return Ok(Piece::End) };
         let piece = self.take(log, from)?;
@@ -228,10 +227,7 @@ impl Partition {
         if let Some(queue) = self.queue.as_ref().filter(|_| silent == 2 * SILENT) {
             self.means.reader.give_up(queue.client()).map_err(|error| SourceError::Kafka(error.to_string()))?;
         }
-        self.stand_at(log, from).await?;
-        let wait = (2 * silent).min(SILENT_MOST);
-        self.ask = (Instant::now() + wait, wait);
-        Ok(())
+        self.stand_at(log, from, (2 * silent).min(SILENT_MOST)).await
     }
 
     /// Takes what has come.

@@ -8,7 +8,8 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::producer::BaseProducer;
 
-use super::KafkaError;
+use super::apart::Apart;
+use super::error::KafkaError;
 use crate::config::{KafkaConfig, Roles};
 
 /// How often librdkafka tells its statistics, in milliseconds: what quotas cost is read off them.
@@ -99,10 +100,10 @@ pub fn member(config: &KafkaConfig, partitions: usize, name: Option<&str>) -> Cl
 pub fn try_out(config: &KafkaConfig, roles: Roles) -> Result<(), KafkaError> {
     let failed = |error| KafkaError::of_creation(&error, config);
     if roles.feed {
-        producer(config).create::<BaseProducer>().map_err(failed)?;
+        drop(Apart::new(producer(config).create::<BaseProducer>().map_err(failed)?));
     }
     if roles.archive {
-        member(config, 1, None).create::<BaseConsumer>().map_err(failed)?;
+        drop(Apart::new(member(config, 1, None).create::<BaseConsumer>().map_err(failed)?));
     }
     Ok(())
 }
