@@ -35,6 +35,8 @@ pub enum Flaw {
     DedupByValue,
     /// What was read of a log is forgotten when its generation is closed, though a copy of it may come.
     ForgetEarly,
+    /// What one copy of a log has lost counts as read for the other copies, too.
+    LostIsRead,
     /// What was acknowledged and then passed by the chain is not sent again: only what lies in another incarnation, or
     /// behind the end of the log.
     NoResend,
@@ -56,7 +58,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 19] = [
+    pub const ALL: [Flaw; 20] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -68,6 +70,7 @@ impl Flaw {
         Flaw::HourNotHandedOn,
         Flaw::DedupByValue,
         Flaw::ForgetEarly,
+        Flaw::LostIsRead,
         Flaw::NoResend,
         Flaw::NoOrigin,
         Flaw::GreatestOnly,

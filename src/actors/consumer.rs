@@ -91,7 +91,8 @@ impl Consumer {
                 let obeyed = wrap_future::<_, Self>(async move { obey(&parts, &works, decisions).await });
                 ctx.spawn(obeyed.map(|end, consumer, ctx| {
                     let why = match end {
-                        End::Left => return,
+                        End::Left if consumer.member.is_none() => return,
+                        End::Left => "the thread of its membership has died".to_string(),
                         End::Replaced => {
                             consumer.is_replaced = true;
                             "another daemon is in the group by the name of this data folder: a copy of it runs somewhere"
@@ -113,7 +114,7 @@ impl Consumer {
 
 /// Why there are no more decisions.
 enum End {
-    /// The member is gone.
+    /// The member is gone: it was dropped, or its thread has died.
     Left,
     /// Another one has its name.
     Replaced,

@@ -22,7 +22,7 @@ use crate::faults::{Flaw, flawed};
 use crate::messages::bronze::Covered;
 use crate::messages::feed::{Append, AppendError, EndSession, OpenSession};
 use crate::spool::commit::{Request, Room, commit};
-use crate::spool::deletion::{dead_may_go, may_go};
+use crate::spool::deletion::Deletion;
 use crate::spool::logs::Logs;
 use crate::spool::pace::Pace;
 use crate::spool::reader::LogView;
@@ -68,6 +68,9 @@ pub struct Spool {
     /// A turn is on its way into the log.
     turning: bool,
     archived: Chains,
+    deletion: Arc<Mutex<Deletion>>,
+    /// A deletion is under way; and since it began, more was archived.
+    deleting: Option<bool>,
 }
 
 /// What a spool is made of.
@@ -98,7 +101,6 @@ impl Spool {
         Spool {
             config,
             vitals,
-            logs,
             kind,
             hour: log.state().hour,
             turning: false,
@@ -111,6 +113,9 @@ impl Spool {
             busy: false,
             writing: None,
             archived: Chains::default(),
+            deletion: Arc::new(Mutex::new(Deletion::new(logs.clone(), kind.drained_by))),
+            deleting: None,
+            logs,
         }
     }
 
@@ -252,26 +257,31 @@ impl Spool {
         self.vitals.note("disk", why);
     }
 
-    /// Deletes what the chains have archived.
+    /// Deletes what the chains have archived. One deletion at a time: they would wait for a commit that hangs, each with a thread.
     fn delete_covered(&mut self, ctx: &mut Context<Self>) {
-        let (logs, log, archived, durable) = (self.logs.clone(), self.log.clone(), self.archived.clone(), self.durable.clone());
-        let kind = self.kind;
+        if let Some(again) = &mut self.deleting {
+            *again = true;
+            return;
+        }
+        self.deleting = Some(false);
+        let (deletion, archived) = (self.deletion.clone(), self.archived.clone());
+        let (log, durable) = (self.log.clone(), self.durable.clone());
         let work = move || -> std::io::Result<()> {
-            for (id, view) in logs.dead() {
-                if dead_may_go(&view, id, view.kind().unwrap_or(kind), &archived) {
-                    logs.delete(id)?;
-                    tracing::info!(log = %id, "a drained log is deleted");
-                }
-            }
+            let mut deletion = deletion.lock().unwrap_or_else(PoisonError::into_inner);
+            let dead = deletion.delete_dead(&archived);
+            let Some(last) = deletion.last_done(&archived)? else { return dead };
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(log) = shared.as_mut() else { return Ok(()) };
-            let (before, done) = (log.view().closed.len(), log.delete_while(|segment| may_go(segment, logs.live(), &archived)));
+            let Some(log) = shared.as_mut() else { return dead };
+            let (before, done) = (log.view().closed.len(), log.delete_while(|segment| segment.number <= last));
             if log.view().closed.len() != before {
                 durable.send_replace(log.view());
             }
-            done.map(drop)
+            done.and(dead)
         };
-        let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(|result, spool, _| {
+        let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(|result, spool, ctx| {
+            if spool.deleting.take() == Some(true) {
+                spool.delete_covered(ctx);
+            }
             let Ok(result) = result else { return };
             spool.metrics.spool_deletes(result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
             if let Err(error) = result {
@@ -297,6 +307,7 @@ impl Supervised for Spool {
         self.busy = false;
         self.writing = None;
         self.turning = false;
+        self.deleting = None;
     }
 }
 

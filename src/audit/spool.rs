@@ -6,9 +6,9 @@ use super::bronze::Found;
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Payload, Record};
 use crate::domain::stream::Stream;
-use crate::forward::replay::{Piece, Replay};
 use crate::spool::logs;
 use crate::spool::reader::{Chunk, LogReader, LogView};
+use crate::spool::replay::{Piece, Replay};
 use crate::spool::segment::DrainedBy;
 use crate::spool::state::LogState;
 

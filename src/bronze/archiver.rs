@@ -442,10 +442,10 @@ mod tests {
     use crate::io::folder::FolderStore;
     use crate::messages::feed::{Append, EndSession, OpenSession};
     use crate::spool::commit::{Request, Room, commit};
-    use crate::spool::deletion::{dead_may_go, may_go};
+    use crate::spool::deletion::Deletion;
     use crate::spool::logs::{self, Logs};
     use crate::spool::reader::LogView;
-    use crate::spool::segment::{self, LogKind};
+    use crate::spool::segment::{self, DrainedBy};
     use crate::spool::writer::LogWriter;
 
     const ROOM: Room = Room { used: 0, max: u64::MAX, reserve: 0 };
@@ -593,7 +593,8 @@ mod tests {
         }
         let found = audit::bronze::read(&store, None).await.unwrap();
         assert!(found.slots[1] > 0 && found.archived[0] < 160, "nothing was damaged: {found:?}");
-        assert!(dead_may_go(&second.logs.view(dead).unwrap(), dead, LogKind::BRONZE, &archived), "{archived:?}");
+        Deletion::new(second.logs.clone(), DrainedBy::Bronze).delete_dead(&archived).unwrap();
+        assert!(second.logs.view(dead).is_none(), "{archived:?}");
     }
 
     #[tokio::test]
@@ -706,7 +707,9 @@ mod tests {
                 archived.learn(stream.into(), Archived::behind(slots.last().unwrap()));
                 drain(&mut copy.archiver_of(stream, &store, &copied)).await;
             }
-            life.log.delete_while(|segment| may_go(segment, life.logs.live(), &archived)).unwrap();
+            if let Some(last) = Deletion::new(life.logs.clone(), DrainedBy::Bronze).last_done(&archived).unwrap() {
+                life.log.delete_while(|segment| segment.number <= last).unwrap();
+            }
             life.durable.send_replace(life.log.view());
         }
         assert!(life.log.view().start(Stream::Trades) > 0, "it is read again and begins behind what is gone");

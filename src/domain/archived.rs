@@ -11,8 +11,10 @@ use super::intervals::Read;
 /// How far a chain is.
 #[derive(Clone, Debug, Default)]
 pub struct Archived {
-    /// Per log of the spool, the places that it does not need any more: it has read them, or has declared them lost.
-    pub settled: Arc<Read>,
+    /// Per log of the spool, the places that it has read.
+    pub read: Arc<Read>,
+    /// Those that somebody's copy of the log had lost. Another copy may have them still.
+    pub lost: Arc<Read>,
     /// The log in which it stands; none before the first slot.
     pub log: Option<LogId>,
     /// The place of its next slot.
@@ -27,9 +29,8 @@ impl Archived {
 
     /// Where the chain is at its tail.
     pub fn at(tail: Tail) -> Archived {
-        let Tail { next, incarnation, carry: Carry { read: mut settled, lost, .. } } = tail;
-        settled.extend(&lost);
-        Archived { settled: Arc::new(settled), log: incarnation, next }
+        let Tail { next, incarnation, carry: Carry { read, lost, .. } } = tail;
+        Archived { read: Arc::new(read), lost: Arc::new(lost), log: incarnation, next }
     }
 }
 

@@ -182,6 +182,11 @@ impl Read {
         self.0.get(&log).is_some_and(|set| set.covers(low, high))
     }
 
+    /// What of `low..=high` of `log` was not read.
+    pub fn missing(&self, log: LogId, low: u64, high: u64) -> Vec<(u64, u64)> {
+        self.0.get(&log).map_or_else(|| vec![(low, high)], |set| set.missing(low, high))
+    }
+
     /// See [`Intervals::run`].
     pub fn run(&self, log: LogId, offset: u64) -> (bool, u64) {
         self.0.get(&log).map_or((false, u64::MAX), |set| set.run(offset))
@@ -190,13 +195,6 @@ impl Read {
     /// Notes all of `low..=high` of `log`.
     pub fn insert_all(&mut self, log: LogId, low: u64, high: u64) {
         self.0.entry(log).or_default().insert_all(low, high);
-    }
-
-    /// Adds what another one holds.
-    pub fn extend(&mut self, other: &Read) {
-        for (log, set) in &other.0 {
-            set.iter().for_each(|(low, high)| self.insert_all(*log, low, high));
-        }
     }
 
     /// Whether it holds nothing.

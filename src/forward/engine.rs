@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::progress::{Hint, Progress};
-use super::replay::{Outgoing, Piece, Replay};
 use crate::domain::archived::{Archived, Chains};
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Record};
@@ -17,6 +16,7 @@ use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 use crate::spool::logs::Logs;
 use crate::spool::reader::LogView;
+use crate::spool::replay::{Outgoing, Piece, Replay};
 
 /// Whose answer one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +119,7 @@ impl Engine {
     pub fn archived(&mut self, chain: ChainId, archived: Archived) {
         let Some(archived) = self.archived.learn(chain, archived) else { return };
         for (log, forwarded) in &mut self.forwarded {
-            forwarded.progress.covered(chain, &archived.settled);
+            forwarded.progress.covered(chain, archived);
             if flawed(Flaw::NoResend) {
                 continue;
             }
@@ -232,7 +232,7 @@ impl Engine {
             let mut progress = Progress::new(log, kind.partitions);
             progress.believe(self.hints.remove(&log).unwrap_or_default());
             for (chain, archived) in self.archived.iter() {
-                progress.covered(chain, &archived.settled);
+                progress.covered(chain, archived);
                 progress.passed(chain, archived.log, archived.next);
             }
             let replay = Replay::new(self.logs.dir(log), log);
@@ -306,12 +306,14 @@ fn told(log: LogId, chain: ChainId, from: u64, last: u64) -> Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::watch;
 
-    use super::super::replay::tests::{fill, log};
     use super::*;
     use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
+    use crate::spool::replay::tests::{fill, log};
     use crate::spool::segment;
 
     /// Takes everything, and answers for nothing.
@@ -375,10 +377,10 @@ mod tests {
         assert_eq!(cost, Some((id, chain, last - first + 1)));
 
         // The chain has the first of them, from before the damage: that hides none of the rest.
-        let mut settled = Read::default();
-        settled.insert_all(id, 0, first);
+        let mut read = Read::default();
+        read.insert_all(id, 0, first);
         let next = Position { generation: 1, start: 1 };
-        engine.archived(chain, Archived { settled: settled.into(), log: None, next });
+        engine.archived(chain, Archived { read: Arc::new(read), next, ..Archived::default() });
         engine.new_sender();
         let (lost, sent) = run(&mut engine);
         assert_eq!((lost, sent.contains(first - 1)), (vec![(first + 1, last)], false));

@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::archived::Archived;
 use crate::domain::chain::{ChainId, Position};
 use crate::domain::identity::LogId;
-use crate::domain::intervals::{Intervals, Read};
+use crate::domain::intervals::Intervals;
 use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
+use crate::faults::{Flaw, flawed};
 
 /// So far apart are the offsets of one run at most. What a part of it has become is known only when the chain has passed
 /// all of them; and where several daemons send to a partition, a run without gaps is a record or two.
@@ -52,14 +54,24 @@ pub struct Hint(Vec<(Stream, u32, u64, Run)>);
 /// One chain's part of a log.
 #[derive(Clone, Debug, Default)]
 struct Part {
-    /// In a slot, or lost for good.
+    /// In a slot.
     covered: Intervals,
+    /// The chain was told that these are lost: of this copy of the log, or of another one.
+    lost: Intervals,
     /// Under way or acknowledged.
     sent: Intervals,
     /// Acknowledged and not covered, by the first place.
     acknowledged: BTreeMap<u64, Run>,
     /// The incarnation of the chain's log, and the offset below which `covered` is all that is archived of it.
     passed: (Option<LogId>, u64),
+}
+
+impl Part {
+    /// How many places are in a slot, or lost and in none.
+    fn settled(&self) -> u64 {
+        let lost = self.lost.iter().flat_map(|(first, last)| self.covered.missing(first, last));
+        self.covered.len() + lost.map(|(first, last)| last - first + 1).sum::<u64>()
+    }
 }
 
 /// How far one log of the spool is forwarded.
@@ -105,11 +117,12 @@ impl Progress {
         !part.covered.contains(place) && part.sent.insert(place)
     }
 
-    /// Which of these places are neither covered nor on their way.
+    /// Of these places, which this copy of the log has lost, those of which nobody knows, and that are not on their way.
     pub fn wanted(&self, chain: ChainId, first: u64, last: u64) -> Vec<(u64, u64)> {
         let part = &self.parts[chain];
         let uncovered = part.covered.missing(first, last).into_iter();
-        uncovered.flat_map(|(first, last)| part.sent.missing(first, last)).collect()
+        let untold = uncovered.flat_map(|(first, last)| part.lost.missing(first, last));
+        untold.flat_map(|(first, last)| part.sent.missing(first, last)).collect()
     }
 
     /// The broker has it.
@@ -132,17 +145,26 @@ impl Progress {
         self.parts[chain].sent.remove(place, place);
     }
 
-    /// What the chain says of this log. It need not be sent, whatever became of it.
-    pub fn covered(&mut self, chain: ChainId, settled: &Read) {
-        let (Some(part), Some(covered)) = (self.parts.get_mut(chain), settled.0.get(&self.log)) else { return };
-        part.covered.clone_from(covered);
+    /// What the chain says of this log. What it has read need not be sent, whatever became of it; what it takes for lost is
+    /// not told again, but sent once more where it can be read.
+    pub fn covered(&mut self, chain: ChainId, Archived { read, lost, .. }: &Archived) {
+        let Some(part) = self.parts.get_mut(chain) else { return };
+        if let Some(lost) = lost.0.get(&self.log) {
+            part.lost.clone_from(lost);
+        }
+        if let Some(read) = read.0.get(&self.log) {
+            part.covered.clone_from(read);
+        }
+        if flawed(Flaw::LostIsRead) {
+            part.lost.iter().for_each(|(first, last)| part.covered.insert_all(first, last));
+        }
         let uncovered = |(low, run): (&u64, &Run)| -> Vec<(u64, Run)> {
             let offset = |place: u64| run.offset + (place - low);
             let piece = |(a, b)| match run.is_dense(*low) {
                 true => (a, Run { high: b, offset: offset(a), last: offset(b), ..*run }),
                 false => (a, Run { high: b, ..*run }),
             };
-            covered.missing(*low, run.high).into_iter().map(piece).collect()
+            part.covered.missing(*low, run.high).into_iter().map(piece).collect()
         };
         part.acknowledged = part.acknowledged.iter().flat_map(uncovered).collect();
     }
@@ -177,9 +199,9 @@ impl Progress {
         }
     }
 
-    /// How many records of those up to these places no slot covers.
+    /// How many records of those up to these places no slot covers, and are not lost.
     pub fn uncovered(&self, ends: impl Fn(ChainId) -> u64) -> u64 {
-        self.parts.iter().map(|(chain, part)| ends(chain).saturating_sub(part.covered.len())).sum()
+        self.parts.iter().map(|(chain, part)| ends(chain).saturating_sub(part.settled())).sum()
     }
 
     /// How many records wait for the chain: acknowledged, and not covered.
@@ -227,9 +249,12 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::intervals::Read;
 
     const CHAIN: ChainId = ChainId { stream: Stream::Trades, partition: 3 };
 
@@ -237,12 +262,23 @@ mod tests {
     fn of_a_range_that_is_damaged_only_what_nobody_has_is_wanted() {
         let log = LogId::generate();
         let mut progress = Progress::new(log, 4);
-        let mut read = Read::default();
-        read.insert_all(log, 0, 12);
-        progress.covered(CHAIN, &read);
+        progress.covered(CHAIN, &archived(log, 0, 12));
         assert!(progress.take(CHAIN, 15));
         assert_eq!(progress.wanted(CHAIN, 10, 20), [(13, 14), (16, 20)]);
         assert_eq!(progress.wanted(CHAIN, 3, 12), []);
+    }
+
+    /// The chain was told of them by whoever has another copy of the log.
+    #[test]
+    fn what_is_lost_elsewhere_is_not_told_again_and_is_sent_where_it_can_be_read() {
+        let (mut progress, log, topic) = sent();
+        let lost = Arc::new(Read([(log, Intervals::of(3, 12))].into()));
+        progress.covered(CHAIN, &Archived { lost, ..archived(log, 0, 1) });
+        assert_eq!(progress.wanted(CHAIN, 0, 15), [(13, 15)]);
+        assert_eq!(progress.uncovered(|chain| if chain == CHAIN { 15 } else { 0 }), 15 - 2 - 10);
+        assert_eq!(progress.acknowledged_count(), 8, "what this copy has sent of them counts until it is read, or passed");
+        assert_eq!(progress.passed(CHAIN, Some(topic), position(200)), Some(2));
+        assert_eq!(missing(&progress), (2..10).collect::<Vec<_>>());
     }
 
     fn position(start: u64) -> Position {
@@ -260,10 +296,12 @@ mod tests {
         (progress, log, topic)
     }
 
-    fn read(log: LogId, low: u64, high: u64) -> Read {
-        let mut read = Read::default();
-        read.insert_all(log, low, high);
-        read
+    fn of(read: &Read) -> Archived {
+        Archived { read: read.clone().into(), ..Archived::default() }
+    }
+
+    fn archived(log: LogId, low: u64, high: u64) -> Archived {
+        of(&Read([(log, Intervals::of(low, high))].into()))
     }
 
     /// As [`sent`], but somebody else's records stand between: offsets 100, 103, 106 and so on.
@@ -281,10 +319,10 @@ mod tests {
     fn with_others_records_in_between_it_is_one_run_that_is_doubted_when_the_chain_has_passed_it() {
         let (mut progress, log, topic) = sent_beside_others();
         assert_eq!(progress.hint().0.len(), 1);
-        progress.covered(CHAIN, &read(log, 0, 3));
+        progress.covered(CHAIN, &archived(log, 0, 3));
         assert_eq!(progress.acknowledged_count(), 6);
         assert_eq!(progress.passed(CHAIN, Some(topic), position(120)), None, "which of them it has passed is not known");
-        progress.covered(CHAIN, &read(log, 0, 7));
+        progress.covered(CHAIN, &archived(log, 0, 7));
         assert_eq!(progress.passed(CHAIN, Some(topic), position(128)), Some(8));
         assert_eq!(missing(&progress), [8, 9]);
 
@@ -300,7 +338,7 @@ mod tests {
         let (log, topic) = (LogId::generate(), LogId::generate());
         let mut progress = Progress::new(log, 4);
         (0..4).for_each(|place| assert!(progress.take(CHAIN, place)));
-        progress.covered(CHAIN, &read(log, 0, 0));
+        progress.covered(CHAIN, &archived(log, 0, 0));
         assert_eq!(progress.passed(CHAIN, Some(topic), position(120)), None);
         for (place, offset, incarnation) in [(1, 119, topic), (2, 120, topic), (3, 100, LogId::generate())] {
             progress.acknowledged(CHAIN, place, offset, incarnation, 1);
@@ -342,7 +380,7 @@ mod tests {
     fn what_is_acknowledged_is_not_sent_again_until_there_is_doubt() {
         let (mut progress, log, topic) = sent();
         assert_eq!((missing(&progress), progress.acknowledged_count()), (vec![], 10));
-        progress.covered(CHAIN, &read(log, 0, 3));
+        progress.covered(CHAIN, &archived(log, 0, 3));
         assert_eq!(progress.passed(CHAIN, Some(topic), position(104)), None, "all below the tail is covered");
         assert_eq!(progress.acknowledged_count(), 6);
         assert_eq!(progress.passed(CHAIN, Some(topic), position(106)), Some(4), "the chain has passed two and did not take them");
@@ -361,7 +399,7 @@ mod tests {
     #[test]
     fn what_went_to_another_incarnation_is_sent_again() {
         let (mut progress, log, topic) = sent();
-        progress.covered(CHAIN, &read(log, 0, 1));
+        progress.covered(CHAIN, &archived(log, 0, 1));
         assert_eq!(progress.is_now(CHAIN, topic), None);
         assert_eq!(progress.is_now(CHAIN, LogId::generate()), Some(2));
         assert_eq!(missing(&progress), (2..10).collect::<Vec<_>>());
@@ -385,7 +423,7 @@ mod tests {
     #[test]
     fn of_a_producer_that_is_gone_only_what_it_had_no_answer_for_is_sent_again() {
         let (mut progress, log, _) = sent();
-        progress.covered(CHAIN, &read(log, 0, 3));
+        progress.covered(CHAIN, &archived(log, 0, 3));
         for place in 10..12 {
             assert!(progress.take(CHAIN, place));
         }
@@ -438,7 +476,7 @@ mod tests {
                     4 if end > tail => {
                         // The chain reads on, and may pass over a part of it.
                         read_to((tail + number).min(end), &mut tail, topic, &copies, &mut covered, true);
-                        progress.covered(CHAIN, &covered);
+                        progress.covered(CHAIN, &of(&covered));
                         progress.passed(CHAIN, Some(topic), position(tail));
                     }
                     5 => {
@@ -465,7 +503,7 @@ mod tests {
             progress.ends(CHAIN, topic, end, round + 1);
             if end > tail {
                 read_to(end, &mut tail, topic, &copies, &mut covered, false);
-                progress.covered(CHAIN, &covered);
+                progress.covered(CHAIN, &of(&covered));
                 progress.passed(CHAIN, Some(topic), position(end));
             }
             let unsent = missing(&progress);

@@ -16,9 +16,9 @@ use crate::config::KafkaConfig;
 use crate::domain::identity::LogId;
 use crate::domain::stream::{PerStream, Stream};
 use crate::forward::engine::{Outcome, SendError, Sender, Tag};
-use crate::forward::replay::Outgoing;
 use crate::io::kafka::watch::{Watch, watched};
 use crate::io::kafka::{Apart, KafkaError, client};
+use crate::spool::replay::Outgoing;
 use crate::wire::encode::Encoder;
 use crate::wire::envelope::{NAME, TRACEPARENT};
 

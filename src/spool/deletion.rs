@@ -1,58 +1,213 @@
-//! What of the log may be deleted: only what the chains have read in this very log, or have declared lost
-//! in it: a damaged byte must not keep what is around it for ever.
+//! What of the logs may be deleted: only what the chains have read in this very log, or have been told is lost in it
+//! and cannot be read here either. A damaged byte must not keep what is around it for ever; but what one copy of a
+//! log has lost, another may hold still, and it fills the hole (ADR 6).
 //!
 //! The tail of a chain alone says nothing: a new log begins at offset 0 again (model: "the spool
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
-use super::reader::LogView;
-use super::segment::{DrainedBy, LogKind, SegmentView};
-use crate::domain::archived::Chains;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::logs::Logs;
+use super::reader::{Chunk, LogReader, LogView};
+use super::replay::{Piece, Replay};
+use super::segment::{DrainedBy, SegmentView};
+use crate::domain::archived::{Archived, Chains};
+use crate::domain::chain::ChainId;
 use crate::domain::identity::LogId;
+use crate::domain::intervals::Intervals;
+use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
-/// Whether the segment of `log` may go.
-pub fn may_go(segment: &SegmentView, log: LogId, archived: &Chains) -> bool {
-    segment.base.iter().all(|(chain, &base)| {
-        let (end, archived) = (segment.end[chain], archived.get(chain));
-        if flawed(Flaw::DeleteByTail) {
-            return end <= archived.map_or(0, |archived| archived.next.start);
-        }
-        base == end || archived.is_some_and(|archived| archived.settled.covers(log, base, end - 1))
-    })
+/// Decides what may go of the logs of a machine.
+pub struct Deletion {
+    logs: Logs,
+    /// Who drains a log that has no segment to say so.
+    drained_by: DrainedBy,
+    /// What can be read of segments in which something is said to be lost: read once, as none of them changes.
+    readable: BTreeMap<(LogId, u32), PerChain<Intervals>>,
 }
 
-/// Whether a dead log may go. One that partition writers drain must be left by every chain, also if it never held a
-/// record: a chain that stands in a log which is gone does not know which one comes next, and begins with the oldest
-/// again. With Kafka no chain stands in a log of the spool.
-pub fn dead_may_go(view: &LogView, log: LogId, kind: LogKind, archived: &Chains) -> bool {
-    let is_left = |stream: Stream| {
-        archived.get(stream.into()).and_then(|archived| archived.log).is_some_and(|at| at.is_topic() || at > log)
+impl Deletion {
+    /// Of these logs; `drained_by` is who drains one that has no segment to say so.
+    pub fn new(logs: Logs, drained_by: DrainedBy) -> Deletion {
+        Deletion { logs, drained_by, readable: BTreeMap::new() }
+    }
+
+    /// Deletes the dead logs that may go. Blocks. After an error with one of them, the others all the same.
+    pub fn delete_dead(&mut self, archived: &Chains) -> io::Result<()> {
+        let mut result = Ok(());
+        for (log, view) in self.logs.dead() {
+            let drained_by = view.kind().map_or(self.drained_by, |kind| kind.drained_by);
+            let deleted = match self.dead_may_go(log, &view, drained_by, archived) {
+                Ok(false) => continue,
+                Ok(true) => self.logs.delete(log),
+                Err(error) => Err(error),
+            };
+            match deleted {
+                Ok(()) => tracing::info!(%log, "a drained log is deleted"),
+                Err(error) => result = Err(error),
+            }
+        }
+        let Deletion { logs, readable, .. } = self;
+        readable.retain(|(log, number), _| {
+            logs.view(*log).is_some_and(|view| view.closed.iter().any(|segment| segment.number == *number))
+        });
+        result
+    }
+
+    /// The last segment of the living log up to which all may go, if any may.
+    pub fn last_done(&mut self, archived: &Chains) -> io::Result<Option<u32>> {
+        let view = self.logs.view(self.logs.live()).unwrap_or_default();
+        let mut last = None;
+        for segment in view.closed.iter() {
+            if !self.may_go(segment, archived)? {
+                break;
+            }
+            last = Some(segment.number);
+        }
+        Ok(last)
+    }
+
+    /// Whether a segment that is not written any more may go. Blocks on the disk where something of it is said to be lost.
+    pub fn may_go(&mut self, segment: &SegmentView, archived: &Chains) -> io::Result<bool> {
+        for (chain, &base) in segment.base.iter() {
+            let (end, archived) = (segment.end[chain], archived.get(chain));
+            if flawed(Flaw::DeleteByTail) {
+                if end > archived.map_or(0, |archived| archived.next.start) {
+                    return Ok(false);
+                }
+            } else if base < end {
+                let Some(archived) = archived else { return Ok(false) };
+                for (first, last) in archived.read.missing(segment.log, base, end - 1) {
+                    if !archived.lost.covers(segment.log, first, last)
+                        || self.is_still_to_be_read(segment, chain, archived, first, last)?
+                    {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a dead log may go. One that partition writers drain must be left by every chain, also if it never held a
+    /// record: a chain that stands in a log which is gone does not know which one comes next, and begins with the oldest
+    /// again. With Kafka no chain stands in a log of the spool.
+    fn dead_may_go(&mut self, log: LogId, view: &LogView, drained_by: DrainedBy, archived: &Chains) -> io::Result<bool> {
+        let is_left = |stream: Stream| {
+            archived.get(stream.into()).and_then(|archived| archived.log).is_some_and(|at| at.is_topic() || at > log)
+        };
+        let is_left = drained_by == DrainedBy::Kafka || Stream::ALL.into_iter().all(is_left) || flawed(Flaw::DeleteByTail);
+        if !is_left {
+            return Ok(false);
+        }
+        for segment in view.closed.iter() {
+            if !self.may_go(segment, archived)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether any of these places, which the chain has been told are lost, can be read here, and will be.
+    fn is_still_to_be_read(
+        &mut self,
+        segment: &SegmentView,
+        chain: ChainId,
+        archived: &Archived,
+        first: u64,
+        last: u64,
+    ) -> io::Result<bool> {
+        if flawed(Flaw::LostIsRead) {
+            return Ok(false);
+        }
+        // A chain that stands in a log which is here does not come back; else it begins with the oldest one that is.
+        if segment.drained_by == DrainedBy::Bronze && archived.log.is_some_and(|at| at.is_topic() || self.logs.view(at).is_some())
+        {
+            return Ok(false);
+        }
+        let key = (segment.log, segment.number);
+        if !self.readable.contains_key(&key) {
+            let readable = read(&self.logs, segment)?;
+            self.readable.insert(key, readable);
+        }
+        let of_chain = self.readable.get(&key).and_then(|readable| readable.get(chain));
+        Ok(of_chain.is_some_and(|places| places.missing(first, last) != [(first, last)]))
+    }
+}
+
+/// The places that can be read of a segment.
+fn read(logs: &Logs, segment: &SegmentView) -> io::Result<PerChain<Intervals>> {
+    let (dir, view) = (logs.dir(segment.log), LogView { closed: Arc::new([segment.clone()].into()), current: None });
+    let mut places = PerChain::<Intervals>::of(segment.base.partitions());
+    let mut note = |chain: ChainId, place| {
+        places[chain].insert(place);
     };
-    let is_left = kind.drained_by == DrainedBy::Kafka || Stream::ALL.into_iter().all(is_left);
-    (is_left || flawed(Flaw::DeleteByTail)) && view.closed.iter().all(|segment| may_go(segment, log, archived))
+    match segment.drained_by {
+        DrainedBy::Kafka => {
+            let mut replay = Replay::new(dir, segment.log);
+            loop {
+                match replay.next(&view)? {
+                    Piece::Records(records) => records.iter().for_each(|out| note(out.chain, out.record.origin.place)),
+                    Piece::Lost(_) => {}
+                    Piece::End => break,
+                }
+            }
+        }
+        DrainedBy::Bronze => {
+            for stream in Stream::ALL {
+                let (mut reader, mut from) = (LogReader::new(&dir, stream), segment.base[stream]);
+                loop {
+                    from = match reader.read(&view, from)? {
+                        Chunk::Records { records, next } => {
+                            records.iter().for_each(|record| note(stream.into(), record.offset));
+                            next
+                        }
+                        Chunk::Lost { to } => to,
+                        Chunk::End => break,
+                    }
+                }
+            }
+        }
+    }
+    Ok(places)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use tokio::sync::watch;
 
+    use super::super::replay::tests::{fill, log};
+    use super::super::segment::{self, LogKind};
     use super::*;
-    use crate::domain::archived::Archived;
     use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
 
+    const TRADES: ChainId = ChainId { stream: Stream::Trades, partition: 0 };
+
+    fn places(log: LogId, offsets: impl IntoIterator<Item = u64>) -> Arc<Read> {
+        let mut places = Read::default();
+        for offset in offsets {
+            places.insert(log, offset);
+        }
+        places.into()
+    }
+
     /// A chain of trades that has read so much of a log and stands behind it.
     fn read(log: LogId, offsets: impl IntoIterator<Item = u64>) -> Chains {
-        let (mut read, mut start) = (Read::default(), 0);
-        for offset in offsets {
-            read.insert(log, offset);
-            start = offset + 1;
-        }
-        let next = Position { generation: 1, start };
+        let read = places(log, offsets);
+        let start = read.0[&log].iter().last().map_or(0, |(_, last)| last + 1);
         let mut chains = Chains::default();
-        chains.learn(Stream::Trades.into(), Archived { log: Some(log), next, settled: Arc::new(read) });
+        let next = Position { generation: 1, start };
+        chains.learn(TRADES, Archived { log: Some(log), next, read, ..Archived::default() });
         chains
+    }
+
+    fn deletion(dir: &std::path::Path, live: LogId, view: LogView) -> Deletion {
+        Deletion::new(Logs::new(dir.into(), BTreeMap::new(), live, watch::channel(view).1), DrainedBy::Bronze)
     }
 
     #[test]
@@ -60,11 +215,46 @@ mod tests {
         let (log, other) = (LogId::generate(), LogId::generate());
         let (base, end) = ([4, 0, 0].into(), [6, 0, 0].into());
         let segment = SegmentView { log, number: 0, drained_by: DrainedBy::Bronze, base, end, body_at: 0, len: 0 };
-        assert!(!may_go(&segment, log, &Chains::default()), "nothing is known");
-        assert!(!may_go(&segment, log, &read(log, 0..5)));
-        assert!(may_go(&segment, log, &read(log, 0..6)));
-        assert!(!may_go(&segment, log, &read(log, (0..5).chain(6..9))), "the chain has passed what it did not read");
-        assert!(!may_go(&segment, log, &read(other, 0..9)), "of another log");
+        let mut deletion = deletion("nowhere".as_ref(), log, LogView::default());
+        let mut may_go = |chains: &Chains| deletion.may_go(&segment, chains).unwrap();
+        assert!(!may_go(&Chains::default()), "nothing is known");
+        assert!(!may_go(&read(log, 0..5)));
+        assert!(may_go(&read(log, 0..6)));
+        assert!(!may_go(&read(log, (0..5).chain(6..9))), "the chain has passed what it did not read");
+        assert!(!may_go(&read(other, 0..9)), "of another log");
+    }
+
+    /// What damage took from one copy of a log the chain is told is lost. Whoever has a good copy has what fills the hole.
+    #[test]
+    fn what_another_copy_has_lost_stays_where_it_can_be_read_until_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1200);
+        fill(&mut log, 40);
+        let (id, view) = (log.id(), log.view());
+        let segment = &view.closed[1];
+        let chains = |is_read: bool| {
+            let mut chains = Chains::default();
+            for (chain, &base) in segment.base.iter() {
+                let (all, hole) = (places(id, base..segment.end[chain]), base + 1..segment.end[chain]);
+                let (read, lost) = match chain == TRADES && !is_read {
+                    true => (places(id, (base..segment.end[chain]).filter(|place| !hole.contains(place))), places(id, hole)),
+                    false => (all, Arc::default()),
+                };
+                chains.learn(chain, Archived { read, lost, next: Position { generation: 1, start: 1 }, log: None });
+            }
+            chains
+        };
+        assert!(segment.end[TRADES] - segment.base[TRADES] > 1, "there is no hole");
+        let fresh = || deletion(temp.path(), id, view.clone());
+        let mut good = fresh();
+        assert!(!good.may_go(segment, &chains(false)).unwrap());
+        assert!(good.may_go(segment, &chains(true)).unwrap(), "the hole is filled");
+
+        let path = segment::path(&temp.path().join(id.to_string()), segment.number);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[segment.body_at as usize..].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(fresh().may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
     }
 
     #[test]
@@ -78,11 +268,13 @@ mod tests {
             }
             chains
         };
-        let may_go = |chains: &Chains| dead_may_go(&LogView::default(), log, LogKind::BRONZE, chains);
-        assert!(!may_go(&Chains::default()));
-        assert!(!may_go(&everywhere([later, log, later])));
-        assert!(may_go(&everywhere([later, later, later])));
+        let mut deletion = deletion("nowhere".as_ref(), later, LogView::default());
+        let mut may_go =
+            |of: LogKind, chains: &Chains| deletion.dead_may_go(log, &LogView::default(), of.drained_by, chains).unwrap();
+        assert!(!may_go(LogKind::BRONZE, &Chains::default()));
+        assert!(!may_go(LogKind::BRONZE, &everywhere([later, log, later])));
+        assert!(may_go(LogKind::BRONZE, &everywhere([later, later, later])));
         let kafka = LogKind { drained_by: DrainedBy::Kafka, partitions: 4 };
-        assert!(dead_may_go(&LogView::default(), log, kafka, &Chains::default()), "it never held a record");
+        assert!(may_go(kafka, &Chains::default()), "it never held a record");
     }
 }

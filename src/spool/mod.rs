@@ -13,6 +13,7 @@
 //! * [`state`]: what a log says about sessions, shards and offsets; rebuilt by reading it.
 //! * [`writer`]: appends, makes durable, rolls back what the disk refused.
 //! * [`reader`]: reads one stream's records, for the partition writer.
+//! * [`replay`]: reads all records of a log, of every chain, in order: for the forwarder.
 
 pub mod commit;
 pub mod deletion;
@@ -20,6 +21,7 @@ pub mod logs;
 pub mod mark;
 pub mod pace;
 pub mod reader;
+pub mod replay;
 pub mod segment;
 pub mod state;
 pub mod writer;

@@ -30,7 +30,7 @@ use tickmint::io::memory::{Fault, MemoryStore};
 use tickmint::io::store::Store;
 use tickmint::messages::feed::{Append, EndSession, OpenSession};
 use tickmint::spool::commit::{Request, Room, commit};
-use tickmint::spool::deletion::{dead_may_go, may_go};
+use tickmint::spool::deletion::Deletion;
 use tickmint::spool::logs::{self, Logs};
 use tickmint::spool::reader::LogView;
 use tickmint::spool::segment::LogKind;
@@ -238,13 +238,11 @@ impl World {
 
     /// As the spool does.
     fn delete_covered(&mut self) {
-        for (id, view) in self.life.logs.dead() {
-            if dead_may_go(&view, id, LogKind::BRONZE, &self.archived) {
-                self.life.logs.delete(id).unwrap();
-            }
+        let mut deletion = Deletion::new(self.life.logs.clone(), LogKind::BRONZE.drained_by);
+        deletion.delete_dead(&self.archived).unwrap();
+        if let Some(last) = deletion.last_done(&self.archived).unwrap() {
+            self.life.log.delete_while(|segment| segment.number <= last).unwrap();
         }
-        let live = self.life.logs.live();
-        self.life.log.delete_while(|segment| may_go(segment, live, &self.archived)).unwrap();
         self.life.durable.send_replace(self.life.log.view());
     }
 

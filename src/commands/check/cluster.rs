@@ -104,10 +104,8 @@ impl Cluster<'_> {
             }
             Ok(topics::Prospect::There { topic, findings }) => {
                 let (refused, notes): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_refused);
-                if topic.leaderless > 0 {
-                    let down =
-                        format!("{} of its {} partitions have no leader: brokers are down", topic.leaderless, topic.partitions);
-                    report.say(name, Err(anyhow!(down)));
+                if let Some(why) = topic.lacks(self.kafka.min_insync) {
+                    report.say(name, Err(anyhow!("{why}: brokers are down, or have just come up")));
                 } else if refused.is_empty() {
                     report.say(name, Ok(format!("{} partitions, incarnation {}", topic.partitions, topic.incarnation)));
                 }

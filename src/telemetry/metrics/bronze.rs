@@ -26,6 +26,7 @@ pub(in crate::telemetry) struct BronzeMetrics {
     pub(in crate::telemetry) bytes: Counter,
     pub(in crate::telemetry) slots: Counter,
     poison: Counter,
+    partitions: Gauge,
     pub(in crate::telemetry) lag_records: Gauge,
     pub(in crate::telemetry) lag_seconds: Float,
     /// Of each partition that this process writes.
@@ -48,7 +49,8 @@ pub(super) struct StoreMetrics {
 impl BronzeMetrics {
     pub(super) fn register(r: &mut Registry) -> PerStream<BronzeMetrics> {
         let [records, objects, bytes, slots, poison] = std::array::from_fn(|_| Family::<Label, Counter>::default());
-        let (lag_records, lag_seconds) = (Family::<Label, Gauge>::default(), Family::<Label, Float>::default());
+        let [partitions, lag_records] = std::array::from_fn(|_| Family::<Label, Gauge>::default());
+        let lag_seconds = Family::<Label, Float>::default();
         let bronze = Stream::ALL.map(|stream| {
             let label = [("stream", stream.name().to_string())];
             BronzeMetrics {
@@ -57,6 +59,7 @@ impl BronzeMetrics {
                 bytes: bytes.get_or_create_owned(&label),
                 slots: slots.get_or_create_owned(&label),
                 poison: poison.get_or_create_owned(&label),
+                partitions: partitions.get_or_create_owned(&label),
                 lag_records: lag_records.get_or_create_owned(&label),
                 lag_seconds: lag_seconds.get_or_create_owned(&label),
                 lags: Mutex::default(),
@@ -71,6 +74,7 @@ impl BronzeMetrics {
             "Records left out of typed, as their writer died of them or something else than Tickmint has written them",
             poison,
         );
+        r.register("bronze_partitions", "Partitions that this daemon archives", partitions);
         r.register("bronze_lag_records", "Records that are durable and not archived", lag_records);
         r.register_with_unit("bronze_lag", "Age of the oldest of these", Unit::Seconds, lag_seconds);
         bronze
@@ -152,6 +156,7 @@ impl Metrics {
         change(&mut lags);
         let records = lags.values().map(|lag| lag.records).sum::<u64>();
         let oldest = lags.values().filter_map(|lag| lag.oldest).min();
+        bronze.partitions.set(i64::try_from(lags.len()).unwrap_or(i64::MAX));
         bronze.lag_records.set(i64::try_from(records).unwrap_or(i64::MAX));
         let seconds = oldest.map_or(0.0, |at| (unix_ms() as f64 / 1e3 - at as f64 / 1e6).max(0.0));
         bronze.lag_seconds.set(seconds);

@@ -13,7 +13,7 @@ use tickmint::domain::entry::Record;
 use tickmint::domain::identity::LogId;
 use tickmint::domain::stream::{PerStream, Stream};
 use tickmint::forward::engine::{Outcome, SendError, Sender, Tag};
-use tickmint::forward::replay::Outgoing;
+use tickmint::spool::replay::Outgoing;
 
 /// So many records may be under way.
 const ROOM: usize = 24;

@@ -58,6 +58,11 @@ fn a_spool_that_deletes_by_the_tail_is_noticed() {
 }
 
 #[test]
+fn what_one_copy_has_lost_taken_for_read_is_noticed() {
+    notice(Flaw::LostIsRead, &[Harm::Lost], outcome);
+}
+
+#[test]
 fn repeats_without_a_slot_are_noticed() {
     notice(Flaw::NoEmptySlots, &[Harm::Stuck], outcome);
 }

@@ -25,8 +25,10 @@ use tickmint::forward::engine::{self, Engine, Hints, Sender};
 use tickmint::io::memory::MemoryStore;
 use tickmint::io::store::Store;
 use tickmint::spool::commit::Request;
-use tickmint::spool::deletion::{dead_may_go, may_go};
-use tickmint::spool::segment::{DrainedBy, LogKind};
+use tickmint::spool::deletion::Deletion;
+use tickmint::spool::logs;
+use tickmint::spool::reader::LogView;
+use tickmint::spool::segment::{self, DrainedBy, LogKind};
 
 use super::super::world::{self, FIRST_HOUR, Life, SweeperTask, Task, WriterTask, copy_logs, nudge, weather};
 use super::log::{MemorySender, MemorySource, Topics};
@@ -167,12 +169,20 @@ impl World {
         self.late.extend(dead.sender.left_behind());
     }
 
-    /// Somebody starts a daemon on a copy of a machine's spool.
+    /// Somebody starts a daemon on a copy of a machine's spool; in half of the worlds its disk damages it, before or after that.
     fn clone_machine(&mut self, machine: usize) {
         let there = self.dir.path().join("copy");
         copy_logs(&self.machines[machine].spool, &there);
+        let copied = logs::find(&there).unwrap().dead;
+        let (early, late) = (self.random.random_bool(0.25), self.random.random_bool(0.25));
+        if early {
+            damage(&there, &copied, &mut self.random);
+        }
         let shard = self.machines[machine].shard;
         self.machines.push(Machine::begin(&there, shard, self.hour, &self.topics, self.random.random(), Hints::default()));
+        if late {
+            damage(&there, &copied, &mut self.random);
+        }
     }
 
     fn recreate(&mut self) {
@@ -254,10 +264,14 @@ impl World {
         let (mut findings, mut report) = (Vec::new(), Report::default());
         let mut archivers: Vec<_> = chains().into_iter().map(|chain| self.archiver(chain, 0)).collect();
         let mut rounds = 0;
-        while self.machines.iter().any(|machine| !machine.is_covered()) {
+        loop {
+            let uncovered: Vec<_> = self.machines.iter().flat_map(Machine::uncovered).collect();
+            if uncovered.is_empty() {
+                break;
+            }
             rounds += 1;
             if rounds > PATIENCE {
-                findings.push("it never comes to rest: something is never archived".to_string());
+                findings.push(format!("it never comes to rest: something is never archived: {uncovered:?}"));
                 break;
             }
             for machine in &mut self.machines {
@@ -344,20 +358,50 @@ impl Machine {
 
     /// As the spool does.
     fn delete_covered(&mut self) {
-        for (id, view) in self.life.logs.dead() {
-            if dead_may_go(&view, id, KIND, &self.archived) {
-                self.life.logs.delete(id).unwrap();
-            }
+        let mut deletion = Deletion::new(self.life.logs.clone(), KIND.drained_by);
+        deletion.delete_dead(&self.archived).unwrap();
+        if let Some(last) = deletion.last_done(&self.archived).unwrap() {
+            self.life.log.delete_while(|segment| segment.number <= last).unwrap();
         }
-        let live = self.life.logs.live();
-        self.life.log.delete_while(|segment| may_go(segment, live, &self.archived)).unwrap();
         self.life.durable.send_replace(self.life.log.view());
     }
 
-    /// Whether the chains have all that its spool holds.
-    fn is_covered(&self) -> bool {
-        let logs = self.life.logs.dead().into_iter().chain([(self.life.logs.live(), self.life.log.view())]);
-        logs.into_iter().all(|(log, view)| view.segments().all(|segment| may_go(segment, log, &self.archived)))
+    /// What its spool holds and the chains do not have.
+    fn uncovered(&self) -> Vec<String> {
+        let mut deletion = Deletion::new(self.life.logs.clone(), KIND.drained_by);
+        let views = self.life.logs.dead().into_values().chain([self.life.log.view()]);
+        let segments: Vec<_> = views.flat_map(|view| view.segments().cloned().collect::<Vec<_>>()).collect();
+        let mut uncovered = Vec::new();
+        for segment in segments {
+            if deletion.may_go(&segment, &self.archived).unwrap() {
+                continue;
+            }
+            for (chain, base) in segment.base.iter().filter(|(chain, base)| **base < segment.end[*chain]) {
+                let archived = self.archived.get(chain).cloned().unwrap_or_default();
+                let missing = archived.read.missing(segment.log, *base, segment.end[chain] - 1);
+                if !missing.is_empty() {
+                    let lost = archived.lost.0.get(&segment.log);
+                    uncovered.push(format!(
+                        "{chain} {missing:?} of {:?} {}, lost {lost:?}",
+                        self.spool.file_name(),
+                        segment.number
+                    ));
+                }
+            }
+        }
+        uncovered
+    }
+}
+
+/// Damages a byte of some segments.
+fn damage(spool: &Path, logs: &BTreeMap<LogId, LogView>, random: &mut StdRng) {
+    for segment in logs.values().flat_map(|view| view.segments()) {
+        if random.random_bool(0.3) && segment.body_at < segment.len {
+            let path = segment::path(&spool.join(segment.log.to_string()), segment.number);
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[random.random_range(segment.body_at..segment.len) as usize] ^= 0x40;
+            std::fs::write(&path, bytes).unwrap();
+        }
     }
 }
 

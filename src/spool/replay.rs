@@ -8,16 +8,16 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::mark::{Mark, Place};
+use super::reader::{LogView, read_at};
+use super::segment::{self, SegmentView, Whole, next_whole};
+use super::state::LogState;
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Control, Entry, Payload, Record};
 use crate::domain::identity::{Delivery, LogId, Origin};
 use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::domain::verdict::{JudgedFrame, Verdict};
-use crate::spool::mark::{Mark, Place};
-use crate::spool::reader::{LogView, read_at};
-use crate::spool::segment::{self, SegmentView, Whole, next_whole};
-use crate::spool::state::LogState;
 
 /// How much is read at once: a few thousand records.
 const READ_BYTES: usize = 1 << 20;
@@ -243,7 +243,7 @@ fn scatter(log: LogId, entry: &Entry, state: &LogState, taken: &mut PerChain<u64
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -256,13 +256,13 @@ pub(super) mod tests {
 
     const PARTITIONS: u32 = 3;
 
-    pub(in crate::forward) fn log(dir: &Path, segment_bytes: u64) -> LogWriter {
+    pub(crate) fn log(dir: &Path, segment_bytes: u64) -> LogWriter {
         let kind = LogKind { drained_by: DrainedBy::Kafka, partitions: PARTITIONS };
         LogWriter::create_of(kind, dir, LogId::generate(), LogState::default(), segment_bytes).unwrap()
     }
 
     /// A session with so many frames of three trades in different partitions, and one record that is none.
-    pub(in crate::forward) fn fill(log: &mut LogWriter, frames: u32) -> SessionId {
+    pub(crate) fn fill(log: &mut LogWriter, frames: u32) -> SessionId {
         let session = SessionId::generate();
         log.stage(&Entry::Opened(Opened { session, shard: "s".into(), symbols: vec![], at: 0 }));
         for number in 1..=frames {
