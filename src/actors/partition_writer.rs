@@ -349,7 +349,19 @@ mod tests {
 
     use super::*;
     use crate::bronze::archiver::{self, Limits};
-    use crate::domain::chain::Carry;
+    use crate::bronze::budget::Budget;
+    use crate::bronze::chain::Chain;
+    use crate::bronze::poison::Poison;
+    use crate::bronze::source::{Opening, Piece, Source, SourceError, Spooled};
+    use crate::domain::chain::{Carry, Position};
+    use crate::domain::identity::LogId;
+    use crate::domain::stream::Stream;
+    use crate::io::memory::{Fault, MemoryStore};
+    use crate::io::store::Store;
+    use crate::spool::logs::Logs;
+    use crate::spool::state::LogState;
+    use crate::spool::writer::LogWriter;
+    use crate::telemetry::Traces;
 
     #[test]
     fn a_chain_that_goes_to_and_fro_between_two_logs_has_rivals_and_one_that_goes_on_has_none() {
@@ -363,6 +375,16 @@ mod tests {
         assert!(!rivals.contend(&slot(), now + OF_LATE + Duration::from_secs(1)));
         // Dead logs that are worked off, a topic that is created anew.
         assert!([ours, theirs, third].iter().all(|next| !rivals.contend(&end(*next), now)));
+    }
+
+    #[test]
+    fn a_daemon_that_is_begun_again_and_again_is_told_of_before_slots_are_huge() {
+        let (metrics, mut slot) = (Metrics::new(), slot());
+        for raised in [0, 1] {
+            metrics.slot_decided("bronze/trades", &slot);
+            assert_eq!(metrics.alarms().list().len(), raised);
+            (0..10_000).for_each(|_| drop(slot.carry.read.0.insert(LogId::generate(), Default::default())));
+        }
     }
 
     fn slot() -> Slot {
@@ -380,19 +402,6 @@ mod tests {
             traceparent: None,
         }
     }
-    use crate::bronze::budget::Budget;
-    use crate::bronze::chain::Chain;
-    use crate::bronze::poison::Poison;
-    use crate::bronze::source::{Opening, Piece, Source, SourceError, Spooled};
-    use crate::domain::chain::Position;
-    use crate::domain::identity::LogId;
-    use crate::domain::stream::Stream;
-    use crate::io::memory::{Fault, MemoryStore};
-    use crate::io::store::Store;
-    use crate::spool::logs::Logs;
-    use crate::spool::state::LogState;
-    use crate::spool::writer::LogWriter;
-    use crate::telemetry::Traces;
 
     /// An archiver of the gaps.
     fn of(store: &MemoryStore, source: impl Source + 'static, notes: &std::path::Path) -> Archiver {

@@ -269,20 +269,22 @@ impl Spool {
         let work = move || -> std::io::Result<()> {
             let mut deletion = deletion.lock().unwrap_or_else(PoisonError::into_inner);
             let dead = deletion.delete_dead(&archived);
-            let Some(last) = deletion.last_done(&archived)? else { return dead };
+            let (last, unknown) = deletion.last_done(&archived);
+            let others = dead.and(unknown);
+            let Some(last) = last else { return others };
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(log) = shared.as_mut() else { return dead };
+            let Some(log) = shared.as_mut() else { return others };
             let (before, done) = (log.view().closed.len(), log.delete_while(|segment| segment.number <= last));
             if log.view().closed.len() != before {
                 durable.send_replace(log.view());
             }
-            done.and(dead)
+            done.and(others)
         };
         let done = wrap_future::<_, Self>(tokio::task::spawn_blocking(work)).map(|result, spool, ctx| {
             if spool.deleting.take() == Some(true) {
                 spool.delete_covered(ctx);
             }
-            let Ok(result) = result else { return };
+            let result = result.unwrap_or_else(|died| Err(std::io::Error::other(died)));
             spool.metrics.spool_deletes(result.as_ref().err().map(|error| error as &dyn std::fmt::Display));
             if let Err(error) = result {
                 tracing::error!(%error, "archived segments cannot be deleted");

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::expired::Expired;
 use crate::bronze::chain::{self, Chain, ChainError, Follower};
 use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
-use crate::domain::chain::{Body, ChainId, DataRange, ObjectRef, Position, Slot, Tail};
+use crate::domain::chain::{Body, Carry, ChainId, DataRange, ObjectRef, Position, Slot, Tail};
 use crate::domain::entry::{Control, Gap, SessionEnd};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Micros, SessionId};
@@ -170,11 +170,15 @@ pub async fn read_all(
         // Listed before it is followed: a daemon may be running and add to it.
         let mut slots: BTreeSet<String> = store.list(&id.prefix()).await?.into_iter().collect();
         let mut follower = Follower::new(Chain::new(id, store.clone()), Position::default());
-        let mut tail = None;
+        let (mut tail, mut gaps) = (None, Vec::new());
         while let Some(slot) = follower.next().await? {
             slots.remove(&slot.position.key(id));
             found.slot(&slot, store).await?;
             tail = Some(slot.tail());
+            gaps.extend(matches!(slot.body, Body::Gap { .. }).then_some(slot));
+        }
+        if let Some(Tail { carry, .. }) = &tail {
+            gaps.iter().for_each(|gap| found.gap(gap, carry));
         }
         if let Some(Tail { carry, .. }) = tail.as_ref().filter(|_| stream == Stream::Gaps) {
             // Its end is still to come. Perhaps nothing else of it was ever archived.
@@ -251,17 +255,28 @@ impl Found {
                     self.objects(slot, data, store).await?;
                 }
             }
-            Body::Gap { end, reason } => {
-                self.slots[1] += 1;
-                let (start, chain) = (slot.position.start, ChainId { stream: slot.stream, partition: slot.partition });
-                // What Kafka has lost the spool sends again; what is not there in the end is missed by its number.
-                let is_for_good = slot.incarnation.is_some_and(|log| slot.carry.lost.covers(log, start, *end));
-                let tell = if is_for_good { &mut self.faults } else { &mut self.notes };
-                tell.push(format!("{chain}: offsets {start} to {end} were never archived: {reason}"));
-            }
+            Body::Gap { .. } => self.slots[1] += 1,
             Body::End { .. } => self.slots[2] += 1,
         }
         Ok(())
+    }
+
+    /// A hole in the log, of a chain that now hands on this.
+    fn gap(&mut self, slot: &Slot, carry: &Carry) {
+        let Body::Gap { end, reason } = &slot.body else { return };
+        let (start, chain) = (slot.position.start, ChainId { stream: slot.stream, partition: slot.partition });
+        // What Kafka has lost the spool sends again; what is not there in the end is missed by its number.
+        let is_lost = slot.incarnation.is_some_and(|log| slot.carry.lost.covers(log, start, *end));
+        let is_filled = slot.incarnation.is_some_and(|log| carry.read.covers(log, start, *end));
+        match is_filled {
+            true => {
+                self.notes.push(format!("{chain}: offsets {start} to {end} were archived later than their turn was: {reason}"))
+            }
+            false => {
+                let tell = if is_lost { &mut self.faults } else { &mut self.notes };
+                tell.push(format!("{chain}: offsets {start} to {end} were never archived: {reason}"));
+            }
+        }
     }
 
     async fn objects(&mut self, slot: &Slot, data: &DataRange, store: &Arc<dyn Store>) -> Result<(), AuditError> {

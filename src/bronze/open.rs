@@ -21,7 +21,7 @@ const RECORD_OVERHEAD: usize = size_of::<Record>() + 16;
 const LINE_OVERHEAD: usize = 150;
 
 /// So many records are encoded together at most: it bounds the memory beside the encoded.
-const PIECE_RECORDS: usize = 4096;
+const PIECE_RECORDS: usize = 2048;
 /// Or as many as hold so many bytes.
 const PIECE_BYTES: usize = 4 << 20;
 

@@ -12,6 +12,7 @@ use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Record};
 use crate::domain::identity::{LogId, Origin};
 use crate::domain::intervals::Intervals;
+use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 use crate::spool::logs::Logs;
@@ -97,7 +98,7 @@ pub struct Engine {
     round: u64,
     /// Of logs that were not looked at yet, what the process before has left behind.
     hints: Hints,
-    /// The places of logs that could not be read, and that the chains are told of.
+    /// The places of logs that could not be read, and that no slot covered then.
     lost: BTreeMap<(LogId, ChainId), Intervals>,
 }
 
@@ -169,7 +170,8 @@ impl Engine {
 
     /// What damage has cost in this process: of each log and chain, how many records.
     pub fn lost(&self) -> impl Iterator<Item = (LogId, ChainId, u64)> {
-        self.lost.iter().map(|((log, chain), places)| (*log, *chain, places.len()))
+        let lost = self.lost.iter().filter(|(_, places)| !places.is_empty());
+        lost.map(|((log, chain), places)| (*log, *chain, places.len()))
     }
 
     /// Takes in what became of records. Something failed: whoever sends at once again, fails again.
@@ -201,16 +203,13 @@ impl Engine {
                     Piece::End => continue,
                     Piece::Records(records) => forwarded.waiting = records,
                     Piece::Lost(lost) => {
-                        // What was read before it was damaged is not lost, and would hide the rest of the range.
-                        let wanted = lost.into_iter().flat_map(|(chain, first, last)| {
-                            let places = forwarded.progress.wanted(chain, first, last).into_iter();
-                            places.map(move |(first, last)| (chain, first, last))
-                        });
-                        let lost: Vec<_> = wanted.collect();
-                        for (chain, first, last) in &lost {
-                            self.lost.entry((*log, *chain)).or_default().insert_all(*first, *last);
+                        for (chain, first, last) in lost {
+                            // What was read before it was damaged is not lost, and would hide the rest of the range.
+                            let (uncovered, to_tell) = forwarded.progress.unreadable(chain, first, last);
+                            let lost = self.lost.entry((*log, chain)).or_default();
+                            uncovered.into_iter().for_each(|(first, last)| lost.insert_all(first, last));
+                            forwarded.waiting.extend(to_tell.into_iter().map(|(first, last)| told(*log, chain, first, last)));
                         }
-                        forwarded.waiting = lost.into_iter().map(|(chain, first, last)| told(*log, chain, first, last)).collect()
                     }
                 }
                 forwarded.waiting.reverse();
@@ -245,9 +244,12 @@ impl Forwarded {
     /// Reads again from the segment that holds the place, if it has been passed.
     fn go_back(&mut self, view: Option<LogView>, chain: ChainId, place: Option<u64>) {
         let (Some(view), Some(place)) = (view, place) else { return };
-        // Or the first one behind it: a place between two segments is told of as lost before the second is read.
-        let segment = view.segments().find(|segment| place < segment.end.get(chain).copied().unwrap_or_default());
-        if let Some(segment) = segment.filter(|segment| segment.number <= self.replay.segment()) {
+        let of = |counts: &PerChain<u64>| counts.get(chain).copied().unwrap_or_default();
+        let Some(segment) = view.segments().find(|segment| place < of(&segment.end)) else { return };
+        // A place between two segments is told of as lost at the end of the first.
+        let before = view.segments().take_while(|before| before.number < segment.number).last();
+        let segment = before.filter(|_| place < of(&segment.base)).unwrap_or(segment);
+        if segment.number <= self.replay.segment() {
             self.replay.rewind(segment.number);
             self.waiting.clear(); // read again behind it
         }
@@ -376,6 +378,11 @@ mod tests {
         let cost = engine.lost().find(|(_, of, _)| *of == chain);
         assert_eq!(cost, Some((id, chain, last - first + 1)));
 
+        // Nobody has taken it: it is told again.
+        let tag = |place| Tag { chain, origin: Origin { log: id, place } };
+        assert!(engine.answers(vec![(tag(first), Outcome::Failed)]));
+        assert_eq!(run(&mut engine).0, [(first, last)]);
+
         // The chain has the first of them, from before the damage: that hides none of the rest.
         let mut read = Read::default();
         read.insert_all(id, 0, first);
@@ -384,5 +391,24 @@ mod tests {
         engine.new_sender();
         let (lost, sent) = run(&mut engine);
         assert_eq!((lost, sent.contains(first - 1)), (vec![(first + 1, last)], false));
+    }
+
+    #[test]
+    fn what_a_segment_held_that_is_gone_is_told_until_somebody_has_taken_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut log = log(temp.path(), 1200);
+        fill(&mut log, 40);
+        let (id, mut view) = (log.id(), log.view());
+        let chain = ChainId { stream: Stream::Trades, partition: 0 };
+        let gone = Arc::make_mut(&mut view.closed).remove(1).unwrap();
+        let (first, last) = (gone.base[chain], gone.end[chain] - 1);
+        let logs = Logs::new(temp.path().into(), BTreeMap::new(), id, watch::channel(view).1);
+        let mut engine = Engine::new(logs, Hints::default());
+        for _ in 0..2 {
+            let mut sender = Takes::default();
+            while engine.step(&mut sender).unwrap() != Step::Idle {}
+            assert_eq!(sender.of(chain).0, [(first, last)]);
+            engine.answers(vec![(Tag { chain, origin: Origin { log: id, place: first } }, Outcome::Failed)]);
+        }
     }
 }

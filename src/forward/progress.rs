@@ -58,6 +58,8 @@ struct Part {
     covered: Intervals,
     /// The chain was told that these are lost: of this copy of the log, or of another one.
     lost: Intervals,
+    /// Cannot be read of this copy, as far as it was read.
+    unreadable: Intervals,
     /// Under way or acknowledged.
     sent: Intervals,
     /// Acknowledged and not covered, by the first place.
@@ -67,9 +69,9 @@ struct Part {
 }
 
 impl Part {
-    /// How many places are in a slot, or lost and in none.
+    /// How many places are in a slot, or cannot be sent.
     fn settled(&self) -> u64 {
-        let lost = self.lost.iter().flat_map(|(first, last)| self.covered.missing(first, last));
+        let lost = self.unreadable.iter().flat_map(|(first, last)| self.covered.missing(first, last));
         self.covered.len() + lost.map(|(first, last)| last - first + 1).sum::<u64>()
     }
 }
@@ -117,12 +119,15 @@ impl Progress {
         !part.covered.contains(place) && part.sent.insert(place)
     }
 
-    /// Of these places, which this copy of the log has lost, those of which nobody knows, and that are not on their way.
-    pub fn wanted(&self, chain: ChainId, first: u64, last: u64) -> Vec<(u64, u64)> {
-        let part = &self.parts[chain];
-        let uncovered = part.covered.missing(first, last).into_iter();
-        let untold = uncovered.flat_map(|(first, last)| part.lost.missing(first, last));
-        untold.flat_map(|(first, last)| part.sent.missing(first, last)).collect()
+    /// These places cannot be read. Which of them no slot covers; and of these, those of which the chain was not told yet, and that
+    /// are not on their way.
+    pub fn unreadable(&mut self, chain: ChainId, first: u64, last: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+        let part = &mut self.parts[chain];
+        part.unreadable.insert_all(first, last);
+        let uncovered = part.covered.missing(first, last);
+        let untold = uncovered.iter().flat_map(|&(first, last)| part.lost.missing(first, last));
+        let to_tell = untold.flat_map(|(first, last)| part.sent.missing(first, last)).collect();
+        (uncovered, to_tell)
     }
 
     /// The broker has it.
@@ -166,7 +171,12 @@ impl Progress {
             };
             part.covered.missing(*low, run.high).into_iter().map(piece).collect()
         };
-        part.acknowledged = part.acknowledged.iter().flat_map(uncovered).collect();
+        let mut acknowledged: BTreeMap<_, _> = part.acknowledged.iter().flat_map(uncovered).collect();
+        // What told the chain of these stands as the first of them, and no slot will say that it was read.
+        for (first, last) in part.unreadable.iter().filter(|(first, last)| part.lost.covers(*first, *last)) {
+            acknowledged.retain(|low, run| *low < first || run.high > last);
+        }
+        part.acknowledged = acknowledged;
     }
 
     /// The chain has reached a place in an incarnation of the log, and [`Progress::covered`] was told of it: what lies below
@@ -199,7 +209,7 @@ impl Progress {
         }
     }
 
-    /// How many records of those up to these places no slot covers, and are not lost.
+    /// How many records of those up to these places no slot covers, but for those that cannot be read.
     pub fn uncovered(&self, ends: impl Fn(ChainId) -> u64) -> u64 {
         self.parts.iter().map(|(chain, part)| ends(chain).saturating_sub(part.settled())).sum()
     }
@@ -264,8 +274,8 @@ mod tests {
         let mut progress = Progress::new(log, 4);
         progress.covered(CHAIN, &archived(log, 0, 12));
         assert!(progress.take(CHAIN, 15));
-        assert_eq!(progress.wanted(CHAIN, 10, 20), [(13, 14), (16, 20)]);
-        assert_eq!(progress.wanted(CHAIN, 3, 12), []);
+        assert_eq!(progress.unreadable(CHAIN, 10, 20), (vec![(13, 20)], vec![(13, 14), (16, 20)]));
+        assert_eq!(progress.unreadable(CHAIN, 3, 12), (vec![], vec![]));
     }
 
     /// The chain was told of them by whoever has another copy of the log.
@@ -274,11 +284,27 @@ mod tests {
         let (mut progress, log, topic) = sent();
         let lost = Arc::new(Read([(log, Intervals::of(3, 12))].into()));
         progress.covered(CHAIN, &Archived { lost, ..archived(log, 0, 1) });
-        assert_eq!(progress.wanted(CHAIN, 0, 15), [(13, 15)]);
-        assert_eq!(progress.uncovered(|chain| if chain == CHAIN { 15 } else { 0 }), 15 - 2 - 10);
+        assert_eq!(progress.uncovered(|chain| if chain == CHAIN { 15 } else { 0 }), 15 - 2);
         assert_eq!(progress.acknowledged_count(), 8, "what this copy has sent of them counts until it is read, or passed");
         assert_eq!(progress.passed(CHAIN, Some(topic), position(200)), Some(2));
         assert_eq!(missing(&progress), (2..10).collect::<Vec<_>>());
+        assert_eq!(progress.unreadable(CHAIN, 11, 14), (vec![(11, 14)], vec![(13, 14)]));
+        assert_eq!(progress.uncovered(|chain| if chain == CHAIN { 15 } else { 0 }), 15 - 2 - 4);
+    }
+
+    /// It is in no slot, so it would be doubted when the chain has passed it, and the segment read once more.
+    #[test]
+    fn what_told_of_a_loss_is_done_when_the_chain_knows_of_it() {
+        let (log, topic) = (LogId::generate(), LogId::generate());
+        let mut progress = Progress::new(log, 4);
+        assert_eq!(progress.unreadable(CHAIN, 3, 5).1, [(3, 5)]);
+        assert!(progress.take(CHAIN, 3));
+        progress.acknowledged(CHAIN, 3, 100, topic, 1);
+        progress.covered(CHAIN, &archived(log, 0, 2));
+        assert_eq!(progress.acknowledged_count(), 1);
+        let lost = Arc::new(Read([(log, Intervals::of(3, 5))].into()));
+        progress.covered(CHAIN, &Archived { lost, ..archived(log, 0, 2) });
+        assert_eq!((progress.acknowledged_count(), progress.passed(CHAIN, Some(topic), position(101))), (0, None));
     }
 
     fn position(start: u64) -> Position {

@@ -6,8 +6,10 @@
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::logs::Logs;
 use super::reader::{Chunk, LogReader, LogView};
@@ -21,13 +23,16 @@ use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
+/// What was found in a segment is believed for so long: the disk may lose more of it.
+const BELIEVE: Duration = Duration::from_secs(60);
+
 /// Decides what may go of the logs of a machine.
 pub struct Deletion {
     logs: Logs,
     /// Who drains a log that has no segment to say so.
     drained_by: DrainedBy,
-    /// What can be read of segments in which something is said to be lost: read once, as none of them changes.
-    readable: BTreeMap<(LogId, u32), PerChain<Intervals>>,
+    /// What can be read of segments in which something is said to be lost, and when that was found.
+    readable: BTreeMap<(LogId, u32), (Instant, PerChain<Intervals>)>,
 }
 
 impl Deletion {
@@ -51,28 +56,28 @@ impl Deletion {
                 Err(error) => result = Err(error),
             }
         }
-        let Deletion { logs, readable, .. } = self;
-        readable.retain(|(log, number), _| {
-            logs.view(*log).is_some_and(|view| view.closed.iter().any(|segment| segment.number == *number))
-        });
+        self.readable.retain(|_, (found, _)| found.elapsed() < BELIEVE);
         result
     }
 
-    /// The last segment of the living log up to which all may go, if any may.
-    pub fn last_done(&mut self, archived: &Chains) -> io::Result<Option<u32>> {
+    /// The last segment of the living log up to which all may go, if any may; and why it is not known of the next one.
+    pub fn last_done(&mut self, archived: &Chains) -> (Option<u32>, io::Result<()>) {
         let view = self.logs.view(self.logs.live()).unwrap_or_default();
         let mut last = None;
         for segment in view.closed.iter() {
-            if !self.may_go(segment, archived)? {
-                break;
+            match self.may_go(segment, archived) {
+                Ok(true) => last = Some(segment.number),
+                Ok(false) => break,
+                Err(error) => return (last, Err(error)),
             }
-            last = Some(segment.number);
         }
-        Ok(last)
+        (last, Ok(()))
     }
 
-    /// Whether a segment that is not written any more may go. Blocks on the disk where something of it is said to be lost.
+    /// Whether a segment that is not written any more may go. Blocks on the disk where all else of it is read, and something
+    /// is said to be lost.
     pub fn may_go(&mut self, segment: &SegmentView, archived: &Chains) -> io::Result<bool> {
+        let mut said_lost = Vec::new();
         for (chain, &base) in segment.base.iter() {
             let (end, archived) = (segment.end[chain], archived.get(chain));
             if flawed(Flaw::DeleteByTail) {
@@ -82,12 +87,16 @@ impl Deletion {
             } else if base < end {
                 let Some(archived) = archived else { return Ok(false) };
                 for (first, last) in archived.read.missing(segment.log, base, end - 1) {
-                    if !archived.lost.covers(segment.log, first, last)
-                        || self.is_still_to_be_read(segment, chain, archived, first, last)?
-                    {
+                    if !archived.lost.covers(segment.log, first, last) {
                         return Ok(false);
                     }
+                    said_lost.push((chain, archived, first, last));
                 }
+            }
+        }
+        for (chain, archived, first, last) in said_lost {
+            if self.is_still_to_be_read(segment, chain, archived, first, last)? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -124,18 +133,21 @@ impl Deletion {
         if flawed(Flaw::LostIsRead) {
             return Ok(false);
         }
-        // A chain that stands in a log which is here does not come back; else it begins with the oldest one that is.
-        if segment.drained_by == DrainedBy::Bronze && archived.log.is_some_and(|at| at.is_topic() || self.logs.view(at).is_some())
-        {
+        // The writers of this machine go on from where the chain stands; where that is a log which is not here, they begin with
+        // the oldest one that is.
+        let is_passed = |at: LogId| {
+            let is_behind = at > segment.log || at == segment.log && archived.next.start > last;
+            at.is_topic() || is_behind && self.logs.view(at).is_some()
+        };
+        if segment.drained_by == DrainedBy::Bronze && archived.log.is_some_and(is_passed) {
             return Ok(false);
         }
-        let key = (segment.log, segment.number);
-        if !self.readable.contains_key(&key) {
-            let readable = read(&self.logs, segment)?;
-            self.readable.insert(key, readable);
-        }
-        let of_chain = self.readable.get(&key).and_then(|readable| readable.get(chain));
-        Ok(of_chain.is_some_and(|places| places.missing(first, last) != [(first, last)]))
+        let readable = match self.readable.entry((segment.log, segment.number)) {
+            Entry::Occupied(known) if known.get().0.elapsed() < BELIEVE => known.into_mut(),
+            place => place.insert_entry((Instant::now(), read(&self.logs, segment)?)).into_mut(),
+        };
+        let places = readable.1.get(chain);
+        Ok(places.is_some_and(|places| places.missing(first, last) != [(first, last)]))
     }
 }
 
@@ -182,6 +194,8 @@ mod tests {
 
     use super::super::replay::tests::{fill, log};
     use super::super::segment::{self, LogKind};
+    use super::super::state::LogState;
+    use super::super::writer::LogWriter;
     use super::*;
     use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
@@ -255,6 +269,29 @@ mod tests {
         bytes[segment.body_at as usize..].fill(0xff);
         std::fs::write(&path, bytes).unwrap();
         assert!(fresh().may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
+    }
+
+    /// A chain that comes back begins before the hole, and reads it.
+    #[test]
+    fn where_writers_drain_the_log_a_hole_that_can_be_read_stays_until_the_chain_is_behind_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (id, other) = (LogId::generate(), LogId::generate());
+        let mut log = LogWriter::create_of(LogKind::BRONZE, temp.path(), id, LogState::default(), 1200).unwrap();
+        fill(&mut log, 40);
+        let view = log.view();
+        let segment = &view.closed[1];
+        let mut deletion = deletion(temp.path(), id, view.clone());
+        let mut may_go = |at, start| {
+            let mut chains = Chains::default();
+            for (chain, &base) in segment.base.iter() {
+                let (read, lost) = (places(id, 0..base + 1), places(id, base + 1..segment.end[chain]));
+                chains.learn(chain, Archived { read, lost, log: Some(at), next: Position { generation: 1, start } });
+            }
+            deletion.may_go(segment, &chains).unwrap()
+        };
+        assert!(!may_go(other, 0), "it closes that one, and begins with the oldest that is here");
+        assert!(!may_go(id, 0), "it has come back");
+        assert!(may_go(id, 10_000), "nobody goes back to it");
     }
 
     #[test]

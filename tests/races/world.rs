@@ -240,7 +240,7 @@ impl World {
     fn delete_covered(&mut self) {
         let mut deletion = Deletion::new(self.life.logs.clone(), LogKind::BRONZE.drained_by);
         deletion.delete_dead(&self.archived).unwrap();
-        if let Some(last) = deletion.last_done(&self.archived).unwrap() {
+        if let Some(last) = deletion.last_done(&self.archived).0 {
             self.life.log.delete_while(|segment| segment.number <= last).unwrap();
         }
         self.life.durable.send_replace(self.life.log.view());

@@ -104,10 +104,16 @@ impl Cluster<'_> {
             }
             Ok(topics::Prospect::There { topic, findings }) => {
                 let (refused, notes): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_refused);
-                if let Some(why) = topic.lacks(self.kafka.min_insync) {
-                    report.say(name, Err(anyhow!("{why}: brokers are down, or have just come up")));
-                } else if refused.is_empty() {
-                    report.say(name, Ok(format!("{} partitions, incarnation {}", topic.partitions, topic.incarnation)));
+                match topic.lacks(self.kafka.min_insync) {
+                    _ if !refused.is_empty() => {}
+                    Some(why) if topic.leaderless > 0 => report.say(name, Err(anyhow!("{why}: brokers are down"))),
+                    lacks => {
+                        report.say(name, Ok(format!("{} partitions, incarnation {}", topic.partitions, topic.incarnation)));
+                        if let Some(why) = lacks {
+                            report
+                                .note(&format!("{name}: {why}: brokers are down, or have just come up, and nothing can be sent"));
+                        }
+                    }
                 }
                 for finding in refused {
                     report.say(name, Err(anyhow!(finding.text())));

@@ -94,6 +94,11 @@ impl StoreMetrics {
     }
 }
 
+/// A daemon makes a log at each start, and a slot names all that were ever read (ADR 6): so many come of no daemon that works.
+const MANY_LOGS: usize = 10_000;
+/// About what one takes in a slot.
+const BYTES_A_LOG: usize = 60;
+
 /// The alarm of a chain where each stream has several.
 pub fn alarm_of(chain: ChainId) -> String {
     format!("bronze/{chain}")
@@ -113,6 +118,15 @@ impl Metrics {
         if let Body::Gap { end, reason } = &slot.body {
             let why = format!("the log lost offsets {} to {end} before they were archived: {reason}", slot.position.start);
             self.alarms.raise(&format!("{alarm}/hole"), why);
+        }
+        let logs = slot.carry.read.0.len();
+        if logs >= MANY_LOGS {
+            let why = format!(
+                "each slot hands on what was read of {logs} logs, {} KiB and more with each start of a daemon: one of them is begun \
+                 again and again",
+                logs * BYTES_A_LOG / 1024
+            );
+            self.alarms.raise(&format!("{alarm}/logs"), why);
         }
         self.archive_works(alarm);
     }

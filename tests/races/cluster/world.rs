@@ -360,7 +360,7 @@ impl Machine {
     fn delete_covered(&mut self) {
         let mut deletion = Deletion::new(self.life.logs.clone(), KIND.drained_by);
         deletion.delete_dead(&self.archived).unwrap();
-        if let Some(last) = deletion.last_done(&self.archived).unwrap() {
+        if let Some(last) = deletion.last_done(&self.archived).0 {
             self.life.log.delete_while(|segment| segment.number <= last).unwrap();
         }
         self.life.durable.send_replace(self.life.log.view());
