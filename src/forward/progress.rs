@@ -51,6 +51,9 @@ impl Run {
 #[serde(transparent)]
 pub struct Hint(Vec<(Stream, u32, u64, Run)>);
 
+/// Places, by the first and the last of each row of them.
+pub type Ranges = Vec<(u64, u64)>;
+
 /// One chain's part of a log.
 #[derive(Clone, Debug, Default)]
 struct Part {
@@ -121,7 +124,7 @@ impl Progress {
 
     /// These places cannot be read. Which of them no slot covers; and of these, those of which the chain was not told yet, and that
     /// are not on their way.
-    pub fn unreadable(&mut self, chain: ChainId, first: u64, last: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+    pub fn unreadable(&mut self, chain: ChainId, first: u64, last: u64) -> (Ranges, Ranges) {
         let part = &mut self.parts[chain];
         part.unreadable.insert_all(first, last);
         let uncovered = part.covered.missing(first, last);
