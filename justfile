@@ -42,7 +42,7 @@ calendar *ARGS:
 bench:
     cargo bench --bench pipeline
 
-# From Kafka to S3 beside a tuned Python consumer, Kafka Connect and Benthos, on one machine (an hour); `scripts/bench-archive --help`
+# From Kafka to S3 beside a tuned Python consumer, Kafka Connect and Benthos, on one machine (11 minutes to an hour); `scripts/bench-archive --help`
 bench-archive *ARGS:
     cargo build --release
     scripts/bench-archive {{ARGS}}

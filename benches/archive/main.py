@@ -1,6 +1,6 @@
 """Archives the same records from Kafka to S3 by several programs, and prints what it took each of them.
 
-    scripts/bench-archive                             5 million trades, JSON and Avro, 4 and 12 partitions (an hour)
+    scripts/bench-archive                             5 million trades, JSON and Avro, 4 and 12 partitions (11 minutes to an hour)
     scripts/bench-archive --records 200000            the same in small, to see that it runs
     scripts/bench-archive --formats json --partitions 4 --only tickmint,python
     scripts/bench-archive --rounds 3                  each of them three times, in turn: what a busy machine does to the figures

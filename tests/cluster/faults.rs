@@ -147,7 +147,8 @@ impl Campaign {
         let ended = |life: &mut Life| life.process.0.try_wait().unwrap();
         let gone: Vec<_> = self.lives.iter_mut().filter_map(|(name, life)| Some((name.clone(), ended(life)?))).collect();
         for (name, status) in gone {
-            self.gave_up.push(format!("{name}: {status}"));
+            let log = self.cluster.log(&name);
+            self.gave_up.push(format!("{name}: {status}: {}", log.lines().last().unwrap_or_default()));
             self.live(&name);
         }
     }
