@@ -274,7 +274,7 @@ impl Spool {
             let Some(last) = last else { return others };
             let mut shared = log.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(log) = shared.as_mut() else { return others };
-            let (before, done) = (log.view().closed.len(), log.delete_while(|segment| segment.number <= last));
+            let (before, done) = (log.view().closed.len(), log.delete_to(last));
             if log.view().closed.len() != before {
                 durable.send_replace(log.view());
             }

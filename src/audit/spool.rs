@@ -5,10 +5,8 @@ use std::path::Path;
 use super::bronze::Found;
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Payload, Record};
-use crate::domain::stream::Stream;
+use crate::spool::contents;
 use crate::spool::logs;
-use crate::spool::reader::{Chunk, LogReader, LogView};
-use crate::spool::replay::{Piece, Replay};
 use crate::spool::segment::DrainedBy;
 use crate::spool::state::LogState;
 
@@ -17,44 +15,17 @@ impl Found {
     pub(super) fn spool(&mut self, dir: &Path) -> std::io::Result<()> {
         let logs::Found { dead, last } = logs::find(dir)?;
         for (id, view) in dead {
-            if view.kind().is_some_and(|kind| kind.drained_by == DrainedBy::Kafka) {
-                self.forwarded(Replay::new(dir.join(id.to_string()), id), &view)?;
-                continue;
-            }
-            for stream in Stream::ALL {
-                let (mut reader, mut from) = (LogReader::new(&dir.join(id.to_string()), stream), view.start(stream));
-                loop {
-                    match reader.read(&view, from)? {
-                        Chunk::End => break,
-                        Chunk::Lost { to } => {
-                            self.faults.push(format!("spool log {id}: {stream} {from} to {} cannot be read", to - 1));
-                            from = to;
-                        }
-                        Chunk::Records { records, next } => {
-                            records.into_iter().for_each(|record| self.unsettled(stream.into(), record));
-                            from = next;
-                        }
-                    }
+            let is_forwarded = view.kind().is_some_and(|kind| kind.drained_by == DrainedBy::Kafka);
+            contents::read(dir.join(id.to_string()), id, &view, |item| match item {
+                contents::Item::Record(chain, record) => self.unsettled(chain, record),
+                contents::Item::Lost(chain, from, to) => {
+                    let of = if is_forwarded { chain.to_string() } else { chain.stream.to_string() };
+                    self.faults.push(format!("spool log {id}: {of} {from} to {to} cannot be read"));
                 }
-            }
+            })?;
         }
         self.living(&last);
         Ok(())
-    }
-
-    /// Adds what a log holds that is on its way to Kafka.
-    fn forwarded(&mut self, mut replay: Replay, view: &LogView) -> std::io::Result<()> {
-        loop {
-            match replay.next(view)? {
-                Piece::End => return Ok(()),
-                Piece::Lost(lost) => {
-                    for (chain, from, to) in lost {
-                        self.faults.push(format!("spool log {}: {chain} {from} to {to} cannot be read", replay.log()));
-                    }
-                }
-                Piece::Records(records) => records.into_iter().for_each(|out| self.unsettled(out.chain, out.record)),
-            }
-        }
     }
 
     /// What the newest log says of the sessions that it knows.

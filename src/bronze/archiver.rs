@@ -708,7 +708,7 @@ mod tests {
                 drain(&mut copy.archiver_of(stream, &store, &copied)).await;
             }
             if let Some(last) = Deletion::new(life.logs.clone(), DrainedBy::Bronze).last_done(&archived).0 {
-                life.log.delete_while(|segment| segment.number <= last).unwrap();
+                life.log.delete_to(last).unwrap();
             }
             life.durable.send_replace(life.log.view());
         }

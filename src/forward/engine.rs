@@ -315,8 +315,7 @@ mod tests {
     use super::*;
     use crate::domain::chain::Position;
     use crate::domain::intervals::Read;
-    use crate::spool::replay::tests::{fill, log};
-    use crate::spool::segment;
+    use crate::spool::replay::tests::{fill, log, ruin};
 
     /// Takes everything, and answers for nothing.
     #[derive(Default)]
@@ -358,10 +357,7 @@ mod tests {
         let mut log = log(temp.path(), 1200);
         fill(&mut log, 40);
         let (id, view) = (log.id(), log.view());
-        let path = segment::path(&temp.path().join(id.to_string()), view.closed[1].number);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[view.closed[1].body_at as usize..].fill(0xff);
-        std::fs::write(&path, bytes).unwrap();
+        ruin(temp.path(), &view.closed[1]);
 
         let chain = ChainId { stream: Stream::Trades, partition: 0 };
         let logs = Logs::new(temp.path().into(), BTreeMap::new(), id, watch::channel(view.clone()).1);

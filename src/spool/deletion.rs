@@ -11,9 +11,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::contents::{self, Item};
 use super::logs::Logs;
-use super::reader::{Chunk, LogReader, LogView};
-use super::replay::{Piece, Replay};
+use super::reader::LogView;
 use super::segment::{DrainedBy, SegmentView};
 use crate::domain::archived::{Archived, Chains};
 use crate::domain::chain::ChainId;
@@ -155,36 +155,11 @@ impl Deletion {
 fn read(logs: &Logs, segment: &SegmentView) -> io::Result<PerChain<Intervals>> {
     let (dir, view) = (logs.dir(segment.log), LogView { closed: Arc::new([segment.clone()].into()), current: None });
     let mut places = PerChain::<Intervals>::of(segment.base.partitions());
-    let mut note = |chain: ChainId, place| {
-        places[chain].insert(place);
-    };
-    match segment.drained_by {
-        DrainedBy::Kafka => {
-            let mut replay = Replay::new(dir, segment.log);
-            loop {
-                match replay.next(&view)? {
-                    Piece::Records(records) => records.iter().for_each(|out| note(out.chain, out.record.origin.place)),
-                    Piece::Lost(_) => {}
-                    Piece::End => break,
-                }
-            }
+    contents::read(dir, segment.log, &view, |item| {
+        if let Item::Record(chain, record) = item {
+            places[chain].insert(record.origin.place);
         }
-        DrainedBy::Bronze => {
-            for stream in Stream::ALL {
-                let (mut reader, mut from) = (LogReader::new(&dir, stream), segment.base[stream]);
-                loop {
-                    from = match reader.read(&view, from)? {
-                        Chunk::Records { records, next } => {
-                            records.iter().for_each(|record| note(stream.into(), record.offset));
-                            next
-                        }
-                        Chunk::Lost { to } => to,
-                        Chunk::End => break,
-                    }
-                }
-            }
-        }
-    }
+    })?;
     Ok(places)
 }
 
@@ -192,8 +167,8 @@ fn read(logs: &Logs, segment: &SegmentView) -> io::Result<PerChain<Intervals>> {
 mod tests {
     use tokio::sync::watch;
 
-    use super::super::replay::tests::{fill, log};
-    use super::super::segment::{self, LogKind};
+    use super::super::replay::tests::{fill, log, ruin};
+    use super::super::segment::LogKind;
     use super::super::state::LogState;
     use super::super::writer::LogWriter;
     use super::*;
@@ -264,10 +239,7 @@ mod tests {
         assert!(!good.may_go(segment, &chains(false)).unwrap());
         assert!(good.may_go(segment, &chains(true)).unwrap(), "the hole is filled");
 
-        let path = segment::path(&temp.path().join(id.to_string()), segment.number);
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[segment.body_at as usize..].fill(0xff);
-        std::fs::write(&path, bytes).unwrap();
+        ruin(temp.path(), segment);
         assert!(fresh().may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
     }
 

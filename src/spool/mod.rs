@@ -5,6 +5,7 @@
 //! files; a segment is a header and entries of `length, crc32c, bytes`.
 //!
 //! * [`commit`]: requests to the log, staged and made durable together.
+//! * [`contents`]: all that can be read of a log, whoever drains it.
 //! * [`deletion`]: what of a log may be deleted.
 //! * [`logs`]: which logs this machine has.
 //! * [`mark`]: what tells damage from a torn tail.
@@ -16,6 +17,7 @@
 //! * [`replay`]: reads all records of a log, of every chain, in order: for the forwarder.
 
 pub mod commit;
+pub mod contents;
 pub mod deletion;
 pub mod logs;
 pub mod mark;

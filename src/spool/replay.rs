@@ -70,11 +70,6 @@ impl Replay {
         Replay { dir, log, cursor: None, begin: 0, taken: PerChain::default() }
     }
 
-    /// The log.
-    pub fn log(&self) -> LogId {
-        self.log
-    }
-
     /// Goes back to the beginning of a segment.
     pub fn rewind(&mut self, segment: u32) {
         (self.cursor, self.begin) = (None, segment);
@@ -283,6 +278,14 @@ pub(crate) mod tests {
         log.stage(&end);
         log.sync().unwrap();
         session
+    }
+
+    /// Overwrites all entries of a segment in the spool `dir`.
+    pub(crate) fn ruin(dir: &Path, segment: &SegmentView) {
+        let path = segment::path(&dir.join(segment.log.to_string()), segment.number);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[segment.body_at as usize..].fill(0xff);
+        std::fs::write(&path, bytes).unwrap();
     }
 
     /// All that is left of a log: records, and what is lost.

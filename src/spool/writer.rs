@@ -254,11 +254,11 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Deletes closed segments from the front while `done` says that Bronze has all of them. After an error those
-    /// that are left may be tried again. A reader that still has one open goes on reading its file.
-    pub fn delete_while(&mut self, mut done: impl FnMut(&SegmentView) -> bool) -> io::Result<Vec<u32>> {
+    /// Deletes the closed segments up to number `last`, of which Bronze has all. After an error those that are left may be
+    /// tried again. A reader that still has one open goes on reading its file.
+    pub fn delete_to(&mut self, last: u32) -> io::Result<Vec<u32>> {
         let mut deleted = Vec::new();
-        while let Some(first) = self.closed.front().filter(|first| done(first)) {
+        while let Some(first) = self.closed.front().filter(|first| first.number <= last) {
             let number = first.number;
             remove(&segment::path(&self.dir, number))?;
             fail_point!("spool.segment-deleted");
@@ -433,7 +433,7 @@ mod tests {
             log.sync().unwrap();
         }
         let keep = log.view().closed[2].clone();
-        assert_eq!(log.delete_while(|segment| segment.number < keep.number).unwrap(), [0, 1]);
+        assert_eq!(log.delete_to(keep.number - 1).unwrap(), [0, 1]);
         let dir = temp.path().join(log.id().to_string());
         let first = LogReader::new(&dir, Stream::Trades).read(&log.view(), 0).unwrap();
         assert!(matches!(first, Chunk::Lost { to } if to == keep.base[Stream::Trades]), "{first:?}");

@@ -361,7 +361,7 @@ impl Machine {
         let mut deletion = Deletion::new(self.life.logs.clone(), KIND.drained_by);
         deletion.delete_dead(&self.archived).unwrap();
         if let Some(last) = deletion.last_done(&self.archived).0 {
-            self.life.log.delete_while(|segment| segment.number <= last).unwrap();
+            self.life.log.delete_to(last).unwrap();
         }
         self.life.durable.send_replace(self.life.log.view());
     }
