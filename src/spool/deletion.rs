@@ -23,7 +23,8 @@ use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
-/// What was found in a segment is believed for so long: the disk may lose more of it.
+/// What was found in a segment is believed for so long, as it keeps the segment; before that goes it is read once more, for a
+/// good copy may have been put in the place of one that could not be read.
 const BELIEVE: Duration = Duration::from_secs(60);
 
 /// Decides what may go of the logs of a machine.
@@ -46,7 +47,11 @@ impl Deletion {
         let mut result = Ok(());
         for (log, view) in self.logs.dead() {
             let drained_by = view.kind().map_or(self.drained_by, |kind| kind.drained_by);
-            let deleted = match self.dead_may_go(log, &view, drained_by, archived) {
+            let mut may_go = self.dead_may_go(log, &view, drained_by, archived);
+            if matches!(may_go, Ok(true)) && self.forget(|of, _| of == log) {
+                may_go = self.dead_may_go(log, &view, drained_by, archived);
+            }
+            let deleted = match may_go {
                 Ok(false) => continue,
                 Ok(true) => self.logs.delete(log),
                 Err(error) => Err(error),
@@ -65,13 +70,22 @@ impl Deletion {
         let view = self.logs.view(self.logs.live()).unwrap_or_default();
         let mut last = None;
         for segment in view.closed.iter() {
-            match self.may_go(segment, archived) {
+            let mut may_go = self.may_go(segment, archived);
+            if matches!(may_go, Ok(true)) && self.forget(|log, number| (log, number) == (segment.log, segment.number)) {
+                may_go = self.may_go(segment, archived);
+            }
+            match may_go {
                 Ok(true) => last = Some(segment.number),
                 Ok(false) => break,
                 Err(error) => return (last, Err(error)),
             }
         }
         (last, Ok(()))
+    }
+
+    /// Forgets what was found in these segments; whether anything was.
+    fn forget(&mut self, is_meant: impl Fn(LogId, u32) -> bool) -> bool {
+        self.readable.extract_if(.., |(log, number), _| is_meant(*log, *number)).count() > 0
     }
 
     /// Whether a segment that is not written any more may go. Blocks on the disk where all else of it is read, and something
@@ -168,7 +182,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::super::replay::tests::{fill, log, ruin};
-    use super::super::segment::LogKind;
+    use super::super::segment::{self, LogKind};
     use super::super::state::LogState;
     use super::super::writer::LogWriter;
     use super::*;
@@ -224,9 +238,9 @@ mod tests {
         let chains = |is_read: bool| {
             let mut chains = Chains::default();
             for (chain, &base) in segment.base.iter() {
-                let (all, hole) = (places(id, base..segment.end[chain]), base + 1..segment.end[chain]);
+                let (all, hole) = (places(id, 0..1000), base + 1..segment.end[chain]);
                 let (read, lost) = match chain == TRADES && !is_read {
-                    true => (places(id, (base..segment.end[chain]).filter(|place| !hole.contains(place))), places(id, hole)),
+                    true => (places(id, (0..1000).filter(|place| !hole.contains(place))), places(id, hole)),
                     false => (all, Arc::default()),
                 };
                 chains.learn(chain, Archived { read, lost, next: Position { generation: 1, start: 1 }, log: None });
@@ -239,8 +253,13 @@ mod tests {
         assert!(!good.may_go(segment, &chains(false)).unwrap());
         assert!(good.may_go(segment, &chains(true)).unwrap(), "the hole is filled");
 
+        let path = segment::path(&temp.path().join(id.to_string()), segment.number);
+        let good_copy = std::fs::read(&path).unwrap();
         ruin(temp.path(), segment);
-        assert!(fresh().may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
+        let mut bad = fresh();
+        assert!(bad.may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
+        std::fs::write(&path, good_copy).unwrap();
+        assert_eq!(bad.last_done(&chains(false)).0, Some(0), "it was put back, and what was found before says nothing");
     }
 
     /// A chain that comes back begins before the hole, and reads it.
