@@ -14,7 +14,7 @@ use crate::bronze::sealer::{COMPLETE, Complete, HourCount};
 use crate::domain::chain::{Body, Carry, ChainId, DataRange, ObjectRef, Position, Slot, Tail};
 use crate::domain::entry::{Control, Gap, SessionEnd};
 use crate::domain::hour::Hour;
-use crate::domain::identity::{Micros, SessionId};
+use crate::domain::identity::{Delivery, Micros, SessionId};
 use crate::domain::intervals::Intervals;
 use crate::domain::object::hex;
 use crate::domain::stream::{PerStream, Stream};
@@ -62,12 +62,36 @@ struct Line {
 }
 
 /// Records of one frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrameCount {
     /// That are trades.
     pub trades: u32,
     /// That are none.
     pub quarantined: u32,
+    /// Which of its first 64 elements are there.
+    first: u64,
+    /// Which of the others.
+    rest: BTreeSet<u16>,
+}
+
+impl FrameCount {
+    /// With so many.
+    #[cfg(test)]
+    pub(super) fn of(trades: u32, quarantined: u32) -> FrameCount {
+        FrameCount { trades, quarantined, ..FrameCount::default() }
+    }
+
+    /// Whether the element was not there yet.
+    fn insert(&mut self, index: u16) -> bool {
+        match 1_u64.checked_shl(index.into()) {
+            Some(bit) => {
+                let is_new = self.first & bit == 0;
+                self.first |= bit;
+                is_new
+            }
+            None => self.rest.insert(index),
+        }
+    }
 }
 
 /// What is known of one session.
@@ -311,9 +335,10 @@ impl Found {
             if slot.stream == Stream::Quarantine && line.reason.is_empty() {
                 self.faults.push(format!("{} frame {} is in quarantine without a reason", line.session, line.frame));
             }
-            if !self.record(id, line.session, (line.frame, line.received_at), line.seq) {
+            let Line { session, frame, index, seq, received_at, .. } = line;
+            if !self.record(id, Delivery { session, frame, index }, seq, received_at) {
                 self.duplicated += 1;
-                self.faults.push(format!("{} frame {} index {} is archived twice", line.session, line.frame, line.index));
+                self.faults.push(format!("{session} frame {frame} index {index} is archived twice"));
             }
             if slot.stream == Stream::Gaps {
                 self.control(line.session, serde_json::from_str(&line.raw).ok());
@@ -341,20 +366,28 @@ impl Found {
         Ok(Object::Whole(bytes))
     }
 
-    /// Counts a record; `false` when it was counted before.
-    pub(super) fn record(&mut self, chain: ChainId, session: SessionId, (frame, at): (u32, Micros), seq: u64) -> bool {
-        let (stream, count) = (chain.stream, self.sessions.entry(session).or_default());
+    /// Counts a record that was received `at` a time; `false` when it was counted before.
+    pub(super) fn record(&mut self, chain: ChainId, delivery: Delivery, seq: u64, at: Micros) -> bool {
+        let Delivery { session, frame, index } = delivery;
+        let count = self.sessions.entry(session).or_default();
         if !count.seqs.entry(chain).or_default().insert(seq) {
             return false;
         }
         count.received(&self.retention, chain, at, seq);
-        if stream != Stream::Gaps && count.first.is_none_or(|(first, _)| frame < first) {
+        if chain.stream == Stream::Gaps {
+            return true;
+        }
+        if count.first.is_none_or(|(first, _)| frame < first) {
             count.first = Some((frame, at));
         }
-        match stream {
-            Stream::Trades => count.frames.entry(frame).or_default().trades += 1,
-            Stream::Quarantine => count.frames.entry(frame).or_default().quarantined += 1,
-            Stream::Gaps => {}
+        let of_frame = count.frames.entry(frame).or_default();
+        if !of_frame.insert(index) {
+            self.duplicated += 1;
+            self.faults.push(format!("{session} frame {frame} index {index} is there again, as number {seq} of {chain}"));
+        } else if chain.stream == Stream::Trades {
+            of_frame.trades += 1;
+        } else {
+            of_frame.quarantined += 1;
         }
         true
     }
@@ -371,8 +404,11 @@ impl Found {
             }
             Some(Control::SessionEnd(end)) => {
                 count.shard = Some(end.shard.clone());
-                // The one that the chain took first: what else is told of it is a repeat (ADR 6).
-                count.end.get_or_insert(end);
+                // A chain takes the first, what else is told of it is a repeat (ADR 6). Of two chains, with another number of
+                // partitions, the one that was told of more is held to it.
+                if count.end.as_ref().is_none_or(|known| known.frames < end.frames) {
+                    count.end = Some(end);
+                }
             }
             None => self.faults.push(format!("a control record of session {session} cannot be read")),
         }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::domain::chain::{Body, Carry, ObjectRef, Position, SLOT_VERSION, Slot};
     use crate::domain::entry::{Control, Gap, SessionEnd};
-    use crate::domain::identity::LogId;
+    use crate::domain::identity::{Delivery, LogId};
     use crate::domain::object::hex;
     use crate::io::folder::FolderStore;
     use crate::io::s3::lifecycle::{Expires, Rule};
@@ -211,7 +211,8 @@ mod tests {
                     }
                     for row in rows {
                         found.archived[chain.stream.index()] += 1;
-                        assert!(found.record(*chain, row.session, (row.frame, row.at), row.seq));
+                        let delivery = Delivery { session: row.session, frame: row.frame, index: 0 };
+                        assert!(found.record(*chain, delivery, row.seq, row.at));
                         if chain.stream == Stream::Gaps {
                             found.control(row.session, row.control.clone());
                         }

@@ -42,7 +42,8 @@ fn has_received(count: &SessionCount) -> bool {
     !count.frames.is_empty() || told.is_some_and(|frames| frames > 0)
 }
 
-fn has_outlived_its_end(count: &SessionCount) -> bool {
+/// Whether more is there of a session than its end tells of: it ended on a copy of the spool, and lived on.
+pub(super) fn has_outlived_its_end(count: &SessionCount) -> bool {
     count.end.as_ref().is_some_and(|end| count.frames.keys().last() > Some(&end.frames))
 }
 
@@ -154,7 +155,7 @@ mod tests {
                 opened: None,
             };
             let count = SessionCount {
-                frames: [(1, FrameCount { trades: 1, quarantined: 0 })].into(),
+                frames: [(1, FrameCount::of(1, 0))].into(),
                 first: Some((1, at)),
                 shard: Some("s".into()),
                 gaps: place.checked_sub(1).map(|before| gap(&ids[before])).into_iter().collect(),

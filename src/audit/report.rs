@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::bronze::{Found, SessionCount};
+use super::bronze::{Found, FrameCount, SessionCount};
 use super::expired::{self, Expired, Unnamed};
 use super::kafka::Standing;
 use super::ledger::{Connection, Sent};
@@ -161,7 +161,13 @@ fn holes(found: &Found, report: &mut Report) -> BTreeMap<SessionId, Missing> {
         for chain in chains_of(count) {
             let seqs = count.seqs.get(&chain).unwrap_or(&none);
             let highest = seqs.iter().last().map_or(0, |(_, high)| high + 1);
-            let wanted = count.end.as_ref().map_or(highest, |end| end.records_of(chain).max(highest));
+            let told = count.end.as_ref().map_or(highest, |end| end.records_of(chain));
+            // Its end is itself one of the gaps. A copy of the spool may have ended it while it lived.
+            if highest > told && chain.stream != Stream::Gaps && !outages::has_outlived_its_end(count) {
+                report
+                    .fault(|| format!("session {session}: its end tells of {told} records of {chain}, and there are {highest}"));
+            }
+            let wanted = told.max(highest);
             for (low, high) in seqs.holes_below(wanted) {
                 let expired = unnamed.take(found, *session, chain, (low, high));
                 let lost = high - low + 1 - expired;
@@ -192,7 +198,7 @@ fn chains_of(count: &SessionCount) -> BTreeSet<ChainId> {
 
 /// Each frame of the ledger. What is `missing` already by its number is not lost once more.
 fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTreeMap<SessionId, Missing>, report: &mut Report) {
-    let unknown = SessionCount::default();
+    let (unknown, nothing) = (SessionCount::default(), FrameCount::default());
     let (mut sent, mut not_received, mut untold) = (0, 0, 0);
     for (number, connection) in ledger {
         let count = connection.session.and_then(|session| found.sessions.get(&session)).unwrap_or(&unknown);
@@ -202,7 +208,7 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
         let mut counted = connection.session.and_then(|session| missing.remove(&session)).unwrap_or_default();
         for &Sent { number: frame, trades, bad } in &connection.frames {
             sent += u64::from(trades);
-            let (wanted, have) = (trades + bad, count.frames.get(&frame).copied().unwrap_or_default());
+            let (wanted, have) = (trades + bad, count.frames.get(&frame).unwrap_or(&nothing));
             let there = have.trades + have.quarantined;
             if there == 0 && frame > received && declared.is_some_and(|last| frame > last) {
                 not_received += u64::from(trades);
@@ -253,7 +259,8 @@ fn declared(found: &Found, session: Option<SessionId>) -> Option<u32> {
     let ended = count.and_then(|count| Some(count.end.as_ref()?.frames));
     let living = count.and_then(|count| count.living);
     let gaps = found.gaps.iter().filter(|gap| gap.previous_session == session).map(|gap| gap.last_frame);
-    gaps.chain(ended).chain(living).min()
+    // Each of them was durable: what the most of them tells of must be there.
+    gaps.chain(ended).chain(living).max()
 }
 
 /// Whether nothing has ended a session, and no spool at hand knows it.
@@ -264,12 +271,9 @@ fn is_cut_off(found: &Found, session: SessionId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bronze::FrameCount;
     use super::*;
-    use crate::domain::entry::SessionEnd;
+    use crate::domain::entry::{Gap, SessionEnd};
     use crate::domain::intervals::Intervals;
-
-    const TWO_TRADES: FrameCount = FrameCount { trades: 2, quarantined: 0 };
 
     /// A session with `frames` of two trades each, and a ledger of `sent` such frames.
     fn world(frames: u32, sent: u32, ended: bool) -> (Found, BTreeMap<u64, Connection>, SessionId) {
@@ -286,7 +290,7 @@ mod tests {
         });
         let all = trades.checked_sub(1).map(|last| (Stream::Trades.into(), Intervals::of(0, last)));
         let seqs = all.into_iter().collect();
-        let frames = (1..=frames).map(|n| (n, TWO_TRADES)).collect();
+        let frames = (1..=frames).map(|n| (n, FrameCount::of(2, 0))).collect();
         let count = SessionCount { seqs, frames, end, shard: Some("s".into()), ..SessionCount::default() };
         let found = Found { sessions: [(session, count)].into(), archived: [trades, 0, 0], ..Found::default() };
         let frames = (1..=sent).map(|number| Sent { number, trades: 2, bad: 0 }).collect();
@@ -354,7 +358,7 @@ mod tests {
     #[test]
     fn a_bad_frame_is_in_quarantine_and_not_among_the_trades() {
         let bad = Sent { number: 4, trades: 0, bad: 1 };
-        let of = |trades, quarantined| fourth(bad, FrameCount { trades, quarantined });
+        let of = |trades, quarantined| fourth(bad, FrameCount::of(trades, quarantined));
         assert!(of(0, 1).is_clean());
         assert_eq!((of(0, 0).lost, of(0, 2).duplicated, of(1, 1).duplicated), (1, 1, 1));
         let taken = of(1, 0);
@@ -365,7 +369,7 @@ mod tests {
     #[test]
     fn of_a_mixed_frame_each_element_is_where_it_belongs() {
         let mixed = Sent { number: 4, trades: 2, bad: 1 };
-        let of = |trades, quarantined| fourth(mixed, FrameCount { trades, quarantined });
+        let of = |trades, quarantined| fourth(mixed, FrameCount::of(trades, quarantined));
         assert!(of(2, 1).is_clean());
         assert_eq!((of(2, 0).lost, of(1, 1).lost, of(3, 0).faults, of(2, 2).duplicated), (1, 1, 1, 1));
         assert!(of(1, 2).is_clean(), "one that is too strange for us is there all the same, and counted");
@@ -406,6 +410,38 @@ mod tests {
     }
 
     #[test]
+    fn who_has_told_of_the_most_of_a_session_is_believed() {
+        let (mut found, ledger, session) = world(10, 12, true);
+        let gap = Gap {
+            shard: "s".into(),
+            symbols: vec![],
+            previous_session: session,
+            last_frame: 11,
+            last_received_at: None,
+            first_received_at: None,
+            reason: "stalled".into(),
+            opened: None,
+        };
+        found.gaps.push(gap);
+        let report = report(&found, Some(&ledger));
+        assert_eq!((report.lost, report.not_received), (2, Some(2)), "it ended on a copy, and lived on: {report:?}");
+    }
+
+    #[test]
+    fn more_than_the_end_tells_of_is_a_fault_unless_the_session_outlived_it() {
+        let (mut found, _, session) = world(10, 10, true);
+        let of = |found: &mut Found, frames, trades| {
+            let end = found.sessions.get_mut(&session).unwrap().end.as_mut().unwrap();
+            (end.frames, end.records) = (frames, [trades, 0, 0]);
+        };
+        of(&mut found, 10, 19);
+        let told = report(&found, None);
+        assert_eq!((told.faults, told.lost), (1, 0), "{told:?}");
+        of(&mut found, 9, 18);
+        assert!(report(&found, None).is_clean(), "a copy of the spool ended it");
+    }
+
+    #[test]
     fn what_is_missing_by_its_number_and_in_the_ledger_is_lost_once() {
         let (mut found, ledger, session) = world(10, 11, false);
         let count = found.sessions.get_mut(&session).unwrap();
@@ -419,7 +455,7 @@ mod tests {
     #[test]
     fn more_records_than_trades_are_doubled() {
         let (mut found, ledger, session) = world(10, 10, true);
-        found.sessions.get_mut(&session).unwrap().frames.insert(4, FrameCount { trades: 3, quarantined: 0 });
+        found.sessions.get_mut(&session).unwrap().frames.insert(4, FrameCount::of(3, 0));
         assert_eq!(report(&found, Some(&ledger)).duplicated, 1);
     }
 }

@@ -33,7 +33,8 @@ impl Found {
         for (session, state) in &last.sessions {
             let count = self.sessions.entry(*session).or_default();
             count.shard = Some(state.shard.clone());
-            count.living = state.ended.is_none().then_some(state.frames);
+            // Of several copies of a spool one may be older, and another may have ended what lives in the first.
+            count.living = count.living.max(state.ended.is_none().then_some(state.frames));
         }
     }
 
@@ -47,7 +48,7 @@ impl Found {
             }
             Content::Tick(_) | Content::Ended(_) | Content::Lost { .. } => return,
         };
-        if !self.record(chain, delivery.session, (delivery.frame, record.received_at), seq) {
+        if !self.record(chain, delivery, seq, record.received_at) {
             return; // archived already
         }
         self.waiting[chain.stream.index()] += 1;
