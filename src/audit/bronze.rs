@@ -404,8 +404,8 @@ impl Found {
             }
             Some(Control::SessionEnd(end)) => {
                 count.shard = Some(end.shard.clone());
-                // A chain takes the first, what else is told of it is a repeat (ADR 6). Of two chains, with another number of
-                // partitions, the one that was told of more is held to it.
+                // A chain takes the first, what else it is told is a repeat (ADR 6). Two chains, where the number of partitions was
+                // another, may have taken one each: then all that the greater one tells of must be there.
                 if count.end.as_ref().is_none_or(|known| known.frames < end.frames) {
                     count.end = Some(end);
                 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::bronze::Found;
 use crate::domain::chain::ChainId;
-use crate::domain::entry::{Content, Payload, Record};
+use crate::domain::entry::{Content, Control, Payload, Record};
 use crate::spool::contents;
 use crate::spool::logs;
 use crate::spool::segment::DrainedBy;
@@ -52,7 +52,9 @@ impl Found {
             return; // archived already
         }
         self.waiting[chain.stream.index()] += 1;
-        if let Payload::Control(control) = payload {
+        let Payload::Control(control) = payload else { return };
+        // What is told of a session's end behind the first one is a repeat (ADR 6).
+        if matches!(*control, Control::Gap(_)) || self.sessions[&delivery.session].end.is_none() {
             self.control(delivery.session, Some(*control));
         }
     }

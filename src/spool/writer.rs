@@ -315,6 +315,12 @@ pub fn scan_log(dir: &Path) -> io::Result<(VecDeque<SegmentView>, LogState)> {
                 let path = segment::path(dir, number);
                 let synced = File::open(&path).and_then(|file| file.sync_data());
                 synced.map_err(|error| unreadable(path.display(), &error))?;
+                #[cfg(feature = "faults")]
+                crate::faults::witness(format_args!(
+                    "synced {}/{number} {}",
+                    dir.file_name().unwrap_or_default().display(),
+                    std::fs::metadata(&path)?.len()
+                ));
                 if let Some(before) = views.back_mut() {
                     before.end = before.end.map(|chain, end| *view.base.get(chain).unwrap_or(end).min(end));
                 }

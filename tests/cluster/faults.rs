@@ -20,6 +20,7 @@ use super::rig::{A, B, Cluster, PARTITIONS, PATIENCE};
 use crate::pipeline::rig::{Process, end, pause, signal};
 use crate::support::disk::SmallDisk;
 use crate::support::s3_proxy::{Fault, Reply, Rule};
+use crate::support::witness::Witness;
 
 /// One that archives only, and comes and goes.
 const HELPER: &str = "helper";
@@ -28,10 +29,13 @@ const CLONES: u32 = 3;
 /// The key of the first clone: two daemons with one key would turn each other away.
 const FIRST_KEY_OF_CLONES: u32 = 3;
 
+/// Between one thing and the next, in milliseconds.
+const BREATH: std::ops::Range<u64> = 500..7500;
+
 /// What can be done, and how often among others.
 #[rustfmt::skip]
 const KINDS: &[(Kind, u32)] = &[
-    (Kind::Kill, 24), (Kind::Stop, 10), (Kind::Leave, 4), (Kind::Join, 4), (Kind::Broker, 10), (Kind::TwoBrokers, 4),
+    (Kind::Kill, 16), (Kind::Power, 8), (Kind::Stop, 10), (Kind::Leave, 4), (Kind::Join, 4), (Kind::Broker, 10), (Kind::TwoBrokers, 4),
     (Kind::Leaders, 3), (Kind::Store, 28), (Kind::Registry, 4), (Kind::DiskFull, 4), (Kind::Topic, 4), (Kind::Retention, 6),
     (Kind::Clone, 1), (Kind::DiskLost, 2),
 ];
@@ -40,6 +44,7 @@ const KINDS: &[(Kind, u32)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Kill,
+    Power,
     Stop,
     Leave,
     Join,
@@ -65,6 +70,19 @@ enum Undo {
     MakeRoom(PathBuf),
 }
 
+/// While a daemon could not take what it was sent: at most so long.
+pub(super) struct Stall {
+    pub(super) daemon: String,
+    pub(super) from: Micros,
+    pub(super) to: Micros,
+}
+
+/// The disk of B as it was when it was lost.
+pub(super) struct LostDisk {
+    pub(super) at: Micros,
+    pub(super) spool: PathBuf,
+}
+
 /// A daemon's process.
 struct Life {
     process: Process,
@@ -86,8 +104,10 @@ pub(super) struct Campaign {
     pub(super) over: Vec<(Kind, Micros)>,
     /// Daemons that ended by themselves, and how: they begin again, as a service would.
     pub(super) gave_up: Vec<String>,
-    /// When the disk of B was last lost.
-    pub(super) disks_lost: Vec<Micros>,
+    pub(super) disks_lost: Vec<LostDisk>,
+    pub(super) stalls: Vec<Stall>,
+    /// Bytes that no fsync had reached when the power failed.
+    pub(super) unsynced: u64,
     clones: u32,
 }
 
@@ -107,6 +127,8 @@ impl Campaign {
             over: Vec::new(),
             gave_up: Vec::new(),
             disks_lost: Vec::new(),
+            stalls: Vec::new(),
+            unsynced: 0,
             clones: 0,
             cluster,
         };
@@ -120,13 +142,14 @@ impl Campaign {
     fn live(&mut self, name: &str) {
         self.lives.remove(name);
         println!("{} {name} begins", jiff::Timestamp::now());
-        let process = self.cluster.daemon(name);
+        let witness = self.cluster.witness(name).to_str().unwrap().to_string();
+        let process = self.cluster.daemon_with(name, &[("TICKMINT_WITNESS", witness)]);
         self.lives.insert(name.to_string(), Life { process, is_stopped: false });
     }
 
     /// How long nothing more is done.
     pub(super) fn breath(&mut self) -> Duration {
-        Duration::from_millis(self.random.random_range(500..7500))
+        Duration::from_millis(self.random.random_range(BREATH))
     }
 
     /// Ends what is due, and starts again who gave up.
@@ -188,6 +211,12 @@ impl Campaign {
         let is_stopped = self.lives[name].is_stopped;
         match kind {
             Kind::Kill => self.live(name),
+            Kind::Power => {
+                self.lives.remove(name);
+                let told = Witness::default().read(&self.cluster.witness(name));
+                self.unsynced += told.cut_power(&self.cluster.path(&format!("{name}/spool")));
+                self.live(name);
+            }
             Kind::Stop => {
                 if is_stopped {
                     return false;
@@ -195,6 +224,7 @@ impl Campaign {
                 signal("-STOP", self.lives[name].process.0.id());
                 self.lives.get_mut(name).unwrap().is_stopped = true;
                 let seconds = self.random.random_range(5..40);
+                self.stalls(name, seconds * 1000);
                 self.later(kind, seconds * 1000, Undo::Continue(name.into()));
                 return true;
             }
@@ -243,6 +273,7 @@ impl Campaign {
                 let Some(disk) = self.disk.as_ref().filter(|_| !is_full) else { return false };
                 let filler = disk.fill();
                 let millis = self.random.random_range(1000..5000);
+                self.stalls(A, millis);
                 self.later(kind, millis, Undo::MakeRoom(filler));
                 return true;
             }
@@ -253,15 +284,27 @@ impl Campaign {
                 tickmint::commands::block_on(recreate(&self.cluster.kafka_config(), stream, pause)).unwrap();
             }
             Kind::Retention => {
-                let partition = self.random.random_range(0..PARTITIONS);
-                return tickmint::commands::block_on(expire(&self.cluster.kafka_config(), partition)).unwrap()
-                    && self.is_over(kind);
+                // In half of them nobody has what was acknowledged and is not archived: it must come from the spools again.
+                let is_read = self.random.random_bool(0.5);
+                let one = self.random.random_range(0..PARTITIONS);
+                if !is_read {
+                    self.lives.remove(A);
+                    self.lives.remove(B);
+                }
+                let partitions = if is_read { one..one + 1 } else { 0..PARTITIONS };
+                let is_done = tickmint::commands::block_on(expire(&self.cluster.kafka_config(), partitions)).unwrap().unwrap();
+                if !is_read {
+                    self.live(A);
+                    self.live(B);
+                }
+                return is_done && self.is_over(kind);
             }
             Kind::Clone => return self.clone_disk(),
             Kind::DiskLost => {
                 self.lives.remove(B);
-                std::fs::remove_dir_all(self.cluster.path(B)).unwrap();
-                self.disks_lost.push(tickmint::clock::now());
+                let lost = self.cluster.path(&format!("lost-{}", self.disks_lost.len()));
+                std::fs::rename(self.cluster.path(B), &lost).unwrap();
+                self.disks_lost.push(LostDisk { at: tickmint::clock::now(), spool: lost.join("spool") });
                 self.live(B);
             }
         }
@@ -272,6 +315,13 @@ impl Campaign {
     fn is_over(&mut self, kind: Kind) -> bool {
         self.over.push((kind, tickmint::clock::now()));
         true
+    }
+
+    /// It takes nothing for so long, and until that is taken back.
+    fn stalls(&mut self, name: &str, millis: u64) {
+        let from = tickmint::clock::now();
+        let to = from + (millis * 1000) as Micros + BREATH.end as Micros * 1000;
+        self.stalls.push(Stall { daemon: name.to_string(), from, to });
     }
 
     fn later(&mut self, kind: Kind, millis: u64, undo: Undo) {
@@ -377,18 +427,29 @@ pub(super) fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
 /// Deletes a topic and makes it anew, as somebody does by mistake.
 pub(super) async fn recreate(config: &KafkaConfig, stream: Stream, pause: Duration) {
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-    admin(config).delete_topics(&[&config.topic(stream)], &options).await.unwrap();
+    let ensure = async || Topics::open(config).await?.ensure(stream).await;
+    let before = ensure().await.unwrap().topic.incarnation;
+    for deleted in admin(config).delete_topics(&[&config.topic(stream)], &options).await.unwrap() {
+        deleted.unwrap();
+    }
     tokio::time::sleep(pause).await;
     let until = Instant::now() + Duration::from_secs(60);
-    while let Err(error) = async { Topics::open(config).await?.ensure(stream).await }.await {
-        assert!(Instant::now() < until, "{error}");
+    loop {
+        let made = ensure().await;
+        if made.as_ref().is_ok_and(|made| made.topic.incarnation != before) {
+            return;
+        }
+        assert!(Instant::now() < until, "{made:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Deletes all records that a partition of trades has, as retention would those that were not read in time.
-async fn expire(config: &KafkaConfig, partition: u32) -> bool {
+/// Deletes all records that partitions of trades have, as retention would those that were not read in time.
+async fn expire(config: &KafkaConfig, partitions: std::ops::Range<u32>) -> Result<bool, rdkafka::error::KafkaError> {
     let (topic, mut list) = (config.topic(Stream::Trades), TopicPartitionList::new());
-    list.add_partition_offset(&topic, partition as i32, Offset::End).unwrap();
-    admin(config).delete_records(&list, &AdminOptions::new()).await.is_ok()
+    for partition in partitions {
+        list.add_partition_offset(&topic, partition as i32, Offset::End)?;
+    }
+    let done = admin(config).delete_records(&list, &AdminOptions::new()).await;
+    Ok(done.is_ok_and(|done| done.elements().iter().all(|partition| partition.error().is_ok())))
 }

@@ -17,6 +17,7 @@ mod copies;
 mod demo;
 mod faults;
 mod locked;
+mod outcome;
 mod partitions;
 mod quotas;
 mod registry;

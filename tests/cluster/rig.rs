@@ -185,6 +185,11 @@ impl Cluster {
         self.ports.keys().cloned().collect()
     }
 
+    /// What a daemon is asked to tell of its answers and its fsyncs.
+    pub(super) fn witness(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.witness"))
+    }
+
     /// Whether a daemon has a spool, that is a feed.
     pub(super) fn has_spool(&self, name: &str) -> bool {
         self.path(&format!("{name}/spool")).exists()
@@ -250,7 +255,7 @@ impl Cluster {
 
     /// Ends the exchange in good order, its ledger complete.
     pub(super) fn end_exchange(&mut self) {
-        end(&mut self.exchange);
+        assert_eq!(end(&mut self.exchange), Some(0), "the exchange");
     }
 
     /// The exchange ends, all that A has got is archived, it ends in good order, and the audit finds nothing wrong.
@@ -265,11 +270,17 @@ impl Cluster {
 
     /// Audits everything; the report and whether the command said that all is well.
     pub(super) fn verify(&self) -> (Value, bool) {
+        self.verify_with(&[])
+    }
+
+    /// As [`Cluster::verify`], with these spools, too.
+    pub(super) fn verify_with(&self, spools: &[PathBuf]) -> (Value, bool) {
         let mut command = Command::new(TICKMINT);
         command.args(["verify", "--json", "--config"]).arg(self.config(A)).arg("--ledger").arg(self.path("ledger"));
         for name in self.names().iter().filter(|name| *name != A && self.has_spool(name)) {
             command.arg("--spool").arg(self.path(&format!("{name}/spool")));
         }
+        command.args(spools.iter().flat_map(|spool| ["--spool".as_ref(), spool.as_os_str()]));
         let output = command.output().unwrap();
         let report = serde_json::from_slice(&output.stdout);
         let report = report.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));

@@ -1,5 +1,5 @@
-//! A second audit, by a script that shares nothing with the daemon: it must come to the same figures,
-//! and it compares what was archived with what was sent, trade by trade.
+//! A second audit, by scripts that share nothing with the daemon: one must come to the same figures, and both compare what was
+//! archived with what was sent, trade by trade; the other for lakes that are too large for the first.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,13 @@ use crate::support::servers::or_skip;
 /// Its report on the ledger and the lake of a rig's folder, and whether all is well; none where there is
 /// no Python for it. The daemon must have ended.
 pub(super) fn independent_count(dir: &Path) -> Option<(Value, bool)> {
+    says("count.py", dir)
+}
+
+/// What one of the scripts says.
+fn says(script: &str, dir: &Path) -> Option<(Value, bool)> {
     let mut command = or_skip(python("dbt"))?;
-    command.arg("tests/oracle/count.py").arg(dir.join("ledger")).arg(dir.join("lake"));
+    command.arg(format!("tests/oracle/{script}")).arg(dir.join("ledger")).arg(dir.join("lake"));
     let output = command.output().unwrap();
     let report = serde_json::from_slice(&output.stdout);
     let report = report.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -30,6 +35,11 @@ pub(super) fn assert_counted_alike(dir: &Path, report: &Value) {
         assert_eq!(counted[name], report[name], "{name}: {counted:#} is not {report:#}");
     }
     assert_eq!(counted["covered"], report["not_received"], "{counted:#} is not {report:#}");
+    let Some((content, well)) = says("content.py", dir) else { return };
+    assert!(well, "{content:#}");
+    for name in ["sent", "archived", "quarantined"] {
+        assert_eq!(content[name], report[name], "{name}: {content:#} is not {report:#}");
+    }
 }
 
 #[test]
@@ -67,9 +77,11 @@ fn controls(rig: &Rig) {
 
     with_other_content(&ledger, sent.replacen(frame, &frame.replacen(r#"\"p\":"#, r#"\"p\":1"#, 1), 1), || {
         assert_seen(dir, "changed", "another price in the ledger");
+        assert_seen_by("content.py", dir, "changed", "another price in the ledger");
     });
     with_other_content(&ledger, sent.replacen(&format!("{frame}\n"), "", 1), || {
         assert_seen(dir, "faults", "a frame that was never sent");
+        assert_seen_by("content.py", dir, "unsent", "a frame that was never sent");
     });
     let opened = sent.lines().find(|line| line.contains(r#""kind":"open""#)).unwrap();
     let one = r#"{"kind":"frame","conn":1,"n":0,"at_us":0,"what":"trade","trades":1}"#;
@@ -93,7 +105,10 @@ fn controls(rig: &Rig) {
     for form in ["raw", "typed"] {
         let objects = files_below(&rig.path(&format!("lake/bronze/{form}/trades")));
         let (object, other) = (&objects[objects.len() / 2], std::fs::read(&objects[0]).unwrap());
-        with_other_content(object, other, || assert_seen(dir, "faults", &format!("another {form} object")));
+        with_other_content(object, other, || {
+            assert_seen(dir, "faults", &format!("another {form} object"));
+            assert_seen_by("content.py", dir, "faults", &format!("another {form} object"));
+        });
     }
 
     // The same records in one slot more.
@@ -104,7 +119,17 @@ fn controls(rig: &Rig) {
     let more = path.with_file_name("more.json");
     std::fs::write(&more, again.to_string()).unwrap();
     assert_seen(dir, "duplicated", "records in two slots");
+    assert_seen_by("content.py", dir, "doubled", "records in two slots");
     std::fs::remove_file(more).unwrap();
+
+    // The typed object of another slot, by its right hash.
+    let kept = std::fs::read(&path).unwrap();
+    let mut slot: Value = serde_json::from_slice(&kept).unwrap();
+    slot["data"]["typed"] = other_slot(&path)["data"]["typed"].clone();
+    with_other_content(&path, slot.to_string(), || {
+        assert_seen(dir, "faults", "another slot's typed object");
+        assert_seen_by("content.py", dir, "typed_wrong", "another slot's typed object");
+    });
 
     assert!(independent_count(dir).is_none_or(|(_, well)| well), "all was put back");
 }
@@ -118,16 +143,30 @@ fn with_other_content(path: &Path, content: impl AsRef<[u8]>, check: impl FnOnce
 }
 
 fn assert_seen(dir: &Path, name: &str, what: &str) {
-    let Some((report, well)) = independent_count(dir) else { return };
-    assert!(!well && count(&report, name) > 0, "{what} was not seen: {report:#}");
+    assert_seen_by("count.py", dir, name, what);
 }
 
-/// The newest slot with data, which is the chain's last: no daemon has come after it.
-fn last_slot(dir: &Path) -> (PathBuf, Value) {
+fn assert_seen_by(script: &str, dir: &Path, name: &str, what: &str) {
+    let Some((report, well)) = says(script, dir) else { return };
+    assert!(!well && count(&report, name) > 0, "{what} was not seen by {script}: {report:#}");
+}
+
+/// The slots with data.
+fn slots(dir: &Path) -> impl Iterator<Item = (PathBuf, Value)> {
     let slots = files_below(dir).into_iter().map(|path| {
         let slot: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         (path, slot)
     });
+    slots.filter(|(_, slot)| slot["data"].is_object())
+}
+
+/// The newest slot with data, which is the chain's last: no daemon has come after it.
+fn last_slot(dir: &Path) -> (PathBuf, Value) {
     let position = |slot: &Value| (slot["generation"].as_u64(), slot["start"].as_u64());
-    slots.filter(|(_, slot)| slot["data"].is_object()).max_by_key(|(_, slot)| position(slot)).unwrap()
+    slots(dir).max_by_key(|(_, slot)| position(slot)).unwrap()
+}
+
+/// Another one of the same chain.
+fn other_slot(than: &Path) -> Value {
+    slots(than.parent().unwrap()).find(|(path, _)| path != than).unwrap().1
 }

@@ -10,6 +10,7 @@ pub mod registry;
 pub mod s3_proxy;
 pub mod servers;
 pub mod toxiproxy;
+pub(crate) mod witness;
 
 /// How much of something a test is to do: what that variable says, or `default`.
 pub(crate) fn amount(variable: &str, default: u64) -> u64 {
