@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,29 +64,34 @@ def catalog(servers: Servers, folder: Path, prefix: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def iceberg(bench: Bench, topic: Preloaded) -> Result:
-    """Parquet in a table without partitions, exactly once by Kafka's transactions."""
-    having = parts()
+def iceberg(by: str) -> Callable[[Bench, Preloaded], Result]:
+    """Parquet in a table that is partitioned by a column, or not at all; exactly once by Kafka's transactions."""
+    name = "iceberg-by-symbol" if by else "iceberg"
 
-    def run(prefix: str) -> dict:
-        folder = emptied(bench.work / "iceberg")
-        options = catalog(bench.servers, folder, prefix)
-        command = [java("java"), "-cp", having.class_path, HERE / "MakeTable.java", *(f"{name}={value}" for name, value in options.items())]
-        made = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
-        if made.returncode != 0:
-            raise RuntimeError(f"Iceberg's table could not be made:\n{made.stdout[-1000:]}{made.stderr[-3000:]}")
-        control = f"{prefix}-control"
-        bench.servers.make_topic(control)
-        plugin(folder, having.jars(having.connect))
-        config = {
-            "connector.class": "org.apache.iceberg.connect.IcebergSinkConnector", "tasks.max": "1", "topics": topic.topic,
-            "value.converter": "org.apache.kafka.connect.json.JsonConverter", "value.converter.schemas.enable": "false",
-            "iceberg.tables": "bronze.trades", "iceberg.control.topic": control,
-            "iceberg.control.commit.interval-ms": str(COMMIT), "iceberg.control.commit.timeout-ms": "30000", "iceberg.catalog.type": "jdbc",
-        } | {f"iceberg.catalog.{name}": value for name, value in options.items()}  # fmt: skip
-        return worker(bench, topic, having, folder, prefix, config, lambda: snapshot(bench.servers, prefix) >= topic.records)
+    def contender(bench: Bench, topic: Preloaded) -> Result:
+        having = parts()
 
-    return bench.measured("iceberg", topic, run)
+        def run(prefix: str) -> dict:
+            folder = emptied(bench.work / "iceberg")
+            options = catalog(bench.servers, folder, prefix)
+            command = [java("java"), "-cp", having.class_path, HERE / "MakeTable.java", by, *(f"{name}={value}" for name, value in options.items())]
+            made = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)
+            if made.returncode != 0:
+                raise RuntimeError(f"Iceberg's table could not be made:\n{made.stdout[-1000:]}{made.stderr[-3000:]}")
+            control = f"{prefix}-control"
+            bench.servers.make_topic(control)
+            plugin(folder, having.jars(having.connect))
+            config = {
+                "connector.class": "org.apache.iceberg.connect.IcebergSinkConnector", "tasks.max": "1", "topics": topic.topic,
+                "value.converter": "org.apache.kafka.connect.json.JsonConverter", "value.converter.schemas.enable": "false",
+                "iceberg.tables": "bronze.trades", "iceberg.control.topic": control,
+                "iceberg.control.commit.interval-ms": str(COMMIT), "iceberg.control.commit.timeout-ms": "30000", "iceberg.catalog.type": "jdbc",
+            } | {f"iceberg.catalog.{name}": value for name, value in options.items()}  # fmt: skip
+            return worker(bench, topic, having, folder, prefix, config, lambda: snapshot(bench.servers, prefix) >= topic.records)
+
+        return bench.measured(name, topic, run)
+
+    return contender
 
 
 def snapshot(servers: Servers, prefix: str) -> int:

@@ -14,7 +14,8 @@ it is not all of it, or `tickmint verify` finds a fault, the run ends with 1.
     tickmint       roles = ["archive"]: raw JSON lines and typed Parquet, hashes, seen intervals, the commit chain
     python         a tuned consumer (confluent-kafka, pyarrow) that writes the same lines and columns
     python-values  the same consumer with only what stands in the values: no identity, so nothing can be deduplicated
-    iceberg        Kafka Connect with Apache Iceberg's sink: Parquet, exactly once
+    iceberg        Kafka Connect with Apache Iceberg's sink: Parquet, exactly once, in a table without partitions
+    iceberg-by-symbol  the same sink with a table that is partitioned by symbol, as one that is read by symbol would be
     connect-floor  Kafka Connect with our own least sink: a floor for any Connect S3 sink; JSON lines, not compressed
     benthos        the Benthos engine 4.60 with our own Kafka and S3 ends (not Redpanda Connect): JSON lines, zstd
 
@@ -43,8 +44,8 @@ from daemon import Daemons
 from servers import ROOT, Servers, Skipped
 
 CONTENDERS = {
-    "tickmint": tickmint, "python": python("same"), "python-values": python("values"), "iceberg": connect.iceberg,
-    "connect-floor": connect.floor, "benthos": benthos,
+    "tickmint": tickmint, "python": python("same"), "python-values": python("values"), "iceberg": connect.iceberg(""),
+    "iceberg-by-symbol": connect.iceberg("s"), "connect-floor": connect.floor, "benthos": benthos,
 }  # fmt: skip
 #: What else reads Avro values would be measured with another decoder than its own.
 OF_AVRO = ("tickmint", "python")

@@ -7,13 +7,13 @@ from daemon import Preloaded
 
 LABELS = {
     "tickmint": "tickmint: raw + typed, hashes, chain", "python": "tuned Python: raw + typed", "python-values": "tuned Python, values only",
-    "iceberg": "Connect, Iceberg sink: Parquet", "connect-floor": "Connect, own least sink: a floor",
-    "benthos": "Benthos 4.60, own Kafka/S3 ends",
+    "iceberg": "Connect, Iceberg sink: Parquet", "iceberg-by-symbol": "Connect, Iceberg sink, by symbol",
+    "connect-floor": "Connect, own least sink: a floor", "benthos": "Benthos 4.60, own Kafka/S3 ends",
 }  # fmt: skip
 #: With fewer the starts count more than the records.
 WARM = 5_000_000
 #: How many times the records a processor second of these ours are to be.
-AIMS = {"python": 5, "iceberg": 8, "connect-floor": 3}
+AIMS = {"python": 5, "iceberg": 8, "iceberg-by-symbol": 8, "connect-floor": 3}
 
 
 def line(result: Result) -> str:
