@@ -37,6 +37,8 @@ pub enum Flaw {
     ForgetEarly,
     /// What one copy of a log has lost counts as read for the other copies, too.
     LostIsRead,
+    /// A log that is begun by a clock that was set back is named by the one before it, and by nothing else.
+    SameLogName,
     /// What was acknowledged and then passed by the chain is not sent again: only what lies in another incarnation, or
     /// behind the end of the log.
     NoResend,
@@ -58,7 +60,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 20] = [
+    pub const ALL: [Flaw; 21] = [
         Flaw::AckBeforeFsync,
         Flaw::StoredOffset,
         Flaw::HourInName,
@@ -71,6 +73,7 @@ impl Flaw {
         Flaw::DedupByValue,
         Flaw::ForgetEarly,
         Flaw::LostIsRead,
+        Flaw::SameLogName,
         Flaw::NoResend,
         Flaw::NoOrigin,
         Flaw::GreatestOnly,

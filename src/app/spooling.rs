@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
-use crate::domain::identity::LogId;
 use crate::spool::logs::{self, FolderLock, Logs, NAME};
 use crate::spool::reader::LogView;
 use crate::spool::segment::{DrainedBy, LogKind};
@@ -47,7 +46,7 @@ pub(super) fn open(config: &Config, kind: LogKind) -> Result<Spooling> {
     let failed = |what| move |error| spool_failed(error, dir, what);
     logs::sweep(dir).map_err(failed("which cannot be cleaned up"))?;
     let found = logs::find(dir).map_err(failed("which cannot be read"))?;
-    let id = LogId::after(found.dead.keys().next_back().copied());
+    let id = found.next();
     let kinds: Vec<_> = found.dead.values().filter_map(LogView::kind).collect();
     if kind.drained_by == DrainedBy::Bronze && kinds.iter().any(|kind| kind.drained_by == DrainedBy::Kafka) {
         bail!(

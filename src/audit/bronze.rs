@@ -70,8 +70,9 @@ pub struct FrameCount {
     pub quarantined: u32,
     /// Which of its first 64 elements are there.
     first: u64,
-    /// Which of the others.
-    rest: BTreeSet<u16>,
+    /// Which of the others, where there are any.
+    #[expect(clippy::box_collection, reason = "of most frames there are none, and there are hundreds of millions of frames")]
+    rest: Option<Box<BTreeSet<u16>>>,
 }
 
 impl FrameCount {
@@ -89,7 +90,7 @@ impl FrameCount {
                 self.first |= bit;
                 is_new
             }
-            None => self.rest.insert(index),
+            None => self.rest.get_or_insert_default().insert(index),
         }
     }
 }

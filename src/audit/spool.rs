@@ -40,6 +40,10 @@ impl Found {
 
     /// Counts a record of a log. It may be in a slot, too, or in several logs.
     pub(super) fn unsettled(&mut self, chain: ChainId, record: Record) {
+        if record.is_foreign() {
+            self.foreign += 1;
+            return;
+        }
         let (delivery, seq, payload) = match record.content {
             Content::Data { delivery, seq, payload } => (delivery, seq, payload),
             Content::Opened(session) => {
@@ -57,5 +61,26 @@ impl Found {
         if matches!(*control, Control::Gap(_)) || self.sessions[&delivery.session].end.is_none() {
             self.control(delivery.session, Some(*control));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::report;
+    use super::*;
+    use crate::domain::identity::{Delivery, Origin, SessionId};
+    use crate::domain::stream::Stream;
+
+    /// Its number is its offset: what is not archived yet of a topic that others have written to for long has no holes before it.
+    #[test]
+    fn what_others_have_written_is_counted_apart_also_where_it_waits() {
+        let delivery = Delivery { session: SessionId::generate(), frame: 15, index: 1 };
+        let payload = Payload::Foreign { raw: bytes::Bytes::from_static(b"x"), why: "no header".into() };
+        let content = Content::Data { delivery, seq: 1_000_000, payload };
+        let record = Record { offset: 1_000_000, origin: Origin::default(), received_at: 0, traceparent: None, content };
+        let mut found = Found::default();
+        found.unsettled(Stream::Trades.into(), record);
+        let report = report(&found, None);
+        assert!(report.is_clean() && report.waiting == 0 && report.notes.len() == 1, "{report:?}");
     }
 }

@@ -21,8 +21,8 @@ Exit codes:
   2   wrong arguments
   69  the daemon gave up: an actor failed more often than a restart can cure
   70  the daemon gave up: a thread is blocked, which only a new process cures
-  75  the daemon stopped, and not everything was archived in time, or a second signal ended it at
-      once: the next start archives the rest
+  75  the daemon stopped, and not everything was archived in time (with [kafka]: sent), or a second
+      signal ended it at once: the next start goes on with the rest
   78  the config is wrong";
 
 /// Something lost or doubled, or an error.

@@ -18,9 +18,9 @@ use crate::warehouse::process;
 /// Arguments of `run`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-SIGTERM or Ctrl-C stops it in order: what was received is archived and refined, within `drain_within`
-(60 s by default). A second signal ends it at once; what is not archived then stays in the spool for
-the next start.
+SIGTERM or Ctrl-C stops it in order, within `drain_within` (60 s by default): what was received is
+archived and refined; with `[kafka]` it is sent, and the other daemons archive it, or this one when it
+runs again. A second signal ends it at once; what is not archived stays in the spool for the next start.
 
 Examples:
   cp config/example.toml tickmint.toml             every option with its default and a sentence

@@ -26,6 +26,8 @@ use crate::faults::{Flaw, flawed};
 /// What was found in a segment is believed for so long, as it keeps the segment; before that goes it is read once more, for a
 /// good copy may have been put in the place of one that could not be read.
 const BELIEVE: Duration = Duration::from_secs(60);
+/// But for what was read within so long before.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// Decides what may go of the logs of a machine.
 pub struct Deletion {
@@ -83,9 +85,10 @@ impl Deletion {
         (last, Ok(()))
     }
 
-    /// Forgets what was found in these segments; whether anything was.
+    /// Forgets what was not found just now in these segments; whether anything was.
     fn forget(&mut self, is_meant: impl Fn(LogId, u32) -> bool) -> bool {
-        self.readable.extract_if(.., |(log, number), _| is_meant(*log, *number)).count() > 0
+        let is_old = |found: Instant| found.elapsed() > JUST_NOW;
+        self.readable.extract_if(.., |(log, number), (found, _)| is_meant(*log, *number) && is_old(*found)).count() > 0
     }
 
     /// Whether a segment that is not written any more may go. Blocks on the disk where all else of it is read, and something
@@ -259,6 +262,7 @@ mod tests {
         let mut bad = fresh();
         assert!(bad.may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
         std::fs::write(&path, good_copy).unwrap();
+        bad.readable.values_mut().for_each(|(found, _)| *found -= 2 * JUST_NOW);
         assert_eq!(bad.last_done(&chains(false)).0, Some(0), "it was put back, and what was found before says nothing");
     }
 

@@ -13,6 +13,7 @@ use super::reader::LogView;
 use super::state::LogState;
 use super::writer::scan_log;
 use crate::domain::identity::LogId;
+use crate::faults::{Flaw, flawed};
 
 /// The file of a spool's folder that a running daemon keeps locked.
 const LOCK: &str = "LOCK";
@@ -39,6 +40,17 @@ pub struct Found {
     pub dead: BTreeMap<LogId, LogView>,
     /// What the newest of them says at its end.
     pub last: LogState,
+}
+
+impl Found {
+    /// A name for the log of a life that begins now.
+    pub fn next(&self) -> LogId {
+        let newest = self.dead.keys().next_back().copied();
+        match newest.filter(|newest| flawed(Flaw::SameLogName) && *newest > LogId::generate()) {
+            Some(newest) => LogId(uuid::Uuid::from_u128(newest.0.as_u128() + 1)),
+            None => LogId::after(newest),
+        }
+    }
 }
 
 /// Keeps every other daemon out of a spool folder, for as long as it lives. The folder itself is locked, and a

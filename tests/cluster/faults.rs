@@ -29,9 +29,6 @@ const CLONES: u32 = 3;
 /// The key of the first clone: two daemons with one key would turn each other away.
 const FIRST_KEY_OF_CLONES: u32 = 3;
 
-/// Between one thing and the next, in milliseconds.
-const BREATH: std::ops::Range<u64> = 500..7500;
-
 /// What can be done, and how often among others.
 #[rustfmt::skip]
 const KINDS: &[(Kind, u32)] = &[
@@ -70,11 +67,12 @@ enum Undo {
     MakeRoom(PathBuf),
 }
 
-/// While a daemon could not take what it was sent: at most so long.
+/// While a daemon could not take what it was sent.
 pub(super) struct Stall {
     pub(super) daemon: String,
     pub(super) from: Micros,
-    pub(super) to: Micros,
+    /// None as long as it lasts.
+    pub(super) to: Option<Micros>,
 }
 
 /// The disk of B as it was when it was lost.
@@ -141,6 +139,7 @@ impl Campaign {
     /// A new life of a daemon; one that runs is killed before.
     fn live(&mut self, name: &str) {
         self.lives.remove(name);
+        self.goes_on(name);
         println!("{} {name} begins", jiff::Timestamp::now());
         let witness = self.cluster.witness(name).to_str().unwrap().to_string();
         let process = self.cluster.daemon_with(name, &[("TICKMINT_WITNESS", witness)]);
@@ -149,7 +148,7 @@ impl Campaign {
 
     /// How long nothing more is done.
     pub(super) fn breath(&mut self) -> Duration {
-        Duration::from_millis(self.random.random_range(BREATH))
+        Duration::from_millis(self.random.random_range(500..7500))
     }
 
     /// Ends what is due, and starts again who gave up.
@@ -179,6 +178,7 @@ impl Campaign {
     fn take_back(&mut self, undo: Undo) {
         match undo {
             Undo::Continue(name) => {
+                self.goes_on(&name);
                 if let Some(life) = self.lives.get_mut(&name).filter(|life| life.is_stopped) {
                     signal("-CONT", life.process.0.id());
                     life.is_stopped = false;
@@ -192,7 +192,10 @@ impl Campaign {
             Undo::StartBroker(node) => self.cluster.kafka.start_again(node),
             Undo::ClearStore => self.cluster.store.clear(),
             Undo::StartRegistry => self.cluster.registry.as_mut().unwrap().start_again(),
-            Undo::MakeRoom(path) => std::fs::remove_file(path).unwrap(),
+            Undo::MakeRoom(path) => {
+                std::fs::remove_file(path).unwrap();
+                self.goes_on(A);
+            }
         }
     }
 
@@ -213,8 +216,7 @@ impl Campaign {
             Kind::Kill => self.live(name),
             Kind::Power => {
                 self.lives.remove(name);
-                let told = Witness::default().read(&self.cluster.witness(name));
-                self.unsynced += told.cut_power(&self.cluster.path(&format!("{name}/spool")));
+                self.cut_power(name);
                 self.live(name);
             }
             Kind::Stop => {
@@ -224,7 +226,7 @@ impl Campaign {
                 signal("-STOP", self.lives[name].process.0.id());
                 self.lives.get_mut(name).unwrap().is_stopped = true;
                 let seconds = self.random.random_range(5..40);
-                self.stalls(name, seconds * 1000);
+                self.stalls(name);
                 self.later(kind, seconds * 1000, Undo::Continue(name.into()));
                 return true;
             }
@@ -273,7 +275,7 @@ impl Campaign {
                 let Some(disk) = self.disk.as_ref().filter(|_| !is_full) else { return false };
                 let filler = disk.fill();
                 let millis = self.random.random_range(1000..5000);
-                self.stalls(A, millis);
+                self.stalls(A);
                 self.later(kind, millis, Undo::MakeRoom(filler));
                 return true;
             }
@@ -311,17 +313,27 @@ impl Campaign {
         self.is_over(kind)
     }
 
+    /// Of the spool of a dead daemon that is left which an fsync had reached.
+    fn cut_power(&mut self, name: &str) {
+        let told = Witness::default().read(&self.cluster.witness(name));
+        self.unsynced += told.cut_power(&self.cluster.path(&format!("{name}/spool")));
+    }
+
     /// The trouble ends with what was done.
     fn is_over(&mut self, kind: Kind) -> bool {
         self.over.push((kind, tickmint::clock::now()));
         true
     }
 
-    /// It takes nothing for so long, and until that is taken back.
-    fn stalls(&mut self, name: &str, millis: u64) {
-        let from = tickmint::clock::now();
-        let to = from + (millis * 1000) as Micros + BREATH.end as Micros * 1000;
-        self.stalls.push(Stall { daemon: name.to_string(), from, to });
+    /// From now on it takes nothing.
+    fn stalls(&mut self, name: &str) {
+        self.stalls.push(Stall { daemon: name.to_string(), from: tickmint::clock::now(), to: None });
+    }
+
+    /// It takes again what it is sent, or is dead.
+    fn goes_on(&mut self, name: &str) {
+        let lasting = self.stalls.iter_mut().filter(|stall| stall.daemon == name && stall.to.is_none());
+        lasting.for_each(|stall| stall.to = Some(tickmint::clock::now()));
     }
 
     fn later(&mut self, kind: Kind, millis: u64, undo: Undo) {
@@ -354,6 +366,7 @@ impl Campaign {
         let (name, key) = (format!("clone-{}", self.clones), FIRST_KEY_OF_CLONES + self.clones);
         self.clones += 1;
         self.lives.remove(B);
+        self.cut_power(B); // else the copy may have what B loses
         copy(&self.cluster.path(B), &self.cluster.path(&name));
         self.cluster.configure(&name, Some((key, 10..20)));
         self.live(B);

@@ -17,6 +17,7 @@ use tickmint::commands::block_on;
 use tickmint::config::Config;
 use tickmint::domain::entry::Content;
 use tickmint::domain::identity::{Micros, SessionId};
+use tickmint::domain::intervals::Intervals;
 use tickmint::domain::stream::Stream;
 use tickmint::io::s3::retention::Retention;
 use tickmint::io::store::{self, Store};
@@ -134,8 +135,14 @@ impl Outcome {
             self.unreceived[0] += connection.unreceived;
             self.unreceived[1] += connection.on_their_way;
             let Some((from, to)) = connection.oldest.zip(connection.closed) else { continue };
-            let of_it = stalls.iter().filter(|stall| Some(&*stall.daemon) == daemon);
-            let deaf: Micros = of_it.map(|stall| (stall.to.min(to) - stall.from.max(from)).max(0)).sum();
+            let mut deaf = Intervals::default();
+            for stall in stalls.iter().filter(|stall| Some(&*stall.daemon) == daemon) {
+                let (first, last) = (stall.from.max(from), stall.to.map_or(to, |until| until.min(to)));
+                if first < last {
+                    deaf.insert_all(first as u64, last as u64);
+                }
+            }
+            let deaf = deaf.len() as Micros;
             let before = to - from - deaf;
             self.oldest = self.oldest.max(before);
             if before > DURABLE {

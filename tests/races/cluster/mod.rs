@@ -63,6 +63,11 @@ fn what_one_copy_has_lost_taken_for_read_is_noticed() {
 }
 
 #[test]
+fn logs_of_one_name_are_noticed() {
+    notice(Flaw::SameLogName, &[Harm::Lost], outcome);
+}
+
+#[test]
 fn repeats_without_a_slot_are_noticed() {
     notice(Flaw::NoEmptySlots, &[Harm::Stuck], outcome);
 }

@@ -30,7 +30,7 @@ use tickmint::spool::logs;
 use tickmint::spool::reader::LogView;
 use tickmint::spool::segment::{self, DrainedBy, LogKind};
 
-use super::super::world::{self, FIRST_HOUR, Life, SweeperTask, Task, WriterTask, copy_logs, nudge, weather};
+use super::super::world::{self, FIRST_HOUR, Life, SweeperTask, Task, WriterTask, copy_logs, die_early, nudge, weather};
 use super::log::{MemorySender, MemorySource, Topics};
 
 const PARTITIONS: u32 = 2;
@@ -172,6 +172,9 @@ impl World {
     /// Somebody starts a daemon on a copy of a machine's spool; in half of the worlds its disk damages it, before or after that.
     fn clone_machine(&mut self, machine: usize) {
         let there = self.dir.path().join("copy");
+        if self.random.random_bool(0.3) {
+            die_early(&self.machines[machine].spool, true); // both go on from there
+        }
         copy_logs(&self.machines[machine].spool, &there);
         let copied = logs::find(&there).unwrap().dead;
         let (early, late) = (self.random.random_bool(0.25), self.random.random_bool(0.25));
