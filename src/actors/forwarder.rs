@@ -183,9 +183,10 @@ impl Supervised for Forwarder {
 }
 
 impl Child for Forwarder {
-    /// Sends what the spool holds, and waits for the answers. What the deadline cuts off the next life sends.
+    /// Sends what the spool holds, and waits for the answers; meanwhile it hears of the chains and of the topics' ends as before. What
+    /// the deadline cuts off the next life sends.
     fn drain(&mut self, _: &mut Context<Self>) -> LocalBoxActorFuture<Self, ()> {
-        let (tell, ended) = (self.tell.take(), self.ended.take());
+        let (tell, ended) = (self.tell.clone(), self.ended.take());
         let drain = async move {
             let (Some(tell), Some(ended)) = (tell, ended) else { return };
             if tell.send(Told::Drain).is_ok() {
