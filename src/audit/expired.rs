@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::bronze::{Found, SessionCount};
+use super::found::{Found, SessionCount};
 use crate::domain::chain::{ChainId, DataRange};
 use crate::domain::hour::Hour;
 use crate::domain::identity::{Micros, SessionId};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::bronze::Found;
+use super::found::Found;
 use crate::bronze::source::{Opening, Piece, Source, SourceError};
 use crate::config::KafkaConfig;
 use crate::domain::chain::ChainId;

@@ -1,6 +1,7 @@
 //! The audit behind `tickmint verify`: reads spool, chains, Bronze, Silver, Gold and the exchange's ledger from
 //! outside, asks no daemon, and counts.
 //!
+//! * [`found`]: what was found.
 //! * [`bronze`]: walks the chains and reads every raw object they name; [`spool`] adds what waits there.
 //! * [`expired`]: what the bucket has deleted for its age, and what of a session may be among that.
 //! * [`kafka`]: of each partition where it stands, and what it holds that is in no slot.
@@ -10,6 +11,7 @@
 
 pub mod bronze;
 pub mod expired;
+pub mod found;
 pub mod kafka;
 pub mod ledger;
 mod outages;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bronze::{Found, SessionCount};
+use super::found::{Found, SessionCount};
 use super::report::Report;
 use crate::domain::entry::Gap;
 use crate::domain::identity::SessionId;
@@ -124,7 +124,7 @@ fn bracket(report: &mut Report, (session, count): (SessionId, &SessionCount), ga
 
 #[cfg(test)]
 mod tests {
-    use super::super::bronze::FrameCount;
+    use super::super::found::FrameCount;
     use super::super::report::report;
     use super::*;
     use crate::domain::entry::SessionEnd;

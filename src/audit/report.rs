@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::bronze::{Found, FrameCount, SessionCount};
 use super::expired::{self, Expired, Unnamed};
+use super::found::{Found, FrameCount, SessionCount};
 use super::kafka::Standing;
 use super::ledger::{Connection, Sent};
 use super::outages;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::bronze::Found;
+use super::found::Found;
 use crate::domain::chain::ChainId;
 use crate::domain::entry::{Content, Control, Payload, Record};
 use crate::spool::contents;

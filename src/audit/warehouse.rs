@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::bronze::Found;
+use super::found::Found;
 use super::report::Report;
 use crate::config::WarehouseConfig;
 use crate::domain::stream::Stream;
@@ -136,7 +136,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bronze::Covering;
+    use super::super::found::Covering;
     use super::*;
 
     /// Bronze with three slots of ten trades, and a warehouse that has the first two of them.

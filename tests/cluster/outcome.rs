@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tickmint::audit::bronze::{self, Found};
+use tickmint::audit::bronze;
+use tickmint::audit::found::Found;
 use tickmint::commands::block_on;
 use tickmint::config::Config;
 use tickmint::domain::entry::Content;

@@ -1,7 +1,7 @@
 //! Topics that are given more partitions while daemons run, as docs/cluster.md has it done.
 
 use rdkafka::admin::{AdminOptions, NewPartitions};
-use tickmint::audit::{self, bronze::Found};
+use tickmint::audit::{self, found::Found};
 use tickmint::bronze::chain;
 use tickmint::commands::block_on;
 use tickmint::config::{Config, KafkaConfig};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tickmint::audit::bronze::Found;
+use tickmint::audit::found::Found;
 use tickmint::domain::identity::SessionId;
 
 use super::count::{assert_counted_alike, independent_count};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tickmint::audit::{self, bronze::Found};
+use tickmint::audit::{self, found::Found};
 use tickmint::io::folder::FolderStore;
 use tickmint::io::store::Store;
 

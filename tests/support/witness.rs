@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tickmint::audit::bronze::Found;
+use tickmint::audit::found::Found;
 use tickmint::domain::identity::SessionId;
 use tickmint::spool::segment;
 
