@@ -71,6 +71,18 @@ pub struct SessionCount {
     pub kept: BTreeMap<ChainId, u64>,
 }
 
+impl SessionCount {
+    /// Its last frame of which there is anything.
+    pub fn last(&self) -> Option<u32> {
+        self.frames.keys().last().copied()
+    }
+
+    /// Its last frame that was durable, as its end or a spool tells.
+    pub fn told(&self) -> Option<u32> {
+        self.end.as_ref().map(|end| end.frames).max(self.living)
+    }
+}
+
 /// A slot of a chain that covers offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covering {

@@ -38,13 +38,12 @@ fn ends(found: &Found, report: &mut Report) {
 }
 
 fn has_received(count: &SessionCount) -> bool {
-    let told = count.end.as_ref().map(|end| end.frames).max(count.living);
-    !count.frames.is_empty() || told.is_some_and(|frames| frames > 0)
+    !count.frames.is_empty() || count.told() > Some(0)
 }
 
 /// Whether more is there of a session than its end tells of: it ended on a copy of the spool, and lived on.
 pub(super) fn has_outlived_its_end(count: &SessionCount) -> bool {
-    count.end.as_ref().is_some_and(|end| count.frames.keys().last() > Some(&end.frames))
+    count.end.as_ref().is_some_and(|end| count.last() > Some(end.frames))
 }
 
 fn gaps(found: &Found, report: &mut Report) {

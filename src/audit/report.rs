@@ -206,7 +206,7 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
     for (number, connection) in ledger {
         let count = connection.session.and_then(|session| found.sessions.get(&session)).unwrap_or(&unknown);
         // Up to here the log has all of it; behind it, the end or the gap says that there is nothing.
-        let received = count.frames.keys().last().copied().unwrap_or(0);
+        let received = count.last().unwrap_or(0);
         let declared = declared(found, connection.session);
         let mut counted = connection.session.and_then(|session| missing.remove(&session)).unwrap_or_default();
         for &Sent { number: frame, trades, bad } in &connection.frames {
@@ -258,12 +258,10 @@ fn against(found: &Found, ledger: &BTreeMap<u64, Connection>, mut missing: BTree
 /// it, and what the spool has is told by its successor.
 fn declared(found: &Found, session: Option<SessionId>) -> Option<u32> {
     let Some(session) = session else { return Some(0) }; // no daemon of ours listened
-    let count = found.sessions.get(&session);
-    let ended = count.and_then(|count| Some(count.end.as_ref()?.frames));
-    let living = count.and_then(|count| count.living);
+    let told = found.sessions.get(&session).and_then(SessionCount::told);
     let gaps = found.gaps.iter().filter(|gap| gap.previous_session == session).map(|gap| gap.last_frame);
     // Each of them was durable: what the most of them tells of must be there.
-    gaps.chain(ended).chain(living).max()
+    gaps.chain(told).max()
 }
 
 /// Whether nothing has ended a session, and no spool at hand knows it.

@@ -6,7 +6,6 @@
 //! deletes by the tail" loses records), and a chain may have gone over to another machine's log.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,18 +22,16 @@ use crate::domain::per_chain::PerChain;
 use crate::domain::stream::Stream;
 use crate::faults::{Flaw, flawed};
 
-/// What was found in a segment is believed for so long, as it keeps the segment; before that goes it is read once more, for a
-/// good copy may have been put in the place of one that could not be read.
+/// What could be read of a segment keeps it for so long; the disk may lose more of it. What could not is not remembered: a good
+/// copy may be put in its place before it goes.
 const BELIEVE: Duration = Duration::from_secs(60);
-/// But for what was read within so long before.
-const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// Decides what may go of the logs of a machine.
 pub struct Deletion {
     logs: Logs,
     /// Who drains a log that has no segment to say so.
     drained_by: DrainedBy,
-    /// What can be read of segments in which something is said to be lost, and when that was found.
+    /// What can be read of segments that stay for it, and when that was found.
     readable: BTreeMap<(LogId, u32), (Instant, PerChain<Intervals>)>,
 }
 
@@ -49,11 +46,7 @@ impl Deletion {
         let mut result = Ok(());
         for (log, view) in self.logs.dead() {
             let drained_by = view.kind().map_or(self.drained_by, |kind| kind.drained_by);
-            let mut may_go = self.dead_may_go(log, &view, drained_by, archived);
-            if matches!(may_go, Ok(true)) && self.forget(|of, _| of == log) {
-                may_go = self.dead_may_go(log, &view, drained_by, archived);
-            }
-            let deleted = match may_go {
+            let deleted = match self.dead_may_go(log, &view, drained_by, archived) {
                 Ok(false) => continue,
                 Ok(true) => self.logs.delete(log),
                 Err(error) => Err(error),
@@ -72,11 +65,7 @@ impl Deletion {
         let view = self.logs.view(self.logs.live()).unwrap_or_default();
         let mut last = None;
         for segment in view.closed.iter() {
-            let mut may_go = self.may_go(segment, archived);
-            if matches!(may_go, Ok(true)) && self.forget(|log, number| (log, number) == (segment.log, segment.number)) {
-                may_go = self.may_go(segment, archived);
-            }
-            match may_go {
+            match self.may_go(segment, archived) {
                 Ok(true) => last = Some(segment.number),
                 Ok(false) => break,
                 Err(error) => return (last, Err(error)),
@@ -85,38 +74,46 @@ impl Deletion {
         (last, Ok(()))
     }
 
-    /// Forgets what was not found just now in these segments; whether anything was.
-    fn forget(&mut self, is_meant: impl Fn(LogId, u32) -> bool) -> bool {
-        let is_old = |found: Instant| found.elapsed() > JUST_NOW;
-        self.readable.extract_if(.., |(log, number), (found, _)| is_meant(*log, *number) && is_old(*found)).count() > 0
-    }
-
     /// Whether a segment that is not written any more may go. Blocks on the disk where all else of it is read, and something
     /// is said to be lost.
     pub fn may_go(&mut self, segment: &SegmentView, archived: &Chains) -> io::Result<bool> {
-        let mut said_lost = Vec::new();
+        match self.said_lost(segment, archived) {
+            Some(places) => Ok(!self.can_be_read(segment, &places)?),
+            None => Ok(false),
+        }
+    }
+
+    /// The places of a segment that the chains have been told are lost, and that would be read if they were here; none if the
+    /// chains are not done with the rest of it.
+    fn said_lost(&self, segment: &SegmentView, archived: &Chains) -> Option<Vec<(ChainId, u64, u64)>> {
+        let mut places = Vec::new();
         for (chain, &base) in segment.base.iter() {
             let (end, archived) = (segment.end[chain], archived.get(chain));
             if flawed(Flaw::DeleteByTail) {
                 if end > archived.map_or(0, |archived| archived.next.start) {
-                    return Ok(false);
+                    return None;
                 }
             } else if base < end {
-                let Some(archived) = archived else { return Ok(false) };
+                let archived = archived?;
                 for (first, last) in archived.read.missing(segment.log, base, end - 1) {
                     if !archived.lost.covers(segment.log, first, last) {
-                        return Ok(false);
+                        return None;
                     }
-                    said_lost.push((chain, archived, first, last));
+                    if !self.is_passed(segment, archived, last) && !flawed(Flaw::LostIsRead) {
+                        places.push((chain, first, last));
+                    }
                 }
             }
         }
-        for (chain, archived, first, last) in said_lost {
-            if self.is_still_to_be_read(segment, chain, archived, first, last)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Some(places)
+    }
+
+    /// Whether nobody here goes back to a place. The writers of this machine go on from where the chain stands; where that is a
+    /// log which is not here, they begin with the oldest one that is. The forwarder goes back to all.
+    fn is_passed(&self, segment: &SegmentView, archived: &Archived, place: u64) -> bool {
+        let is_behind = |at: LogId| at > segment.log || at == segment.log && archived.next.start > place;
+        let is_passed = |at: LogId| at.is_topic() || is_behind(at) && self.logs.view(at).is_some();
+        segment.drained_by == DrainedBy::Bronze && archived.log.is_some_and(is_passed)
     }
 
     /// Whether a dead log may go. One that partition writers drain must be left by every chain, also if it never held a
@@ -130,41 +127,38 @@ impl Deletion {
         if !is_left {
             return Ok(false);
         }
-        for segment in view.closed.iter() {
-            if !self.may_go(segment, archived)? {
+        // Nothing is read of one before all are done.
+        let all: Option<Vec<_>> = view.closed.iter().map(|segment| Some((segment, self.said_lost(segment, archived)?))).collect();
+        for (segment, places) in all.iter().flatten() {
+            if self.can_be_read(segment, places)? {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(all.is_some())
     }
 
-    /// Whether any of these places, which the chain has been told are lost, can be read here, and will be.
-    fn is_still_to_be_read(
-        &mut self,
-        segment: &SegmentView,
-        chain: ChainId,
-        archived: &Archived,
-        first: u64,
-        last: u64,
-    ) -> io::Result<bool> {
-        if flawed(Flaw::LostIsRead) {
+    /// Whether any of these places of a segment can be read.
+    fn can_be_read(&mut self, segment: &SegmentView, places: &[(ChainId, u64, u64)]) -> io::Result<bool> {
+        if places.is_empty() {
             return Ok(false);
         }
-        // The writers of this machine go on from where the chain stands; where that is a log which is not here, they begin with
-        // the oldest one that is.
-        let is_passed = |at: LogId| {
-            let is_behind = at > segment.log || at == segment.log && archived.next.start > last;
-            at.is_topic() || is_behind && self.logs.view(at).is_some()
+        let has_any = |readable: &PerChain<Intervals>| {
+            let is_there = |chain, first, last| {
+                let of_chain: Option<&Intervals> = readable.get(chain);
+                of_chain.is_some_and(|there| there.missing(first, last) != [(first, last)])
+            };
+            places.iter().any(|&(chain, first, last)| is_there(chain, first, last))
         };
-        if segment.drained_by == DrainedBy::Bronze && archived.log.is_some_and(is_passed) {
-            return Ok(false);
+        let name = (segment.log, segment.number);
+        if self.readable.get(&name).is_some_and(|(found, readable)| found.elapsed() < BELIEVE && has_any(readable)) {
+            return Ok(true);
         }
-        let readable = match self.readable.entry((segment.log, segment.number)) {
-            Entry::Occupied(known) if known.get().0.elapsed() < BELIEVE => known.into_mut(),
-            place => place.insert_entry((Instant::now(), read(&self.logs, segment)?)).into_mut(),
-        };
-        let places = readable.1.get(chain);
-        Ok(places.is_some_and(|places| places.missing(first, last) != [(first, last)]))
+        let readable = read(&self.logs, segment)?;
+        let has_any = has_any(&readable);
+        if has_any {
+            self.readable.insert(name, (Instant::now(), readable));
+        }
+        Ok(has_any)
     }
 }
 
@@ -262,7 +256,6 @@ mod tests {
         let mut bad = fresh();
         assert!(bad.may_go(segment, &chains(false)).unwrap(), "it is lost here, too");
         std::fs::write(&path, good_copy).unwrap();
-        bad.readable.values_mut().for_each(|(found, _)| *found -= 2 * JUST_NOW);
         assert_eq!(bad.last_done(&chains(false)).0, Some(0), "it was put back, and what was found before says nothing");
     }
 

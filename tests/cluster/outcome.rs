@@ -108,12 +108,12 @@ impl Outcome {
         let told = cluster.names().iter().fold(Witness::default(), |told, name| told.read(&cluster.witness(name)));
         self.wrong.extend(told.broken_promises(found).into_iter().take(5));
         for (session, count) in &found.sessions {
-            let (last, end) = (count.frames.keys().last(), count.end.as_ref().map(|end| end.frames));
+            let (last, end) = (count.last(), count.end.as_ref().map(|end| end.frames));
             // The first ones may have been answered for when the daemon died, and not yet told of.
-            if last > Some(&UNTOLD) && !told.acknowledged.contains_key(session) {
+            if last > Some(UNTOLD) && !told.acknowledged.contains_key(session) {
                 self.wrong.push(format!("session {session}: frame {last:?} is archived, and none was acknowledged"));
             }
-            if end.is_some() && last.copied() > end {
+            if end.is_some() && last > end {
                 self.wrong.push(format!("session {session} ended with frame {end:?}, and {last:?} is archived"));
             }
         }
@@ -174,10 +174,7 @@ impl Outcome {
 /// Of each session, up to which frame something durable tells of it.
 fn kept(found: &Found) -> BTreeMap<SessionId, u32> {
     let mut kept = BTreeMap::<_, u32>::new();
-    let of_sessions = found.sessions.iter().flat_map(|(session, count)| {
-        let all = [count.end.as_ref().map(|end| end.frames), count.living, count.frames.keys().last().copied()];
-        all.into_iter().flatten().map(|frame| (*session, frame))
-    });
+    let of_sessions = found.sessions.iter().filter_map(|(session, count)| Some((*session, count.told().max(count.last())?)));
     let of_gaps = found.gaps.iter().map(|gap| (gap.previous_session, gap.last_frame));
     for (session, frame) in of_sessions.chain(of_gaps) {
         let most = kept.entry(session).or_default();

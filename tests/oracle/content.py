@@ -3,16 +3,16 @@
 
     content.py LEDGER LAKE      prints JSON; exits with 0 only if nothing is doubled or changed
 
-An audit that shares nothing with the daemon's own: it reads the exchange's ledger, follows the commit slots in
-the folder LAKE, and opens what they name. Each archived trade and each record in quarantine must be, byte for
-byte, what the exchange put on the wire at its place, and stand in the lake once. The typed objects must say what
-the raw ones say, object by object, when each raw text is read anew. What is missing is not looked for: count.py
-and the daemon's audit do that, and so a log that was lost is no fault here; gaps are held only against their own
-objects. DuckDB does the work and spills to TMPDIR; Python looks only at the texts that are not in the form in
-which the feed writes. Records are compared by hashes of 64 bits.
+An audit that shares nothing with the daemon's own, and with count.py only how slots and objects are found: it
+reads the exchange's ledger, follows the commit slots in the folder LAKE, and opens what they name. Each archived
+trade and each record in quarantine must be, byte for byte, what the exchange put on the wire at its place, and
+stand in the lake once. The typed objects must say what the raw ones say, object by object, when each raw text is
+read anew. What is missing is not looked for: count.py and the daemon's audit do that, and so a log that was lost
+is no fault here; gaps are held only against their own objects.
+DuckDB does the work and spills to TMPDIR; Python looks only at the texts that are not in the form in which the
+feed writes. Records are compared by hashes of 64 bits.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -23,6 +23,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import duckdb
+from count import chain, content
 
 STREAMS = ("trades", "quarantine", "gaps")
 
@@ -128,21 +129,20 @@ def read_slots(db, lake, scratch, findings):
     """Tables of the slots that name objects, of these, and of the poison; how many slots of each kind there are."""
     kinds, slots, poison, objects = {stream: Counter(data=0, gap=0, end=0) for stream in STREAMS}, [], [], {}
     for stream in STREAMS:
-        for folder in sorted((lake / "_commit" / stream).glob("p*")):
-            for slot in chain(stream, folder, findings):
-                kinds[stream][slot["kind"]] += 1
-                data = slot.get("data") if slot["kind"] == "data" else None
-                if not data:
-                    continue
-                for form in ("raw", "typed"):
-                    named = data[form]
-                    if named["key"] not in objects:
-                        objects[named["key"]] = len(objects), named, stream, form, content(lake, named, findings)
-                    elif objects[named["key"]][1] != named:
-                        findings.append(f"{named['key']} is named with two hashes")
-                numbers = (objects[data[form]["key"]][0] for form in ("raw", "typed"))
-                poison.extend((len(slots), offset) for offset in data.get("poison", []))
-                slots.append((len(slots), slot["start"], slot["end"], data["rows"], *numbers))
+        for slot in chain(lake, stream, findings):
+            kinds[stream][slot["kind"]] += 1
+            data = slot.get("data") if slot["kind"] == "data" else None
+            if not data:
+                continue
+            for form in ("raw", "typed"):
+                named = data[form]
+                if named["key"] not in objects:
+                    objects[named["key"]] = len(objects), named, stream, form, content(lake, named, findings)
+                elif objects[named["key"]][1] != named:
+                    findings.append(f"{named['key']} is named with two hashes")
+            numbers = (objects[data[form]["key"]][0] for form in ("raw", "typed"))
+            poison.extend((len(slots), offset) for offset in data.get("poison", []))
+            slots.append((len(slots), slot["start"], slot["end"], data["rows"], *numbers))
     names = {"slot": "bigint", "first": "bigint", "last": "bigint", "count": "bigint", "raw": "bigint", "typed": "bigint"}
     load(db, scratch, "slots", names, slots)
     load(db, scratch, "poison", {"slot": "bigint", "record_offset": "bigint"}, poison)
@@ -150,40 +150,6 @@ def read_slots(db, lake, scratch, findings):
     rows = ((number, key, stream, form, path and str(path)) for key, (number, _, stream, form, path) in objects.items())
     load(db, scratch, "objects", names, rows)
     return {"slots": kinds}
-
-
-def chain(stream, folder, findings):
-    """The slots in order, as far as each begins where the one before ends."""
-    slots = [(path.name, json.loads(path.read_bytes())) for path in folder.glob("*.json")]
-    slots.sort(key=lambda slot: (slot[1]["generation"], slot[1]["start"]))
-    next_ = (0, 0)
-    for name, slot in slots:
-        at = (slot["generation"], slot["start"])
-        named = f"{10**10 - 1 - at[0]:010}-{10**19 - 1 - at[1]:019}.json"
-        if (slot["stream"], f"p{slot['partition']}", named) != (stream, folder.name, name):
-            findings.append(f"{stream}/{folder.name}/{name} is a slot of {slot['stream']}/p{slot['partition']} at {at[0]}/{at[1]}")
-        if at != next_ or slot["kind"] not in ("data", "gap", "end") or (slot["kind"] != "end" and slot["end"] < slot["start"]):
-            findings.append(
-                f"{stream}/{folder.name}: a slot of kind {slot['kind']} at {at[0]}/{at[1]} to {slot.get('end')}, "
-                f"and the chain is at {next_[0]}/{next_[1]}"
-            )
-            return
-        next_ = (slot["generation"] + 1, 0) if slot["kind"] == "end" else (slot["generation"], slot["end"] + 1)
-        yield slot
-
-
-def content(lake, named, findings):
-    """The path of an object, if it is there and is what the slot names."""
-    path = lake / named["key"]
-    if not path.exists():
-        findings.append(f"{named['key']} is missing")
-        return None
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 != named["sha256"] or path.stat().st_size != named["bytes"]:
-        findings.append(f"{named['key']} was changed")
-        return None
-    return path
 
 
 def paths(db, stream, form):

@@ -90,15 +90,26 @@ def read_stream(lake, stream, findings):
 
 
 def chain(lake, stream, findings):
-    """The slots in order, as far as each begins where the one before ends."""
-    slots = [json.loads(path.read_bytes()) for path in (lake / "_commit" / stream).glob("p*/*.json")]
-    slots.sort(key=lambda slot: (slot["partition"], slot["generation"], slot["start"]))
-    next_, partition = (0, 0), 0
-    for slot in slots:
-        if slot["partition"] != partition:
-            next_, partition = (0, 0), slot["partition"]
-        if (slot["generation"], slot["start"]) != next_:
-            findings.append(f"{stream}: a slot at {slot['generation']}/{slot['start']}, and the chain is at {next_}")
+    """The slots of the stream, by partition and in order, as far as each begins where the one before ends."""
+    for folder in sorted((lake / "_commit" / stream).glob("p*")):
+        yield from chain_of(stream, folder, findings)
+
+
+def chain_of(stream, folder, findings):
+    """Those of one partition."""
+    slots = [(path.name, json.loads(path.read_bytes())) for path in folder.glob("*.json")]
+    slots.sort(key=lambda slot: (slot[1]["generation"], slot[1]["start"]))
+    next_ = (0, 0)
+    for name, slot in slots:
+        at = (slot["generation"], slot["start"])
+        named = f"{10**10 - 1 - at[0]:010}-{10**19 - 1 - at[1]:019}.json"
+        if (slot["stream"], f"p{slot['partition']}", named) != (stream, folder.name, name):
+            findings.append(f"{stream}/{folder.name}/{name} is a slot of {slot['stream']}/p{slot['partition']} at {at[0]}/{at[1]}")
+        if at != next_ or slot["kind"] not in ("data", "gap", "end") or (slot["kind"] != "end" and slot["end"] < slot["start"]):
+            findings.append(
+                f"{stream}/{folder.name}: a slot of kind {slot['kind']} at {at[0]}/{at[1]} to {slot.get('end')}, "
+                f"and the chain is at {next_[0]}/{next_[1]}"
+            )
             return
         next_ = (slot["generation"] + 1, 0) if slot["kind"] == "end" else (slot["generation"], slot["end"] + 1)
         yield slot
@@ -110,8 +121,9 @@ def content(lake, named, findings):
     if not path.exists():
         findings.append(f"{named['key']} is missing")
         return None
-    bytes_ = path.read_bytes()
-    if hashlib.sha256(bytes_).hexdigest() != named["sha256"] or len(bytes_) != named["bytes"]:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != named["sha256"] or path.stat().st_size != named["bytes"]:
         findings.append(f"{named['key']} was changed")
         return None
     return path

@@ -55,10 +55,7 @@ impl Witness {
     /// The sessions that were promised more frames than are there of them, by their end or by what is archived or waits.
     pub(crate) fn broken_promises(&self, found: &Found) -> Vec<String> {
         let broken = self.acknowledged.iter().filter_map(|(session, promised)| {
-            let kept = found.sessions.get(session).map_or(0, |count| {
-                let told = count.end.as_ref().map(|end| end.frames).max(count.living);
-                told.max(count.frames.keys().last().copied()).unwrap_or(0)
-            });
+            let kept = found.sessions.get(session).and_then(|count| count.told().max(count.last())).unwrap_or(0);
             (kept < *promised).then(|| format!("{session}: {promised} frames were acknowledged, {kept} are there"))
         });
         broken.collect()
